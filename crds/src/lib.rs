@@ -1,0 +1,1 @@
+//! API types of `StreamAggregation` and the contracts shared by operator and processor.
