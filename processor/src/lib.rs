@@ -1,1 +1,12 @@
-//! The streaming aggregation engine.
+//! The streaming aggregation engine and the shell that runs it on Kafka.
+//!
+//! Everything here is pure (no clock, thread, socket or file; time and bytes come in as arguments, effects go out as
+//! values) except the modules behind the feature `runtime`, which is the shell. ARCHITECTURE.md has the map.
+
+pub mod aggregation;
+pub mod core;
+pub mod error;
+pub mod pipeline;
+pub mod state;
+pub mod watermark;
+pub mod window;

@@ -1,0 +1,4 @@
+//! From a manifest to a running pipeline: the compiled plan, the task that steps over records, what it puts out.
+
+pub mod output;
+pub mod position;

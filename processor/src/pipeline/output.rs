@@ -1,0 +1,87 @@
+//! What a step puts out, as bytes in one buffer: results, late records, dead records.
+//! Must not hold: topics, files or when something is published.
+
+use std::ops::Range;
+
+/// One record of the input partition, as the shell hands it in.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// Offset in the partition; strictly ascending over all steps of a task.
+    pub offset: i64,
+    /// Value bytes; empty for a record without a value.
+    pub value: &'a [u8],
+}
+
+/// A result, ready to be published.
+#[derive(Clone, Debug)]
+pub struct ResultRecord {
+    /// Record key, in [`Outputs::bytes`].
+    pub key: Range<usize>,
+    /// Record value (one line of JSON, no newline), in [`Outputs::bytes`].
+    pub value: Range<usize>,
+    /// Index of the window in the spec.
+    pub window: usize,
+    /// End of the window, ms since the epoch; the record's timestamp is one less.
+    pub end_ms: i64,
+    /// murmur2 of the group key: the sink partition is `(hash & 0x7fff_ffff) % partitions`.
+    pub partition_hash: u32,
+}
+
+/// An event that every window it belongs to has already been purged for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LateRecord {
+    /// Index of the record in the batch handed to the step.
+    pub record: usize,
+    /// Names of the windows it missed, with commas between.
+    pub windows: String,
+    /// Watermark that judged it, ms.
+    pub watermark_ms: i64,
+    /// Watermark − event time, ms.
+    pub lateness_ms: i64,
+}
+
+/// A record that is not a usable event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadRecord {
+    /// Index of the record in the batch handed to the step.
+    pub record: usize,
+    /// Stable reason, such as `JsonInvalid`.
+    pub reason: crate::error::RejectReason,
+    /// The field concerned and what was found, for people.
+    pub detail: String,
+    /// Watermark at that moment, ms.
+    pub watermark_ms: i64,
+}
+
+/// One output in the order of the log.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// A pane of a window.
+    Result(ResultRecord),
+    /// A late event.
+    Late(LateRecord),
+    /// A bad record.
+    Dead(DeadRecord),
+}
+
+/// Outputs of one step, in order. The caller drains them before the next step (`record` indices refer to the batch).
+#[derive(Clone, Debug, Default)]
+pub struct Outputs {
+    /// Keys and values of the results.
+    pub bytes: Vec<u8>,
+    /// The outputs in order.
+    pub list: Vec<Output>,
+}
+
+impl Outputs {
+    /// Forgets everything, keeps the buffers.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.list.clear();
+    }
+
+    /// Bytes of a range.
+    pub fn slice(&self, range: &Range<usize>) -> &[u8] {
+        &self.bytes[range.clone()]
+    }
+}

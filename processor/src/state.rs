@@ -1,0 +1,5 @@
+//! Keyed state of a task: what is stored where, in which format, behind which backend.
+//! Must not hold: window or aggregate semantics.
+
+pub mod backend;
+pub mod memory;
