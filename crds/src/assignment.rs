@@ -25,6 +25,9 @@ pub struct Assignment {
 impl Assignment {
     /// Tasks that `ordinal` runs, in order.
     pub fn tasks_of(&self, ordinal: u32) -> impl Iterator<Item = u32> + '_ {
-        self.tasks.iter().filter(move |(_, owner)| **owner == ordinal).map(|(task, _)| *task)
+        self.tasks
+            .iter()
+            .filter(move |(_, owner)| **owner == ordinal)
+            .map(|(task, _)| *task)
     }
 }

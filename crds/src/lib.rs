@@ -1,1 +1,13 @@
 //! API types of `StreamAggregation` and the contracts shared by operator and processor.
+//! Must not hold a client, a clock, a socket or a file.
+
+pub mod admin;
+pub mod assignment;
+pub mod job_file;
+pub mod manifest;
+pub mod resolved;
+pub mod v1alpha1;
+pub mod validate;
+pub mod value;
+
+pub use manifest::parse_manifest;

@@ -1,0 +1,134 @@
+//! The job file: what the operator hands to the pods, in a ConfigMap. Versioned, since operator and pods change apart.
+//! Must not open files.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::v1alpha1::StreamAggregationSpec;
+use crate::validate::{self, SpecError};
+
+/// Version of the job file that this build writes and reads.
+pub const JOB_FILE_VERSION: u32 = 1;
+
+/// Namespace and uid of a job that runs outside a cluster.
+pub const LOCAL_UID: &str = "local";
+
+/// A job as a pod sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JobFile {
+    /// Version of this document, [`JOB_FILE_VERSION`].
+    pub version: u32,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.uid`, or [`LOCAL_UID`].
+    pub uid: String,
+    /// Identity towards Kafka, resolved.
+    pub job_id: String,
+    /// [`pipeline_revision`] of the spec.
+    pub revision: String,
+    /// Nonce of the user's last rewind; 0 before the first.
+    #[serde(default)]
+    pub restore_nonce: u64,
+    /// What is declared.
+    pub spec: StreamAggregationSpec,
+}
+
+/// Why a job file cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobFileError {
+    /// Not JSON, or not of the job file's shape.
+    #[error("job file: {0}; it is written by the operator: restart the operator, or give another file")]
+    Unreadable(String),
+    /// Of another version.
+    #[error(
+        "job file: version {found} is not supported, this image reads version {JOB_FILE_VERSION}; use an image that matches the operator"
+    )]
+    Version {
+        /// The version found.
+        found: u32,
+    },
+    /// The spec in it is not valid.
+    #[error("job file: the spec is not valid: {}", list(.0))]
+    Spec(Vec<SpecError>),
+}
+
+fn list(errors: &[SpecError]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl JobFile {
+    /// The job file of an object.
+    pub fn new(namespace: &str, name: &str, uid: &str, spec: StreamAggregationSpec) -> Self {
+        Self {
+            version: JOB_FILE_VERSION,
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            uid: uid.to_owned(),
+            job_id: validate::job_id(&spec, namespace, name),
+            revision: pipeline_revision(&spec),
+            restore_nonce: 0,
+            spec,
+        }
+    }
+
+    /// Reads a job file.
+    ///
+    /// # Errors
+    /// When it is unreadable, of another version, or holds a spec that is not valid.
+    pub fn parse(text: &str) -> Result<Self, JobFileError> {
+        let value: Value = serde_json::from_str(text).map_err(|error| JobFileError::Unreadable(error.to_string()))?;
+        // The version first: a newer file may have another shape.
+        match value.get("version").and_then(Value::as_u64).map(u32::try_from) {
+            Some(Ok(JOB_FILE_VERSION)) => {}
+            Some(found) => {
+                return Err(JobFileError::Version {
+                    found: found.unwrap_or(u32::MAX),
+                });
+            }
+            None => return Err(JobFileError::Unreadable("no version".to_owned())),
+        }
+        let file: Self = serde_json::from_value(value).map_err(|error| JobFileError::Unreadable(error.to_string()))?;
+        let errors = validate::validate(&file.spec);
+        if errors.is_empty() {
+            Ok(file)
+        } else {
+            Err(JobFileError::Spec(errors))
+        }
+    }
+}
+
+/// Names of the spec's members that decide results (which bytes come out for which records). Everything else may
+/// change without a new revision.
+const DECIDES_RESULTS: [&str; 9] = [
+    "where",
+    "let",
+    "explode",
+    "event",
+    "groupBy",
+    "windows",
+    "aggregates",
+    "maxBadRatio",
+    "delivery",
+];
+
+/// Short digest of what determines results: equal for specs that give the same results for the same records.
+pub fn pipeline_revision(spec: &StreamAggregationSpec) -> String {
+    let value = serde_json::to_value(spec).unwrap_or_default();
+    let mut decisive = serde_json::Map::new();
+    for name in DECIDES_RESULTS {
+        decisive.insert(name.to_owned(), value.get(name).cloned().unwrap_or_default());
+    }
+    for name in ["format", "partitioning"] {
+        decisive.insert(
+            name.to_owned(),
+            value.pointer(&format!("/source/{name}")).cloned().unwrap_or_default(),
+        );
+    }
+    // Object members come out sorted (serde_json without `preserve_order`), so the text is canonical.
+    let digest = Sha256::digest(Value::Object(decisive).to_string().as_bytes());
+    hex::encode(&digest[..6])
+}

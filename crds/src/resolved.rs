@@ -1,0 +1,308 @@
+//! What follows from a valid spec: unions as enums, durations in ms, defaults filled in. Consumers need no further checks.
+//! Must not hold the manifest's own shape or the rules that make it valid.
+
+use std::collections::BTreeMap;
+
+use crate::v1alpha1::{
+    AggregateSpec, Compression, FieldOf, KeyDefault, S3Store, SideOutput, SinkSpec, StartFrom, StreamAggregationSpec,
+    TimeUnit, WhenMissing, WindowSpec,
+};
+use crate::value::JsonPointer;
+
+/// A job, ready to run. Made by [`crate::validate::resolve`] only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved {
+    /// Identity towards Kafka.
+    pub job_id: String,
+    /// What to read.
+    pub source: Source,
+    /// Whether a record broken outside the fields in use is a dead letter.
+    pub strict_json: bool,
+    /// Field that holds an event's time.
+    pub timestamp_field: JsonPointer,
+    /// How it is written.
+    pub timestamp_unit: TimeUnit,
+    /// How far the watermark is behind the newest event, ms.
+    pub watermark_bound_ms: i64,
+    /// Parts of the group key, in order.
+    pub group_by: Vec<KeyPart>,
+    /// Windows, in order.
+    pub windows: Vec<Window>,
+    /// Aggregates, in order.
+    pub aggregates: Vec<Aggregate>,
+    /// Where results go.
+    pub sink: Sink,
+    /// Topic for late events; absent: dropped.
+    pub late_topic: Option<String>,
+    /// Topic for dead letters; absent: dropped.
+    pub dead_letter_topic: Option<String>,
+    /// Share of dead letters above which a task stops.
+    pub max_bad_ratio: f64,
+}
+
+/// A Kafka topic to read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// `host:port` of brokers.
+    pub bootstrap_servers: Vec<String>,
+    /// The one topic.
+    pub topic: String,
+    /// Where the first run begins.
+    pub start: Start,
+    /// Settings for librdkafka's consumer.
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Where the first run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// At the oldest record.
+    Earliest,
+    /// After the newest record.
+    Latest,
+    /// At the first record not before this time, ms since the Unix epoch.
+    TimestampMs(i64),
+}
+
+/// A part of the group key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPart {
+    /// Name in the result.
+    pub name: String,
+    /// Field of the event.
+    pub field: JsonPointer,
+    /// What happens when it is missing or null.
+    pub when_missing: Missing,
+}
+
+/// What happens when a part of the key is missing or null.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Dead letter.
+    Reject,
+    /// The part is null.
+    Null,
+    /// The part is this value.
+    Default(KeyDefault),
+}
+
+/// A window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Name in the result.
+    pub name: String,
+    /// Its kind and sizes.
+    pub kind: WindowKind,
+    /// How long after its end it takes events, ms.
+    pub allowed_lateness_ms: i64,
+}
+
+/// Kinds of windows. `size_ms` and `slide_ms` are positive, `0 ≤ offset_ms <` size (tumbling) or slide (sliding).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowKind {
+    /// One size, side by side.
+    Tumbling {
+        /// Length, ms.
+        size_ms: i64,
+        /// Shift from the epoch, ms.
+        offset_ms: i64,
+    },
+    /// One size, starting every slide.
+    Sliding {
+        /// Length, ms.
+        size_ms: i64,
+        /// Distance of starts, ms.
+        slide_ms: i64,
+        /// Shift from the epoch, ms.
+        offset_ms: i64,
+    },
+}
+
+/// A value of a result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aggregate {
+    /// Name in the result.
+    pub name: String,
+    /// What is computed.
+    pub function: Function,
+}
+
+/// What an aggregate computes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// Number of events.
+    Count,
+    /// Sum of a field.
+    Sum(JsonPointer),
+    /// Average of a field.
+    Average(JsonPointer),
+    /// Least value of a field.
+    Min(JsonPointer),
+    /// Greatest value of a field.
+    Max(JsonPointer),
+}
+
+impl Function {
+    /// The field it looks at.
+    pub fn field(&self) -> Option<&JsonPointer> {
+        match self {
+            Self::Count => None,
+            Self::Sum(field) | Self::Average(field) | Self::Min(field) | Self::Max(field) => Some(field),
+        }
+    }
+}
+
+/// Where results go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sink {
+    /// `host:port` of brokers (the source's, when the manifest names none).
+    pub bootstrap_servers: Vec<String>,
+    /// Topic of results.
+    pub topic: String,
+    /// Compression of what is written.
+    pub compression: Compression,
+}
+
+/// Where checkpoints are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// A bucket.
+    S3(S3Store),
+    /// A directory of a shared volume.
+    Volume {
+        /// Claim of the volume; needed in a cluster.
+        claim_name: Option<String>,
+        /// Directory within it.
+        path: Option<String>,
+    },
+}
+
+/// The store of checkpoints of a valid spec, when there is one.
+pub fn store(spec: &StreamAggregationSpec) -> Option<Store> {
+    let store = &spec.state.checkpoints.as_ref()?.store;
+    match (&store.s3, &store.volume) {
+        (Some(s3), _) => Some(Store::S3(s3.clone())),
+        (None, Some(volume)) => Some(Store::Volume {
+            claim_name: volume.claim_name.clone(),
+            path: volume.path.clone(),
+        }),
+        (None, None) => None,
+    }
+}
+
+impl Resolved {
+    /// `None` when a union has no member that works: then validation has found it, so this is never seen by users.
+    pub(crate) fn from_valid(spec: &StreamAggregationSpec, job_id: String) -> Option<Self> {
+        let source = source(spec)?;
+        Some(Self {
+            job_id,
+            strict_json: spec.source.format.json?.strict,
+            timestamp_field: spec.event.timestamp.field.clone()?,
+            timestamp_unit: spec.event.timestamp.unit,
+            watermark_bound_ms: ms(spec.event.watermark.bounded_out_of_orderness.as_ref()?.bound)?,
+            group_by: spec.group_by.iter().map(key_part).collect::<Option<_>>()?,
+            windows: spec.windows.iter().map(window).collect::<Option<_>>()?,
+            aggregates: spec.aggregates.iter().map(aggregate).collect::<Option<_>>()?,
+            sink: sink(&spec.sink, &source.bootstrap_servers)?,
+            late_topic: side_topic(&spec.late_events),
+            dead_letter_topic: side_topic(&spec.dead_letters),
+            max_bad_ratio: spec.max_bad_ratio,
+            source,
+        })
+    }
+}
+
+fn ms(duration: crate::value::Duration) -> Option<i64> {
+    i64::try_from(duration.ms()).ok()
+}
+
+fn source(spec: &StreamAggregationSpec) -> Option<Source> {
+    let kafka = spec.source.kafka.as_ref()?;
+    Some(Source {
+        bootstrap_servers: kafka.bootstrap_servers.clone(),
+        topic: kafka.topics.first()?.clone(),
+        start: start(&kafka.start_from)?,
+        properties: kafka.properties.clone(),
+    })
+}
+
+fn start(from: &StartFrom) -> Option<Start> {
+    match (&from.earliest, &from.latest, &from.timestamp) {
+        (Some(_), _, _) => Some(Start::Earliest),
+        (None, Some(_), _) => Some(Start::Latest),
+        (None, None, Some(instant)) => Some(Start::TimestampMs(instant.ms())),
+        (None, None, None) => None,
+    }
+}
+
+fn key_part(key: &crate::v1alpha1::GroupKey) -> Option<KeyPart> {
+    Some(KeyPart {
+        name: key.name.clone(),
+        field: key.field.clone()?,
+        when_missing: missing(&key.when_missing)?,
+    })
+}
+
+fn missing(rule: &WhenMissing) -> Option<Missing> {
+    match (&rule.reject, &rule.null, &rule.default) {
+        (Some(_), _, _) => Some(Missing::Reject),
+        (None, Some(_), _) => Some(Missing::Null),
+        (None, None, Some(value)) => Some(Missing::Default(value.clone())),
+        (None, None, None) => None,
+    }
+}
+
+fn window(window: &WindowSpec) -> Option<Window> {
+    let kind = match (&window.tumbling, &window.sliding) {
+        (Some(tumbling), _) => WindowKind::Tumbling {
+            size_ms: ms(tumbling.size)?,
+            offset_ms: ms(tumbling.offset)?,
+        },
+        (None, Some(sliding)) => WindowKind::Sliding {
+            size_ms: ms(sliding.size)?,
+            slide_ms: ms(sliding.slide)?,
+            offset_ms: ms(sliding.offset)?,
+        },
+        (None, None) => return None,
+    };
+    Some(Window {
+        name: window.name.clone(),
+        kind,
+        allowed_lateness_ms: ms(window.allowed_lateness)?,
+    })
+}
+
+fn aggregate(aggregate: &AggregateSpec) -> Option<Aggregate> {
+    let field = |of: &FieldOf| of.field.clone();
+    let function = if aggregate.count.is_some() {
+        Function::Count
+    } else if let Some(of) = &aggregate.sum {
+        Function::Sum(field(of)?)
+    } else if let Some(of) = &aggregate.average {
+        Function::Average(field(of)?)
+    } else if let Some(of) = &aggregate.min {
+        Function::Min(field(of)?)
+    } else {
+        Function::Max(field(aggregate.max.as_ref()?)?)
+    };
+    Some(Aggregate {
+        name: aggregate.name.clone(),
+        function,
+    })
+}
+
+fn sink(sink: &SinkSpec, source_servers: &[String]) -> Option<Sink> {
+    let kafka = sink.kafka.as_ref()?;
+    Some(Sink {
+        bootstrap_servers: kafka
+            .bootstrap_servers
+            .clone()
+            .unwrap_or_else(|| source_servers.to_vec()),
+        topic: kafka.topic.clone(),
+        compression: kafka.compression,
+    })
+}
+
+fn side_topic(output: &SideOutput) -> Option<String> {
+    output.kafka.as_ref().map(|kafka| kafka.topic.clone())
+}

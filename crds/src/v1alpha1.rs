@@ -1,0 +1,43 @@
+//! The `StreamAggregation` kind, `streamagg.io/v1alpha1`: what a user declares and what the operator reports.
+//! Must not hold rules across fields ([`crate::validate`]) or what follows from a manifest ([`crate::resolved`]).
+
+mod aggregate;
+mod event;
+mod lifecycle;
+mod not_yet;
+mod sink;
+mod source;
+mod spec;
+mod state;
+mod window;
+
+#[cfg(feature = "k8s")]
+mod schema;
+#[cfg(feature = "k8s")]
+mod status;
+
+pub use aggregate::{AggregateSpec, Count, FieldOf};
+pub use event::{BoundedOutOfOrderness, EventSpec, TimeUnit, TimestampSpec, WatermarkSpec};
+pub use lifecycle::{CheckpointFailurePolicy, IncompatibleStatePolicy, Resources, UpgradeSpec, UpgradeStrategy};
+pub use not_yet::NotYet;
+pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec};
+pub use source::{FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom};
+pub use spec::{Empty, StreamAggregationSpec};
+pub use state::{
+    Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,
+};
+pub use window::{GroupKey, KeyDefault, LateTrigger, Panes, Sliding, TriggerSpec, Tumbling, WhenMissing, WindowSpec};
+
+#[cfg(feature = "k8s")]
+pub use spec::StreamAggregation;
+#[cfg(feature = "k8s")]
+pub use status::{CheckpointRef, Rollout, RolloutKind, RolloutStep, StreamAggregationStatus, TasksSummary};
+
+/// API group.
+pub const GROUP: &str = "streamagg.io";
+/// API version within the group.
+pub const VERSION: &str = "v1alpha1";
+/// `apiVersion` of a manifest.
+pub const API_VERSION: &str = "streamagg.io/v1alpha1";
+/// `kind` of a manifest.
+pub const KIND: &str = "StreamAggregation";

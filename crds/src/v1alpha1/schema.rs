@@ -1,0 +1,131 @@
+//! Pieces of the JSON schema that derives cannot say: patterns, bounds and placeholders for fields that do not work yet.
+//! Must not hold rules across fields (`crate::rules`).
+
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::KeyDefault;
+use crate::value::{Duration, Instant, JsonPointer, Quantity};
+
+/// Bounds without which the API server refuses the cost of CEL rules.
+const SERVERS_MAX: u32 = 32;
+const TOPICS_MAX: u32 = 64;
+const PROPERTIES_MAX: u32 = 32;
+
+/// A placeholder that takes a text.
+pub fn text(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 4096})
+}
+
+/// A placeholder that takes a boolean.
+pub fn boolean(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "boolean"})
+}
+
+/// A placeholder that takes any object.
+pub fn object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
+}
+
+/// A placeholder that takes a list of any objects.
+pub fn object_list(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 64,
+        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+    })
+}
+
+/// Topic-safe, with room for the suffixes of internal topics.
+pub fn job_id(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[a-zA-Z0-9._-]+$"})
+}
+
+/// Kafka's own rule for names of topics.
+pub fn topic(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 249, "pattern": "^[a-zA-Z0-9._-]+$"})
+}
+
+/// A set of topics.
+pub fn topics(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": TOPICS_MAX, "x-kubernetes-list-type": "set",
+        "items": topic(generator),
+    })
+}
+
+/// `host:port`, several.
+pub fn bootstrap_servers(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": SERVERS_MAX, "x-kubernetes-list-type": "set",
+        "items": {"type": "string", "maxLength": 260, "pattern": "^([a-zA-Z0-9._-]+|\\[[0-9a-fA-F:]+\\]):[0-9]{1,5}$"},
+    })
+}
+
+/// Names and texts; which names are allowed is a rule.
+pub fn properties(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": PROPERTIES_MAX,
+        "additionalProperties": {"type": "string", "maxLength": 256},
+    })
+}
+
+/// A name that can stand in an expression.
+pub fn identifier(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-zA-Z][a-zA-Z0-9_]*$"})
+}
+
+/// A name of a window.
+pub fn window_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-zA-Z][a-zA-Z0-9_-]*$"})
+}
+
+/// An address of a service.
+pub fn endpoint(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "maxLength": 512, "pattern": "^https?://[^ ]+$"})
+}
+
+/// Inlines a scalar: a structural schema has no references.
+macro_rules! scalar {
+    ($type:ty, $name:literal, $schema:expr) => {
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+scalar!(
+    Duration,
+    "Duration",
+    json_schema!({"type": "string", "minLength": 2, "maxLength": 11, "pattern": Duration::PATTERN})
+);
+scalar!(
+    Instant,
+    "Instant",
+    json_schema!({"type": "string", "maxLength": 40, "pattern": Instant::PATTERN})
+);
+scalar!(
+    JsonPointer,
+    "JsonPointer",
+    json_schema!({"type": "string", "maxLength": 512, "pattern": JsonPointer::PATTERN})
+);
+scalar!(
+    Quantity,
+    "Quantity",
+    json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 32, "pattern": Quantity::PATTERN})
+);
+scalar!(
+    KeyDefault,
+    "KeyDefault",
+    json_schema!({"x-kubernetes-int-or-string": true, "maxLength": 256})
+);

@@ -1,0 +1,137 @@
+//! What a job reads. Must not hold where results go.
+
+use std::collections::BTreeMap;
+
+#[cfg(feature = "k8s")]
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "k8s")]
+use super::schema;
+use super::{Empty, NotYet};
+use crate::value::Instant;
+
+/// What to read and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SourceSpec {
+    /// A Kafka topic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kafka: Option<KafkaSource>,
+    /// How a record's value is read.
+    #[serde(default)]
+    pub format: FormatSpec,
+    /// How the topic's partitions relate to the group key.
+    pub partitioning: PartitioningSpec,
+}
+
+/// A Kafka topic to read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct KafkaSource {
+    /// Addresses (`host:port`) of some brokers; the rest is learnt from them.
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::bootstrap_servers"))]
+    pub bootstrap_servers: Vec<String>,
+    /// Topics to read. With `partitioning: {byKey: {}}` exactly one.
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::topics"))]
+    pub topics: Vec<String>,
+    /// Where the first run begins; resolved once, when the job is born. Default: `{earliest: {}}`.
+    #[serde(default)]
+    pub start_from: StartFrom,
+    /// What happens when records that were not yet read are gone from the topic.
+    #[serde(default)]
+    pub on_truncated: OnTruncated,
+    /// TLS towards the brokers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub tls: Option<NotYet>,
+    /// SASL towards the brokers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub sasl: Option<NotYet>,
+    /// Settings of librdkafka's consumer, from an allow-list; values are strings.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::properties"))]
+    pub properties: BTreeMap<String, String>,
+}
+
+/// Where the first run of a job begins; exactly one member.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StartFrom {
+    /// At the oldest record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earliest: Option<Empty>,
+    /// After the newest record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latest: Option<Empty>,
+    /// At the first record whose Kafka timestamp is not before this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<Instant>,
+}
+
+impl Default for StartFrom {
+    fn default() -> Self {
+        Self {
+            earliest: Some(Empty {}),
+            latest: None,
+            timestamp: None,
+        }
+    }
+}
+
+/// What happens when records that were not yet read are gone from the topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub enum OnTruncated {
+    /// The task stops until a person decides.
+    #[default]
+    Stop,
+    /// The task goes on behind the gap.
+    Skip,
+}
+
+/// How a record's value is read; exactly one member. Default: `{json: {strict: false}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct FormatSpec {
+    /// One JSON object a record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<JsonFormat>,
+}
+
+impl Default for FormatSpec {
+    fn default() -> Self {
+        Self {
+            json: Some(JsonFormat::default()),
+        }
+    }
+}
+
+/// JSON records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct JsonFormat {
+    /// Whether a record that is broken outside the fields in use is a dead letter too.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// How the topic's partitions relate to the group key; exactly one member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct PartitioningSpec {
+    /// All events of a group are in one partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by_key: Option<Empty>,
+    /// Events of a group may be in any partition.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub any: Option<NotYet>,
+}

@@ -1,0 +1,162 @@
+//! The root of a `StreamAggregation`'s spec. Must not hold the parts' own types.
+
+#[cfg(feature = "k8s")]
+use kube::CustomResource;
+#[cfg(feature = "k8s")]
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AggregateSpec, Delivery, EventSpec, GroupKey, NotYet, Resources, SideOutput, SinkSpec, SourceSpec, StateSpec,
+    UpgradeSpec, WindowSpec,
+};
+#[cfg(feature = "k8s")]
+use super::{StreamAggregationStatus, schema};
+
+/// A member of a union that carries nothing: `{}`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub struct Empty {}
+
+/// What to read, how to window and aggregate, where to write, and how to run it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(CustomResource, JsonSchema))]
+#[cfg_attr(
+    feature = "k8s",
+    kube(
+        group = "streamagg.io",
+        version = "v1alpha1",
+        kind = "StreamAggregation",
+        plural = "streamaggregations",
+        shortname = "sagg",
+        category = "streaming",
+        namespaced,
+        doc = "A streaming aggregation: reads a Kafka topic, aggregates its events in windows of event time and writes the results to a Kafka topic exactly once.",
+        status = "StreamAggregationStatus",
+        derive = "PartialEq",
+        selectable = ".status.state",
+        selectable = ".spec.suspend",
+        scale(
+            spec_replicas_path = ".spec.replicas",
+            status_replicas_path = ".status.replicas",
+            label_selector_path = ".status.selector"
+        ),
+        printcolumn(
+            name = "READY",
+            type_ = "string",
+            json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+        ),
+        printcolumn(name = "STATE", type_ = "string", json_path = ".status.state"),
+        printcolumn(name = "REPLICAS", type_ = "string", json_path = ".status.replicasText"),
+        printcolumn(name = "WATERMARK-LAG", type_ = "string", json_path = ".status.tasks.watermarkLag"),
+        printcolumn(name = "LAG", type_ = "integer", json_path = ".status.tasks.lag"),
+        printcolumn(
+            name = "CHECKPOINT",
+            type_ = "date",
+            json_path = ".status.tasks.newestCheckpoint.time"
+        ),
+        printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
+        printcolumn(name = "REVISION", type_ = "string", json_path = ".status.revision", priority = 1),
+        printcolumn(name = "EPOCH", type_ = "integer", json_path = ".status.tasks.epoch", priority = 1),
+        printcolumn(name = "MESSAGE", type_ = "string", json_path = ".status.message", priority = 1)
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct StreamAggregationSpec {
+    /// Identity of the job towards Kafka: prefix of transactional ids, consumer group and internal topics, so that
+    /// rights can be granted beforehand. Default: `<namespace>.<name>`. Cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::job_id"))]
+    pub job_id: Option<String>,
+    /// Image of the processor. Default: what the operator was started with. What was resolved is pinned for each
+    /// revision and changes only when this field or `restartNonce` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 512)))]
+    pub image: Option<String>,
+    /// What to read.
+    pub source: SourceSpec,
+    /// Where an event's time comes from and how far out of order events arrive.
+    pub event: EventSpec,
+    /// A CEL condition that an event has to meet.
+    #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
+    pub where_: Option<NotYet>,
+    /// Derived values, by name.
+    #[serde(rename = "let", default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object_list"))]
+    pub let_: Option<NotYet>,
+    /// Makes one event of each element of an array.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub explode: Option<NotYet>,
+    /// The parts of the group key, in the order of the result's `key`. Empty: one group for all events.
+    #[serde(default)]
+    #[cfg_attr(feature = "k8s", schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
+    pub group_by: Vec<GroupKey>,
+    /// The windows; each aggregate is computed in each of them.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
+    pub windows: Vec<WindowSpec>,
+    /// What is computed for each window and group.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
+    pub aggregates: Vec<AggregateSpec>,
+    /// Where results go.
+    pub sink: SinkSpec,
+    /// Where events go that come after their windows are closed. Default: dropped and counted.
+    #[serde(default)]
+    pub late_events: SideOutput,
+    /// Where records go that cannot be read. Default: dropped and counted.
+    #[serde(default)]
+    pub dead_letters: SideOutput,
+    /// Share of dead letters among the last 10,000 records of a task above which the task stops. Judged from 1,000
+    /// records on; 1.0 never stops.
+    #[serde(default = "never_stops")]
+    #[cfg_attr(feature = "k8s", schemars(range(min = 0.0, max = 1.0)))]
+    pub max_bad_ratio: f64,
+    /// What readers with `isolation.level=read_committed` can rely on.
+    #[serde(default)]
+    pub delivery: Delivery,
+    /// Number of processor pods; those above the number of tasks stand idle.
+    #[serde(default = "one")]
+    #[cfg_attr(feature = "k8s", schemars(range(min = 1, max = 1000)))]
+    pub replicas: i32,
+    /// Where state is kept and how it is saved.
+    #[serde(default)]
+    pub state: StateSpec,
+    /// How a change is rolled out.
+    #[serde(default)]
+    pub upgrade: UpgradeSpec,
+    /// Changes the number of replicas by lag and rate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub autoscaling: Option<NotYet>,
+    /// Stops all processing after a checkpoint; false goes on from there.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Raising it restarts all pods by the steps of a rollout and resolves the default image anew.
+    #[serde(default)]
+    #[cfg_attr(feature = "k8s", schemars(range(min = 0)))]
+    pub restart_nonce: i64,
+    /// Goes back to a checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub restore_from: Option<NotYet>,
+    /// What happens to state when the object is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub deletion_policy: Option<NotYet>,
+    /// Compute resources of a processor pod.
+    #[serde(default)]
+    pub resources: Resources,
+    /// Merged by name into the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub pod_template: Option<NotYet>,
+}
+
+fn never_stops() -> f64 {
+    1.0
+}
+
+fn one() -> i32 {
+    1
+}

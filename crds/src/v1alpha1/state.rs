@@ -1,0 +1,172 @@
+//! Where state is kept and how it is saved. Must not hold how pods are run.
+
+#[cfg(feature = "k8s")]
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::NotYet;
+#[cfg(feature = "k8s")]
+use super::schema;
+use crate::value::{Duration, Quantity};
+
+/// Where state is kept and how it is saved.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct StateSpec {
+    /// What holds the state of a pod. Cannot change.
+    #[serde(default)]
+    pub backend: Backend,
+    /// The volume of each pod; needed with `backend: RocksDB`. Cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeSpec>,
+    /// Memory for state and buffers of a pod. Default: from the pod's memory limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_budget: Option<Quantity>,
+    /// Copies of the state outside the pods. Without them a lost volume is rebuilt from the source topic, as far as
+    /// it reaches back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<Checkpoints>,
+}
+
+/// What holds the state of a pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub enum Backend {
+    /// Memory; a restart rebuilds it from a checkpoint and the source topic.
+    #[default]
+    Memory,
+    /// RocksDB on the pod's volume.
+    RocksDB,
+}
+
+/// The volume of each pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSpec {
+    /// Its size.
+    pub size: Quantity,
+    /// Its storage class. Default: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 253)))]
+    pub storage_class_name: Option<String>,
+}
+
+/// Copies of the state outside the pods.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Checkpoints {
+    /// How often one is taken.
+    #[serde(default = "every_minute")]
+    pub interval: Duration,
+    /// How many are kept.
+    #[serde(default)]
+    pub retain: Retention,
+    /// Where they are kept.
+    pub store: CheckpointStore,
+}
+
+/// How many checkpoints are kept. The newest one that can be read is never deleted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    /// At most so many of a task.
+    #[serde(default = "five")]
+    #[cfg_attr(feature = "k8s", schemars(range(min = 1, max = 1000)))]
+    pub count: i32,
+    /// None older than this. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub age: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            count: five(),
+            age: None,
+        }
+    }
+}
+
+/// Where checkpoints are kept; exactly one member.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointStore {
+    /// A bucket behind the S3 protocol.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub s3: Option<S3Store>,
+    /// A directory on a volume that all pods share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<VolumeStore>,
+    /// Google Cloud Storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub gcs: Option<NotYet>,
+    /// Azure Blob Storage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
+    pub azure: Option<NotYet>,
+}
+
+/// A bucket behind the S3 protocol.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct S3Store {
+    /// Name of the bucket; it must exist.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 255)))]
+    pub bucket: String,
+    /// Put before the names of all objects. Default: none; the job's id always follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(max = 512)))]
+    pub prefix: Option<String>,
+    /// Address of the service, `http://` or `https://`. Default: Amazon's for the region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::endpoint"))]
+    pub endpoint: Option<String>,
+    /// Region. Default: `us-east-1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 63)))]
+    pub region: Option<String>,
+    /// Secret in the same namespace with the keys `accessKeyId` and `secretAccessKey`. Default: what the pod's
+    /// identity allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretName>,
+}
+
+/// A secret in the same namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct SecretName {
+    /// Its name.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 253)))]
+    pub name: String,
+}
+
+/// A directory on a volume that all pods share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeStore {
+    /// Claim of the volume, in the same namespace; it must allow all pods to write. On a laptop it is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 253)))]
+    pub claim_name: Option<String>,
+    /// Directory within the volume (on a laptop: within the file system). Default: its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 1024)))]
+    pub path: Option<String>,
+}
+
+fn every_minute() -> Duration {
+    Duration::from_ms(60_000)
+}
+
+fn five() -> i32 {
+    5
+}
