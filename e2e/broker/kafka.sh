@@ -8,7 +8,7 @@ source "$here/../cluster/process.sh"
 
 usage() {
   cat >&2 <<'T'
-usage: kafka.sh start NAME [--port PORT] [--auth] [--dir DIR]   start, or start again with the same ports and data
+usage: kafka.sh start NAME [--port PORT] [--auth] [--dir DIR]   start, or start again with the same ports, rights and data
        kafka.sh stop NAME       ask it to end; the data stay
        kafka.sh delete NAME     stop and remove the data
        kafka.sh kill NAME       SIGKILL
@@ -152,6 +152,8 @@ choose_ports() {
   fi
   # shellcheck disable=SC1091
   source "$dir/ports"
+  # Rights once asked for stay in force on every later start.
+  ! grep -qs ^authorizer "$dir/server.properties" || auth=yes
   [ -z "$port" ] || [ "$port" = "$KAFKA_PORT_CHOSEN" ] ||
     die "broker $name has port $KAFKA_PORT_CHOSEN, not $port: delete it first (kafka.sh delete $name)"
 }
@@ -190,7 +192,8 @@ start() {
   if in_namespace bash -c ": <>/dev/tcp/127.0.0.1/$KAFKA_PORT_CHOSEN" 2>/dev/null; then
     die "port $KAFKA_PORT_CHOSEN is taken by somebody else; choose another with --port"
   fi
-  write_properties >"$dir/server.properties"
+  write_properties >"$dir/server.properties.new"
+  mv "$dir/server.properties.new" "$dir/server.properties"
   [ -d "$dir/data" ] || cp -r "$cache/template" "$dir/data"
   # shellcheck disable=SC2086
   start_process "$dir" kafka ${netns:+nsenter --net="$netns"} \
