@@ -1,1 +1,4 @@
-//! Oracle, generators, faults.
+//! The batch oracle, and generators of specs and logs. Must not be used by shipping code.
+
+pub mod generator;
+pub mod oracle;

@@ -1,0 +1,4 @@
+//! One binary of everything that proves the product without a broker or a cluster.
+
+mod oracle_cases;
+mod tidy;

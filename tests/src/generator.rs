@@ -1,0 +1,462 @@
+//! Strategies for specs and logs: disorder, lateness, broken records, numbers and keys at the edges.
+//! Must not know the engine; a spec is rendered as the manifest a user would write.
+
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use serde_json::{Value, json};
+
+use crate::oracle::{Entry, Function, Missing, Spec, Unit, Window};
+
+/// A spec and a log for it.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The parameters.
+    pub spec: Spec,
+    /// Offset of each entry's record, strictly ascending with gaps; for a decision the next input offset.
+    pub offsets: Vec<i64>,
+    /// The log.
+    pub log: Vec<Entry>,
+}
+
+/// Key values by how they are written: some are equal in different spelling, the last ones are no keys.
+const KEYS: [&str; 24] = [
+    r#""a""#,
+    r#""\u0061""#,
+    r#""b""#,
+    r#""1""#,
+    "1",
+    "1.0",
+    "10e-1",
+    "0.5",
+    "5e-1",
+    "-0",
+    "0",
+    "true",
+    "false",
+    r#""é""#,
+    r#""\u00e9""#,
+    r#""😀""#,
+    r#""\ud83d\ude00""#,
+    r#""line\nend""#,
+    r#""q\"\\\/""#,
+    r#""\u0001\u007f""#,
+    r#""""#,
+    r#""\ud800""#,
+    "{}",
+    "[1]",
+];
+/// Numbers at the edges of the decimal range and of rounding to 12 fractional digits.
+const NUMBERS: [&str; 24] = [
+    "0",
+    "-0",
+    "0.0",
+    "1",
+    "1.0",
+    "1e0",
+    "0.1",
+    "0.2",
+    "5e-13",
+    "1.5e-12",
+    "2.5e-12",
+    "-2.5e-12",
+    "1e-400",
+    "1E+2",
+    "9999999999999999999",
+    "-9999999999999999999",
+    "9999999999999999999.999999999999",
+    "123456789012.345678901234567",
+    "0.33333333333333333333333333",
+    "9007199254740993",
+    "1e18",
+    "-0.000000000001",
+    "12345678901234567890e-5",
+    "4503599627370497.5",
+];
+/// What is no number, or beyond the range.
+const BAD_NUMBERS: [&str; 8] = [
+    r#""12""#,
+    "true",
+    "{}",
+    "[1]",
+    "1e19",
+    "-1e400",
+    "10000000000000000000",
+    "1e999999999999",
+];
+const BAD_RECORDS: [&[u8]; 14] = [
+    b"",
+    b" ",
+    b"{",
+    b"nonsense",
+    b"[1,2]",
+    b"42",
+    b"null",
+    b"\"text\"",
+    b"true",
+    b"{\"ts\"",
+    b"{\"ts\" 1}",
+    b"{ts:1}",
+    b"{\"ts\":}",
+    b"\xff\xfe",
+];
+const BAD_TIMES: [&str; 8] = [
+    "null",
+    "true",
+    "[]",
+    "{}",
+    r#""""#,
+    r#""yesterday""#,
+    r#""2023-02-30T00:00:00Z""#,
+    r#""12""#,
+];
+
+fn field(path: &str) -> Vec<String> {
+    path.split('/').skip(1).map(str::to_owned).collect()
+}
+
+fn window() -> impl Strategy<Value = (i64, i64, i64, i64)> {
+    let size = prop_oneof![1..=60i64, 50..=400i64];
+    let slide = prop_oneof![2 => Just(None), 2 => (1..=100i64).prop_map(Some)];
+    (size, slide, 0..1000i64, prop_oneof![Just(0), 0..200i64]).prop_map(|(size, slide, offset, lateness)| {
+        let slide = slide.unwrap_or(size).max(size / 20).max(1);
+        (size, slide, offset % slide, lateness)
+    })
+}
+
+fn missing() -> impl Strategy<Value = Missing> {
+    prop_oneof![
+        Just(Missing::Reject),
+        Just(Missing::Null),
+        Just(Missing::Default(r#""unknown""#.to_owned())),
+        Just(Missing::Default("7".to_owned())),
+    ]
+}
+
+/// Any spec of this version's windows and aggregates.
+pub fn spec() -> impl Strategy<Value = Spec> {
+    let unit = select(vec![
+        Unit::Rfc3339,
+        Unit::Seconds,
+        Unit::Milliseconds,
+        Unit::Microseconds,
+        Unit::Nanoseconds,
+    ]);
+    let function = select(vec![
+        Function::Count,
+        Function::Sum,
+        Function::Average,
+        Function::Min,
+        Function::Max,
+    ]);
+    let aggregates = prop::collection::vec((function, select(vec!["/a", "/n/b", "/list/1"])), 1..8);
+    let group_by = prop::collection::vec(missing(), 0..=2);
+    (
+        unit,
+        0..120i64,
+        group_by,
+        prop::collection::vec(window(), 1..=3),
+        aggregates,
+    )
+        .prop_map(|(unit, bound_ms, group_by, windows, aggregates)| Spec {
+            timestamp: field("/ts"),
+            unit,
+            bound_ms,
+            group_by: (group_by.into_iter().zip([("tenant", "/tenant"), ("model", "/n/model")]))
+                .map(|(missing, (name, path))| (name.to_owned(), field(path), missing))
+                .collect(),
+            // Names descend so that order by name and order in the spec differ.
+            windows: (windows.into_iter().zip(["w-c", "w-b", "w-a"]))
+                .map(|((size_ms, slide_ms, offset_ms, lateness_ms), name)| Window {
+                    name: name.to_owned(),
+                    size_ms,
+                    slide_ms,
+                    offset_ms,
+                    lateness_ms,
+                })
+                .collect(),
+            aggregates: (aggregates.into_iter().enumerate())
+                .map(|(n, (function, path))| (format!("x{n}"), function, field(path)))
+                .collect(),
+        })
+}
+
+/// Parts of one generated event; `None` leaves the member out.
+#[derive(Clone, Debug)]
+struct Draft {
+    /// Event time less the running time of the log.
+    shift_ms: i64,
+    /// Running time less that of the record before.
+    step_ms: i64,
+    spelling: usize,
+    bad_time: Option<&'static str>,
+    keys: [Option<String>; 2],
+    numbers: [Option<String>; 3],
+    layout: usize,
+}
+
+fn key() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        30 => (0..4usize).prop_map(|n| Some(format!("\"k{n}\""))),
+        20 => (0..KEYS.len() - 3).prop_map(|n| Some(KEYS[n].to_owned())),
+        1 => select(&KEYS[KEYS.len() - 3..]).prop_map(|key| Some(key.to_owned())),
+        1 => Just(Some("null".to_owned())),
+        1 => Just(None),
+    ]
+}
+
+fn number() -> impl Strategy<Value = Option<String>> {
+    prop_oneof![
+        20 => (-1_000_000i64..1_000_000, -9..4i32).prop_map(|(digits, exponent)| Some(format!("{digits}e{exponent}"))),
+        20 => (any::<i32>(), any::<u32>()).prop_map(|(whole, fraction)| Some(format!("{whole}.{fraction:010}"))),
+        10 => any::<i64>().prop_map(|number| Some(number.to_string())),
+        10 => select(&NUMBERS[..]).prop_map(|number| Some(number.to_owned())),
+        1 => select(&BAD_NUMBERS[..]).prop_map(|number| Some(number.to_owned())),
+        3 => Just(Some("null".to_owned())),
+        3 => Just(None),
+    ]
+}
+
+fn draft() -> impl Strategy<Value = Draft> {
+    let shift = prop_oneof![20 => -60..=0i64, 4 => -600..=0i64, 1 => 0..300i64];
+    let bad_time = prop_oneof![60 => Just(None), 1 => select(&BAD_TIMES[..]).prop_map(Some), 1 => Just(Some(""))];
+    (
+        shift,
+        0..12i64,
+        0..6usize,
+        bad_time,
+        [key(), key()],
+        [number(), number(), number()],
+        0..24usize,
+    )
+        .prop_map(|(shift_ms, step_ms, spelling, bad_time, keys, numbers, layout)| Draft {
+            shift_ms,
+            step_ms,
+            spelling,
+            bad_time,
+            keys,
+            numbers,
+            layout,
+        })
+}
+
+#[derive(Clone, Debug)]
+enum DraftEntry {
+    Event(Draft),
+    Bad(&'static [u8]),
+    Idle(i64),
+}
+
+fn draft_entry() -> impl Strategy<Value = DraftEntry> {
+    prop_oneof![
+        60 => draft().prop_map(DraftEntry::Event),
+        2 => select(&BAD_RECORDS[..]).prop_map(DraftEntry::Bad),
+        1 => (-100..300i64).prop_map(DraftEntry::Idle),
+    ]
+}
+
+/// Any spec with a log of up to `records_max` records for it, ended or not.
+pub fn case(records_max: usize) -> impl Strategy<Value = Case> {
+    let base = select(vec![
+        0i64,
+        -3_000,
+        -86_400_000 * 365,
+        951_782_399_000,
+        1_700_000_000_000,
+        253_402_300_000_000,
+    ]);
+    let entries = prop::collection::vec((draft_entry(), 1..4i64), 0..=records_max);
+    (spec(), base, entries, any::<bool>()).prop_map(|(spec, base, entries, ended)| {
+        let (mut now, mut next) = (base, 0);
+        let (mut log, mut offsets) = (Vec::new(), Vec::new());
+        for (entry, gap) in entries {
+            match entry {
+                DraftEntry::Event(draft) => {
+                    now += draft.step_ms;
+                    log.push(Entry::Record(render(&spec, &draft, now + draft.shift_ms)));
+                }
+                DraftEntry::Bad(bytes) => log.push(Entry::Record(bytes.to_vec())),
+                DraftEntry::Idle(ahead_ms) => {
+                    log.push(Entry::IdleAdvance(now + ahead_ms));
+                    offsets.push(next);
+                    continue;
+                }
+            }
+            offsets.push(next + gap - 1);
+            next += gap;
+        }
+        if ended {
+            log.push(Entry::EndOfInput);
+            offsets.push(next);
+        }
+        Case { spec, offsets, log }
+    })
+}
+
+/// Cuts of a log of any length into batches, used round and round.
+pub fn cuts() -> impl Strategy<Value = Vec<usize>> {
+    prop_oneof![
+        Just(vec![1]),
+        Just(vec![1_000_000]),
+        prop::collection::vec(1..40usize, 1..8)
+    ]
+}
+
+/// Places in a list of any length.
+pub fn places() -> impl Strategy<Value = Vec<Index>> {
+    prop::collection::vec(any::<Index>(), 0..5)
+}
+
+fn render(spec: &Spec, draft: &Draft, time_ms: i64) -> Vec<u8> {
+    let mut members = Vec::new();
+    match draft.bad_time {
+        None => members.push(format!("\"ts\":{}", time(spec.unit, time_ms, draft.spelling))),
+        Some("") => {}
+        // Text that is no time is right for one unit and wrong for the others: always wrong here.
+        Some(bad) => members.push(format!("\"ts\":{bad}")),
+    }
+    let inner = [("model", &draft.keys[1]), ("b", &draft.numbers[1])];
+    let inner: Vec<String> = inner
+        .iter()
+        .filter_map(|(name, v)| Some(format!("\"{name}\" : {}", (*v).as_ref()?)))
+        .collect();
+    members.push(format!("\"n\":{{{}}}", inner.join(" ,")));
+    members.extend(draft.keys[0].iter().map(|key| format!("\"tenant\":{key}")));
+    members.extend(draft.numbers[0].iter().map(|number| format!("\"a\":{number}")));
+    members.extend(
+        draft.numbers[2]
+            .iter()
+            .map(|number| format!("\"list\":[ \"x\",{number} , null]")),
+    );
+    members.push(r#""unused":{"ts":[1e999,{"a":"}\"{"}],"tenant":"\ud800"}"#.to_owned());
+    let turn = draft.layout % members.len();
+    members.rotate_left(turn);
+    if draft.layout >= 12 {
+        members.reverse();
+    }
+    let (open, comma, close) = if draft.layout % 3 == 0 {
+        (" {\t", "\r\n ,", "\n}\n")
+    } else {
+        ("{", ",", "}")
+    };
+    format!("{open}{}{close}", members.join(comma)).into_bytes()
+}
+
+/// `time_ms` in the given unit, plus at times a fraction of a millisecond that has to be floored away.
+fn time(unit: Unit, time_ms: i64, spelling: usize) -> String {
+    let fraction = ["", "0", "25", "999", "5", "000001"][spelling];
+    // As a number of nanoseconds, then with the decimal point put where the unit wants it.
+    let nanoseconds = i128::from(time_ms) * 1_000_000 + format!("{fraction:0<6}").parse::<i128>().unwrap_or(0);
+    let digits = match unit {
+        Unit::Rfc3339 => return format!("\"{}\"", rfc3339(time_ms, fraction, spelling)),
+        Unit::Seconds => 9,
+        Unit::Milliseconds => 6,
+        Unit::Microseconds => 3,
+        Unit::Nanoseconds => 0,
+    };
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let text = format!("{:0>width$}", nanoseconds.unsigned_abs(), width = digits + 1);
+    let (whole, rest) = text.split_at(text.len() - digits);
+    match (digits, spelling) {
+        (0, 3) => format!("{sign}{whole}.75"),
+        (0, _) => format!("{sign}{whole}"),
+        (_, 4) => format!("{sign}{whole}{rest}e-{digits}"),
+        _ if rest.bytes().all(|digit| digit == b'0') && spelling == 0 => format!("{sign}{whole}"),
+        _ => format!("{sign}{whole}.{rest}"),
+    }
+}
+
+fn rfc3339(time_ms: i64, fraction: &str, spelling: usize) -> String {
+    let (shift_minutes, zone) = [
+        (0, "Z"),
+        (0, "+00:00"),
+        (90, "+01:30"),
+        (-480, "-08:00"),
+        (0, "Z"),
+        (0, "Z"),
+    ][spelling];
+    let local = time_ms + shift_minutes * 60_000;
+    let (days, ms) = (local.div_euclid(86_400_000), local.rem_euclid(86_400_000));
+    // The civil date by walking the years and months: slow and plain.
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let (mut year, mut rest) = (1970, days);
+    while rest < 0 {
+        year -= 1;
+        rest += 365 + i64::from(leap(year));
+    }
+    while rest >= 365 + i64::from(leap(year)) {
+        rest -= 365 + i64::from(leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    let lengths = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    while rest >= lengths[month] {
+        rest -= lengths[month];
+        month += 1;
+    }
+    let seconds = ms / 1000;
+    let (hour, minute, second, ms) = (seconds / 3600, seconds / 60 % 60, seconds % 60, ms % 1000);
+    let digits = if ms == 0 && spelling == 4 {
+        String::new()
+    } else {
+        format!(".{ms:03}{fraction}")
+    };
+    format!(
+        "{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}{digits}{zone}",
+        month + 1,
+        rest + 1
+    )
+}
+
+/// The manifest's `spec` for these parameters, as a user would write it.
+pub fn manifest(spec: &Spec) -> Value {
+    let pointer = |path: &[String]| format!("/{}", path.join("/"));
+    let ms = |ms: i64| format!("{ms}ms");
+    let key = |(name, path, missing): &(String, Vec<String>, Missing)| {
+        let rule = match missing {
+            Missing::Reject => json!({"reject": {}}),
+            Missing::Null => json!({"null": {}}),
+            Missing::Default(text) => json!({"default": serde_json::from_str::<Value>(text).unwrap_or_default()}),
+        };
+        json!({"name": name, "field": pointer(path), "whenMissing": rule})
+    };
+    let window = |window: &Window| {
+        let kind = if window.size_ms == window.slide_ms {
+            (
+                "tumbling",
+                json!({"size": ms(window.size_ms), "offset": ms(window.offset_ms)}),
+            )
+        } else {
+            let slide = ms(window.slide_ms);
+            (
+                "sliding",
+                json!({"size": ms(window.size_ms), "slide": slide, "offset": ms(window.offset_ms)}),
+            )
+        };
+        json!({"name": window.name, kind.0: kind.1, "allowedLateness": ms(window.lateness_ms)})
+    };
+    let aggregate = |(name, function, path): &(String, Function, Vec<String>)| match function {
+        Function::Count => json!({"name": name, "count": {}}),
+        Function::Sum => json!({"name": name, "sum": {"field": pointer(path)}}),
+        Function::Average => json!({"name": name, "average": {"field": pointer(path)}}),
+        Function::Min => json!({"name": name, "min": {"field": pointer(path)}}),
+        Function::Max => json!({"name": name, "max": {"field": pointer(path)}}),
+    };
+    json!({
+        "source": {
+            "kafka": {"bootstrapServers": ["127.0.0.1:9092"], "topics": ["events"]},
+            "format": {"json": {"strict": false}},
+            "partitioning": {"byKey": {}},
+        },
+        "event": {
+            "timestamp": {"field": pointer(&spec.timestamp), "unit": format!("{:?}", spec.unit)},
+            "watermark": {"boundedOutOfOrderness": {"bound": ms(spec.bound_ms)}},
+        },
+        "groupBy": spec.group_by.iter().map(key).collect::<Vec<_>>(),
+        "windows": spec.windows.iter().map(window).collect::<Vec<_>>(),
+        "aggregates": spec.aggregates.iter().map(aggregate).collect::<Vec<_>>(),
+        "sink": {"kafka": {"topic": "results"}},
+        "lateEvents": {"kafka": {"topic": "late"}},
+        "deadLetters": {"kafka": {"topic": "dead"}},
+        "maxBadRatio": 1.0,
+    })
+}
