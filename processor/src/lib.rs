@@ -6,6 +6,7 @@
 pub mod aggregation;
 pub mod core;
 pub mod error;
+pub mod generator;
 pub mod pipeline;
 pub mod state;
 pub mod watermark;
