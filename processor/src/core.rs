@@ -1,1 +1,6 @@
-//! placeholder, filled by the next commit
+//! The smallest parts: exact decimals, JSON field extraction, event time, grouping keys. Pure and free of policy.
+
+pub mod decimal;
+pub mod json;
+pub mod key;
+pub mod timestamp;

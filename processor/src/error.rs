@@ -35,6 +35,9 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
+    /// Number of reasons.
+    pub const COUNT: usize = 8;
+
     /// The name as published.
     pub fn as_str(self) -> &'static str {
         match self {

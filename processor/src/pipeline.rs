@@ -1,4 +1,6 @@
 //! From a manifest to a running pipeline: the compiled plan, the task that steps over records, what it puts out.
 
+pub mod builder;
+pub mod operator;
 pub mod output;
 pub mod position;

@@ -2,4 +2,6 @@
 //! Must not hold: window or aggregate semantics.
 
 pub mod backend;
+pub mod codec;
 pub mod memory;
+pub mod recovery;

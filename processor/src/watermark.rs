@@ -1,1 +1,3 @@
-//! placeholder, filled by the next commit
+//! Watermarks: how far event time has come in one partition. Monotone, and moved by events and decisions only.
+
+pub mod bounded;

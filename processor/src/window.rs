@@ -1,1 +1,5 @@
-//! placeholder, filled by the next commit
+//! Windows: which ones an event belongs to, in which order they fire.
+//! Must not hold: state, keys or aggregates.
+
+pub mod assigner;
+pub mod types;

@@ -18,6 +18,14 @@ pub enum Error {
         /// Which value, and what is wrong with it.
         what: String,
     },
+    /// The spec changed in a way that the state cannot follow.
+    #[error(
+        "the state does not fit the changed spec: {what}; undo the change, or give the job a new jobId to start afresh"
+    )]
+    Incompatible {
+        /// What changed.
+        what: String,
+    },
     /// The state was written by a newer or unknown format.
     #[error("state format {found} is not readable by this engine (it reads {readable}); run the engine that wrote it")]
     Format {
@@ -96,13 +104,17 @@ impl Changes {
     /// The changes in order.
     pub fn iter(&self) -> impl Iterator<Item = Change<'_>> {
         self.operations.iter().map(|operation| match operation {
-            Operation::Put { key, value } => {
-                Change::Put { key: &self.bytes[key.clone()], value: &self.bytes[value.clone()] }
-            }
-            Operation::Delete { key } => Change::Delete { key: &self.bytes[key.clone()] },
-            Operation::DeleteRange { from, to } => {
-                Change::DeleteRange { from: &self.bytes[from.clone()], to: &self.bytes[to.clone()] }
-            }
+            Operation::Put { key, value } => Change::Put {
+                key: &self.bytes[key.clone()],
+                value: &self.bytes[value.clone()],
+            },
+            Operation::Delete { key } => Change::Delete {
+                key: &self.bytes[key.clone()],
+            },
+            Operation::DeleteRange { from, to } => Change::DeleteRange {
+                from: &self.bytes[from.clone()],
+                to: &self.bytes[to.clone()],
+            },
         })
     }
 
@@ -128,6 +140,9 @@ impl Changes {
     }
 }
 
+/// What a scan calls with each key and value; an error ends it.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
+
 /// A store of one task's state.
 ///
 /// Required: **order** — `scan` visits keys in ascending byte order; **atomicity** — after `apply` returned or the
@@ -139,7 +154,7 @@ pub trait Backend {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
 
     /// Visits every pair whose key starts with `prefix`, in ascending order; the first error ends the visit.
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<(), Error>;
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error>;
 
     /// Applies all changes in order, atomically.
     fn apply(&mut self, changes: &Changes) -> Result<(), Error>;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::backend::{Backend, Change, Changes, Error};
+use super::backend::{Backend, Change, Changes, Error, Visit};
 
 /// A backend in memory; `clone` is a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,7 +15,7 @@ impl Backend for MemoryBackend {
         Ok(self.entries.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), Error>) -> Result<(), Error> {
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
         for (key, value) in self.entries.range(prefix.to_vec()..) {
             if !key.starts_with(prefix) {
                 break;
@@ -35,8 +35,11 @@ impl Backend for MemoryBackend {
                     self.entries.remove(key);
                 }
                 Change::DeleteRange { from, to } => {
-                    let doomed: Vec<Vec<u8>> =
-                        self.entries.range(from.to_vec()..to.to_vec()).map(|(key, _)| key.clone()).collect();
+                    let doomed: Vec<Vec<u8>> = self
+                        .entries
+                        .range(from.to_vec()..to.to_vec())
+                        .map(|(key, _)| key.clone())
+                        .collect();
                     for key in doomed {
                         self.entries.remove(&key);
                     }

@@ -1,0 +1,602 @@
+//! Extracts the fields in use from a JSON object in one pass, without building a tree and without allocation.
+//!
+//! What is not in use is skipped, not validated, and the scan ends when every field was found (strict mode reads on
+//! and validates everything). Nesting costs no stack: only the levels that a field pointer names recurse.
+//! Must not hold: types or units of fields; that is the caller's business.
+
+/// Deepest level a pointer may name; bounds the recursion.
+pub const POINTER_DEPTH_MAX: usize = 32;
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The event has no such field.
+    Missing,
+    /// `null`.
+    Null,
+    /// `true`.
+    True,
+    /// `false`.
+    False,
+    /// A number; the range covers its token, whose grammar is not checked yet.
+    Number,
+    /// A string without escapes; the range covers what is between the quotes.
+    String,
+    /// A string with escapes; the range covers what is between the quotes.
+    EscapedString,
+    /// An object or array.
+    Container,
+}
+
+/// A field found in an event: its kind and the byte range of its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// What it holds.
+    pub kind: Kind,
+    start: u32,
+    end: u32,
+}
+
+impl Slot {
+    /// A field that is not there.
+    pub const MISSING: Slot = Slot {
+        kind: Kind::Missing,
+        start: 0,
+        end: 0,
+    };
+
+    /// Its text in `document`, the bytes it was extracted from.
+    pub fn text<'a>(&self, document: &'a [u8]) -> &'a [u8] {
+        &document[self.start as usize..self.end as usize]
+    }
+}
+
+/// The document is not a JSON object, at this byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a JSON object: byte {at}: {what}")]
+pub struct JsonError {
+    /// Byte offset.
+    pub at: usize,
+    /// What was expected there.
+    pub what: &'static str,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Node {
+    children: Vec<Child>,
+    /// Bit n is set when a child's name has n bytes (63 stands for more): most members of an event are not in use.
+    lengths: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Child {
+    name: Vec<u8>,
+    slot: Option<usize>,
+    node: Node,
+}
+
+impl Node {
+    fn length_bit(len: usize) -> u64 {
+        1 << len.min(63)
+    }
+
+    fn find(&self, name: &[u8]) -> Option<&Child> {
+        if self.lengths & Self::length_bit(name.len()) == 0 {
+            return None;
+        }
+        self.children.iter().find(|child| child.name == name)
+    }
+}
+
+/// The fields to extract, as a tree of member names.
+#[derive(Clone, Debug, Default)]
+pub struct FieldTree {
+    root: Node,
+    pointers: Vec<String>,
+    strict: bool,
+}
+
+impl FieldTree {
+    /// An empty tree; `strict` validates whole documents.
+    pub fn new(strict: bool) -> Self {
+        Self {
+            strict,
+            ..Self::default()
+        }
+    }
+
+    /// Adds a JSON pointer (RFC 6901, not empty) and answers its slot; the same pointer has the same slot.
+    pub fn add(&mut self, pointer: &str) -> usize {
+        if let Some(slot) = self.pointers.iter().position(|known| known == pointer) {
+            return slot;
+        }
+        let slot = self.pointers.len();
+        self.pointers.push(pointer.to_owned());
+        let mut node = &mut self.root;
+        let tokens: Vec<Vec<u8>> = pointer
+            .split('/')
+            .skip(1)
+            .map(|token| token.replace("~1", "/").replace("~0", "~").into_bytes())
+            .collect();
+        let last = tokens.len().saturating_sub(1);
+        for (depth, name) in tokens.into_iter().enumerate() {
+            node.lengths |= Node::length_bit(name.len());
+            let index = match node.children.iter().position(|child| child.name == name) {
+                Some(index) => index,
+                None => {
+                    node.children.push(Child {
+                        name,
+                        slot: None,
+                        node: Node::default(),
+                    });
+                    node.children.len() - 1
+                }
+            };
+            if depth == last {
+                node.children[index].slot = Some(slot);
+            }
+            node = &mut node.children[index].node;
+        }
+        slot
+    }
+
+    /// Pointer of a slot.
+    pub fn pointer(&self, slot: usize) -> &str {
+        &self.pointers[slot]
+    }
+
+    /// Number of slots.
+    pub fn len(&self) -> usize {
+        self.pointers.len()
+    }
+
+    /// Whether no field is in use.
+    pub fn is_empty(&self) -> bool {
+        self.pointers.is_empty()
+    }
+
+    /// Fills `slots` (one per pointer) from `document`.
+    ///
+    /// # Errors
+    /// [`JsonError`] when the document is no object or is broken before the last field in use (strict: anywhere).
+    pub fn extract(&self, document: &[u8], slots: &mut [Slot]) -> Result<(), JsonError> {
+        slots.fill(Slot::MISSING);
+        if u32::try_from(document.len()).is_err() {
+            return Err(JsonError {
+                at: 0,
+                what: "at most 4 GiB",
+            });
+        }
+        if self.strict {
+            serde_json::from_slice::<serde::de::IgnoredAny>(document).map_err(|error| JsonError {
+                at: error.column(),
+                what: "strict mode: valid JSON",
+            })?;
+        }
+        let mut cursor = Cursor {
+            bytes: document,
+            at: 0,
+            missing: slots.len(),
+        };
+        cursor.skip_space();
+        cursor.expect(b'{', "an object")?;
+        if cursor.object(&self.root, slots)? == Scan::Complete {
+            return Ok(());
+        }
+        cursor.skip_space();
+        if cursor.at == document.len() {
+            Ok(())
+        } else {
+            Err(cursor.error("nothing behind the object"))
+        }
+    }
+}
+
+/// Whether the scan goes on.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scan {
+    /// Every field in use was found.
+    Complete,
+    /// The container ended.
+    Ended,
+}
+
+struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    missing: usize,
+}
+
+impl<'a> Cursor<'a> {
+    fn error(&self, what: &'static str) -> JsonError {
+        JsonError { at: self.at, what }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    fn skip_space(&mut self) {
+        while let Some(b' ' | b'\n' | b'\r' | b'\t') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8, what: &'static str) -> Result<(), JsonError> {
+        if self.peek() == Some(byte) {
+            self.at += 1;
+            Ok(())
+        } else {
+            Err(self.error(what))
+        }
+    }
+
+    /// The members of an object whose opening brace was read.
+    fn object(&mut self, node: &Node, slots: &mut [Slot]) -> Result<Scan, JsonError> {
+        self.skip_space();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return Ok(Scan::Ended);
+        }
+        loop {
+            self.expect(b'"', "a member name")?;
+            let start = self.at;
+            let escaped = self.string_end()?;
+            let name = &self.bytes[start..self.at - 1];
+            self.skip_space();
+            self.expect(b':', "a colon")?;
+            self.skip_space();
+            let child = if escaped {
+                find_escaped(node, name)
+            } else {
+                node.find(name)
+            };
+            if self.member(child, slots)? == Scan::Complete {
+                return Ok(Scan::Complete);
+            }
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b'}') => {
+                    self.at += 1;
+                    return Ok(Scan::Ended);
+                }
+                _ => return Err(self.error("a comma or closing brace")),
+            }
+            self.skip_space();
+        }
+    }
+
+    /// The elements of an array whose opening bracket was read; a pointer names them by index.
+    fn array(&mut self, node: &Node, slots: &mut [Slot]) -> Result<Scan, JsonError> {
+        self.skip_space();
+        if self.peek() == Some(b']') {
+            self.at += 1;
+            return Ok(Scan::Ended);
+        }
+        let mut index = 0u64;
+        let mut name = Vec::with_capacity(20);
+        loop {
+            name.clear();
+            super::decimal::write_integer(index, &mut name);
+            if self.member(node.find(&name), slots)? == Scan::Complete {
+                return Ok(Scan::Complete);
+            }
+            self.skip_space();
+            match self.peek() {
+                Some(b',') => self.at += 1,
+                Some(b']') => {
+                    self.at += 1;
+                    return Ok(Scan::Ended);
+                }
+                _ => return Err(self.error("a comma or closing bracket")),
+            }
+            self.skip_space();
+            index += 1;
+        }
+    }
+
+    /// One value; records it when it is in use, descends when something below it is.
+    fn member(&mut self, child: Option<&Child>, slots: &mut [Slot]) -> Result<Scan, JsonError> {
+        let Some(child) = child else {
+            self.skip_value()?;
+            return Ok(Scan::Ended);
+        };
+        let opening = self.peek();
+        let descends = !child.node.children.is_empty() && matches!(opening, Some(b'{' | b'['));
+        let slot = child.slot.filter(|slot| slots[*slot].kind == Kind::Missing);
+        if !descends {
+            let found = self.value()?;
+            if let Some(slot) = slot {
+                slots[slot] = found;
+                self.missing -= 1;
+            }
+        } else {
+            if let Some(slot) = slot {
+                slots[slot] = Slot {
+                    kind: Kind::Container,
+                    start: 0,
+                    end: 0,
+                };
+                self.missing -= 1;
+            }
+            self.at += 1;
+            let scan = if opening == Some(b'{') {
+                self.object(&child.node, slots)?
+            } else {
+                self.array(&child.node, slots)?
+            };
+            if scan == Scan::Complete {
+                return Ok(scan);
+            }
+        }
+        Ok(if self.missing == 0 { Scan::Complete } else { Scan::Ended })
+    }
+
+    /// Reads a value that is in use.
+    fn value(&mut self) -> Result<Slot, JsonError> {
+        let start = self.at;
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                let escaped = self.string_end()?;
+                let kind = if escaped { Kind::EscapedString } else { Kind::String };
+                if self.bytes[start + 1..self.at - 1].iter().any(|byte| *byte < 0x20) {
+                    return Err(self.error("no control character in a string"));
+                }
+                Ok(Slot {
+                    kind,
+                    start: start as u32 + 1,
+                    end: self.at as u32 - 1,
+                })
+            }
+            Some(b'{' | b'[') => {
+                self.skip_container()?;
+                Ok(Slot {
+                    kind: Kind::Container,
+                    start: start as u32,
+                    end: self.at as u32,
+                })
+            }
+            _ => {
+                self.skip_scalar()?;
+                let kind = match &self.bytes[start..self.at] {
+                    b"null" => Kind::Null,
+                    b"true" => Kind::True,
+                    b"false" => Kind::False,
+                    [b'-' | b'0'..=b'9', ..] => Kind::Number,
+                    _ => {
+                        return Err(JsonError {
+                            at: start,
+                            what: "a value",
+                        });
+                    }
+                };
+                Ok(Slot {
+                    kind,
+                    start: start as u32,
+                    end: self.at as u32,
+                })
+            }
+        }
+    }
+
+    fn skip_value(&mut self) -> Result<(), JsonError> {
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                self.string_end().map(|_| ())
+            }
+            Some(b'{' | b'[') => self.skip_container(),
+            _ => self.skip_scalar(),
+        }
+    }
+
+    fn skip_scalar(&mut self) -> Result<(), JsonError> {
+        let start = self.at;
+        while let Some(byte) = self.peek() {
+            if matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t') {
+                break;
+            }
+            self.at += 1;
+        }
+        if self.at > start {
+            Ok(())
+        } else {
+            Err(self.error("a value"))
+        }
+    }
+
+    /// Skips an object or array by counting brackets: any depth, no stack.
+    fn skip_container(&mut self) -> Result<(), JsonError> {
+        let mut depth = 0usize;
+        while let Some(byte) = self.peek() {
+            self.at += 1;
+            match byte {
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => {
+                    depth -= 1;
+                    if depth == 0 {
+                        return Ok(());
+                    }
+                }
+                b'"' => {
+                    self.string_end()?;
+                }
+                _ => {}
+            }
+        }
+        Err(self.error("the end of an object or array"))
+    }
+
+    /// Moves behind the closing quote of a string whose opening quote was read; answers whether it has escapes.
+    fn string_end(&mut self) -> Result<bool, JsonError> {
+        let mut escaped = false;
+        loop {
+            let found = find_quote_or_backslash(&self.bytes[self.at..]);
+            let Some(distance) = found else {
+                self.at = self.bytes.len();
+                return Err(self.error("the end of a string"));
+            };
+            self.at += distance + 1;
+            if self.bytes[self.at - 1] == b'"' {
+                return Ok(escaped);
+            }
+            escaped = true;
+            self.at += 1;
+            if self.at > self.bytes.len() {
+                self.at = self.bytes.len();
+                return Err(self.error("the end of a string"));
+            }
+        }
+    }
+}
+
+/// Distance to the next `"` or `\`, eight bytes at a time (strings of events are short: no call into a library pays).
+fn find_quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let zero_byte = |word: u64| word.wrapping_sub(LOW) & !word & HIGH;
+    let mut chunks = bytes.chunks_exact(8);
+    let mut at = 0;
+    for chunk in &mut chunks {
+        let mut word = [0u8; 8];
+        word.copy_from_slice(chunk);
+        let word = u64::from_le_bytes(word);
+        let hit = zero_byte(word ^ (LOW * 0x22)) | zero_byte(word ^ (LOW * 0x5c));
+        if hit != 0 {
+            return Some(at + hit.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    chunks
+        .remainder()
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'\\'))
+        .map(|rest| at + rest)
+}
+
+/// A member name with escapes is rare: decode it and look it up.
+fn find_escaped<'n>(node: &'n Node, name: &[u8]) -> Option<&'n Child> {
+    let quoted = [b"\"", name, b"\""].concat();
+    serde_json::from_slice::<String>(&quoted)
+        .ok()
+        .and_then(|name| node.find(name.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extract(pointers: &[&str], document: &str) -> Result<Vec<(Kind, String)>, JsonError> {
+        let mut tree = FieldTree::new(false);
+        for pointer in pointers {
+            tree.add(pointer);
+        }
+        let mut slots = vec![Slot::MISSING; tree.len()];
+        tree.extract(document.as_bytes(), &mut slots)?;
+        let text = |slot: &Slot| String::from_utf8(slot.text(document.as_bytes()).to_vec()).unwrap();
+        Ok(slots.iter().map(|slot| (slot.kind, text(slot))).collect())
+    }
+
+    #[test]
+    fn fields_are_found_wherever_they_stand() {
+        let document = r#" { "a" : 1.50 , "skip":{"a":[1,{"b":"}\""}]}, "n": {"x":"ü","y":null,"deep":{"z":true}},
+            "list":[10,[20,21],{"k":"v"}], "s":"q\"uote", "a/b":2, "m~n":3, "\u0065sc":4 }"#;
+        let pointers = [
+            "/a",
+            "/n/x",
+            "/n/y",
+            "/n/deep/z",
+            "/list/1/0",
+            "/list/2/k",
+            "/s",
+            "/a~1b",
+            "/m~0n",
+            "/esc",
+            "/none",
+            "/n",
+        ];
+        let found = extract(&pointers, document).unwrap();
+        let expected = [
+            (Kind::Number, "1.50"),
+            (Kind::String, "ü"),
+            (Kind::Null, "null"),
+            (Kind::True, "true"),
+            (Kind::Number, "20"),
+            (Kind::String, "v"),
+            (Kind::EscapedString, "q\\\"uote"),
+            (Kind::Number, "2"),
+            (Kind::Number, "3"),
+            (Kind::Number, "4"),
+            (Kind::Missing, ""),
+            (Kind::Container, ""),
+        ];
+        for ((pointer, found), (kind, text)) in pointers.iter().zip(&found).zip(expected) {
+            assert_eq!((found.0, found.1.as_str()), (kind, text), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn broken_documents_are_refused_and_never_panic() {
+        for document in [
+            "",
+            " ",
+            "[]",
+            "1",
+            "null",
+            "\"a\"",
+            "{",
+            "{\"",
+            "{\"a",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1,",
+            "{\"a\":1,}",
+            "{\"b\":{\"a\":1}",
+            "{\"b\":1}x",
+            "{\"b\":\"\\",
+            "{\"b\":\"\\\"",
+            "{\"b\" 1}",
+            "{b:1}",
+            "{\"a\":}",
+            "{\"a\":x}",
+            "{\"a\":\"\u{1}\"}",
+            "{\"b\":[}",
+            "{\"b\":1 2}",
+            "{,}",
+        ] {
+            assert!(extract(&["/a", "/c"], document).is_err(), "{document:?}");
+        }
+        let deep = format!("{{\"b\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(extract(&["/a"], &deep).is_ok());
+        let whole = r#"{"b":[1,{"c":"\\"}],"a":"x\n","n":{"a":-1e5}}"#;
+        for end in 0..whole.len() {
+            assert!(extract(&["/a", "/z"], &whole[..end]).is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn strict_mode_reads_to_the_end() {
+        let mut strict = FieldTree::new(true);
+        let slot = strict.add("/a");
+        let mut slots = vec![Slot::MISSING; 1];
+        assert!(strict.extract(br#"{"a":1,"b":tru}"#, &mut slots).is_err());
+        assert!(strict.extract(br#"{"a":1,"b":true}"#, &mut slots).is_ok());
+        assert_eq!(slots[slot].kind, Kind::Number);
+    }
+
+    #[test]
+    fn quotes_and_backslashes_are_found_at_every_distance() {
+        for len in 0..40 {
+            for target in [b'"', b'\\'] {
+                let mut bytes = vec![0x80u8 | (len as u8); len];
+                bytes.push(target);
+                bytes.extend_from_slice(b"tail");
+                assert_eq!(find_quote_or_backslash(&bytes), Some(len));
+                assert_eq!(find_quote_or_backslash(&bytes[..len]), None);
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Compiles a valid job into the plan that tasks execute: field slots, key parts, windows on shared panes, row layout.
+//! Must not hold: state. A plan is shared by all tasks of a process.
+
+use serde::{Deserialize, Serialize};
+use streamagg_crds::resolved::{self, Missing, Resolved, WindowKind};
+use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
+
+use crate::aggregation::layout::{Accumulator, Function, Layout};
+use crate::core::json::FieldTree;
+use crate::core::timestamp::Unit;
+use crate::watermark::bounded::BoundedOutOfOrderness;
+use crate::window::assigner::{Aligned, greatest_common_divisor};
+use crate::window::types::WindowPlan;
+
+/// A window joins a set of panes as long as no window of the set then consists of more panes than this, or than it
+/// would alone: sharing saves an update per event, but a window cut finer keeps a row per key in every one of its panes.
+const SHARED_PANES_MAX: i64 = 16;
+
+/// A compiled job.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) fields: FieldTree,
+    pub(super) timestamp_slot: usize,
+    pub(super) timestamp_unit: Unit,
+    pub(super) watermark: BoundedOutOfOrderness,
+    pub(super) key_parts: Vec<KeyPart>,
+    pub(super) numeric_slots: Vec<usize>,
+    pub(super) layout: Layout,
+    pub(super) windows: Vec<CompiledWindow>,
+    pub(super) pane_sets: Vec<PaneSetPlan>,
+    pub(super) max_bad_ratio: f64,
+    pub(super) state_layout: StateLayout,
+    window_names: Vec<String>,
+}
+
+/// A window with what its results begin with.
+#[derive(Clone, Debug)]
+pub(super) struct CompiledWindow {
+    pub plan: WindowPlan,
+    /// Rank of the name in byte order.
+    pub rank: usize,
+    /// The name as JSON text, with quotes.
+    pub name_json: Vec<u8>,
+}
+
+/// A part of the grouping key.
+#[derive(Clone, Debug)]
+pub(super) struct KeyPart {
+    /// `"name":`, with a comma before it from the second on.
+    pub prefix: Vec<u8>,
+    pub slot: usize,
+    /// Canonical text that stands for a missing part; without it the event is rejected.
+    pub when_missing: Option<Vec<u8>>,
+}
+
+/// Windows that share panes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PaneSetPlan {
+    pub width_ms: i64,
+    pub offset_ms: i64,
+    pub windows: Vec<usize>,
+}
+
+/// What the stored state looks like: written beside it, compared when it is read (format 1).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StateLayout {
+    pub format: u32,
+    pub group_by: Vec<String>,
+    pub windows: Vec<StoredWindow>,
+    pub pane_sets: Vec<StoredPaneSet>,
+    pub accumulators: Vec<Accumulator>,
+}
+
+/// A window as the state knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StoredWindow {
+    pub name: String,
+    pub size_ms: i64,
+    pub slide_ms: i64,
+    pub offset_ms: i64,
+}
+
+/// A pane set as the state knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct StoredPaneSet {
+    pub width_ms: i64,
+    pub offset_ms: i64,
+}
+
+/// Format of the stored state that this engine writes.
+pub(super) const STATE_FORMAT: u32 = 1;
+
+impl Plan {
+    /// Compiles a job; a [`Resolved`] one is valid, so this cannot fail.
+    pub fn compile(job: &Resolved) -> Plan {
+        let mut fields = FieldTree::new(job.strict_json);
+        let timestamp_slot = fields.add(job.timestamp_field.as_str());
+        let key_parts = key_parts(&job.group_by, &mut fields);
+        let (layout, numeric_slots) = layout(&job.aggregates, &mut fields);
+        let windows = windows(&job.windows);
+        let pane_sets = pane_sets(&windows);
+        let state_layout = state_layout(job, &windows, &pane_sets, &layout);
+        Plan {
+            fields,
+            timestamp_slot,
+            timestamp_unit: unit(job.timestamp_unit),
+            watermark: BoundedOutOfOrderness::new(job.watermark_bound_ms),
+            key_parts,
+            numeric_slots,
+            layout,
+            window_names: windows.iter().map(|window| window.plan.name.clone()).collect(),
+            windows,
+            pane_sets,
+            max_bad_ratio: job.max_bad_ratio,
+            state_layout,
+        }
+    }
+
+    /// Names of the windows, in the order of the spec.
+    pub fn window_names(&self) -> &[String] {
+        &self.window_names
+    }
+}
+
+fn unit(unit: TimeUnit) -> Unit {
+    match unit {
+        TimeUnit::Rfc3339 => Unit::Rfc3339,
+        TimeUnit::Seconds => Unit::Seconds,
+        TimeUnit::Milliseconds => Unit::Milliseconds,
+        TimeUnit::Microseconds => Unit::Microseconds,
+        TimeUnit::Nanoseconds => Unit::Nanoseconds,
+    }
+}
+
+fn key_parts(parts: &[resolved::KeyPart], fields: &mut FieldTree) -> Vec<KeyPart> {
+    let mut compiled = Vec::with_capacity(parts.len());
+    for part in parts {
+        let comma = if compiled.is_empty() { "" } else { "," };
+        compiled.push(KeyPart {
+            prefix: format!("{comma}{}:", serde_json::Value::from(part.name.as_str())).into_bytes(),
+            slot: fields.add(part.field.as_str()),
+            when_missing: match &part.when_missing {
+                Missing::Reject => None,
+                Missing::Null => Some(b"null".to_vec()),
+                Missing::Default(KeyDefault::Integer(number)) => Some(number.to_string().into_bytes()),
+                Missing::Default(KeyDefault::Text(text)) => {
+                    Some(serde_json::Value::from(text.as_str()).to_string().into_bytes())
+                }
+            },
+        });
+    }
+    compiled
+}
+
+/// Row layout, and the slots of the numeric inputs in the order in which the layout names them.
+fn layout(aggregates: &[resolved::Aggregate], fields: &mut FieldTree) -> (Layout, Vec<usize>) {
+    let mut layout = Layout::default();
+    let mut numeric_slots = Vec::new();
+    for aggregate in aggregates {
+        let function = match &aggregate.function {
+            resolved::Function::Count => Function::Count,
+            resolved::Function::Sum(_) => Function::Sum,
+            resolved::Function::Average(_) => Function::Average,
+            resolved::Function::Min(_) => Function::Min,
+            resolved::Function::Max(_) => Function::Max,
+        };
+        let field = aggregate.function.field().map(|field| field.as_str());
+        let input = field.map_or(0, |field| {
+            let slot = fields.add(field);
+            numeric_slots
+                .iter()
+                .position(|known| *known == slot)
+                .unwrap_or_else(|| {
+                    numeric_slots.push(slot);
+                    numeric_slots.len() - 1
+                })
+        });
+        layout.push(&aggregate.name, function, field, input);
+    }
+    (layout, numeric_slots)
+}
+
+fn windows(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
+    let rank = |name: &str| {
+        specs
+            .iter()
+            .filter(|other| other.name.as_bytes() < name.as_bytes())
+            .count()
+    };
+    let compile = |spec: &resolved::Window| CompiledWindow {
+        plan: WindowPlan {
+            name: spec.name.clone(),
+            assigner: match spec.kind {
+                WindowKind::Tumbling { size_ms, offset_ms } => Aligned::tumbling(size_ms, offset_ms),
+                WindowKind::Sliding {
+                    size_ms,
+                    slide_ms,
+                    offset_ms,
+                } => Aligned::sliding(size_ms, slide_ms, offset_ms),
+            },
+            allowed_lateness_ms: spec.allowed_lateness_ms,
+        },
+        rank: rank(&spec.name),
+        name_json: serde_json::Value::from(spec.name.as_str()).to_string().into_bytes(),
+    };
+    specs.iter().map(compile).collect()
+}
+
+/// Puts windows on shared panes (width = greatest common divisor) where that keeps panes few.
+fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
+    let mut sets: Vec<PaneSetPlan> = Vec::new();
+    for (index, window) in windows.iter().enumerate() {
+        let (width, offset) = window.plan.assigner.pane_grid();
+        let joined = sets.iter_mut().find_map(|set| {
+            let shared = greatest_common_divisor(
+                greatest_common_divisor(set.width_ms, width),
+                (set.offset_ms - offset).abs(),
+            );
+            let few = set.windows.iter().chain([&index]).all(|member| {
+                let assigner = &windows[*member].plan.assigner;
+                let alone = assigner.size_ms() / assigner.pane_grid().0;
+                assigner.size_ms() / shared <= alone.max(SHARED_PANES_MAX)
+            });
+            few.then_some((set, shared))
+        });
+        match joined {
+            Some((set, shared)) => {
+                set.width_ms = shared;
+                set.offset_ms = set.offset_ms.rem_euclid(shared);
+                set.windows.push(index);
+            }
+            None => sets.push(PaneSetPlan {
+                width_ms: width,
+                offset_ms: offset,
+                windows: vec![index],
+            }),
+        }
+    }
+    sets
+}
+
+fn state_layout(job: &Resolved, windows: &[CompiledWindow], pane_sets: &[PaneSetPlan], layout: &Layout) -> StateLayout {
+    let stored_window = |window: &resolved::Window| {
+        let (size_ms, slide_ms, offset_ms) = match window.kind {
+            WindowKind::Tumbling { size_ms, offset_ms } => (size_ms, size_ms, offset_ms),
+            WindowKind::Sliding {
+                size_ms,
+                slide_ms,
+                offset_ms,
+            } => (size_ms, slide_ms, offset_ms),
+        };
+        StoredWindow {
+            name: window.name.clone(),
+            size_ms,
+            slide_ms,
+            offset_ms,
+        }
+    };
+    debug_assert_eq!(windows.len(), job.windows.len());
+    StateLayout {
+        format: STATE_FORMAT,
+        group_by: job
+            .group_by
+            .iter()
+            .map(|part| format!("{}={}", part.name, part.field.as_str()))
+            .collect(),
+        windows: job.windows.iter().map(stored_window).collect(),
+        pane_sets: pane_sets
+            .iter()
+            .map(|set| StoredPaneSet {
+                width_ms: set.width_ms,
+                offset_ms: set.offset_ms,
+            })
+            .collect(),
+        accumulators: layout.accumulators().to_vec(),
+    }
+}

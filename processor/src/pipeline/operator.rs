@@ -1,0 +1,277 @@
+//! The task: a sequential state machine over the records of one partition. Same records and decisions, same bytes out,
+//! however they are cut into steps, epochs, restarts and owners (invariant I1).
+//!
+//! Must not hold: a clock, randomness, I/O, or anything that depends on how records are batched.
+
+mod bad_ratio;
+mod fire;
+mod judge;
+mod pane;
+mod persist;
+mod stats;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use self::bad_ratio::BadRatio;
+use self::judge::{Rejection, Scratch, Verdict};
+use self::pane::PaneSet;
+pub use self::stats::Stats;
+use super::builder::Plan;
+use super::output::{DeadRecord, LateRecord, Output, Outputs, Record};
+use super::position::{Decision, DecisionKind, TaskPosition};
+use crate::core::key::KeyTable;
+
+/// Watermark behind the end of the input.
+const END_OF_INPUT: i64 = i64::MAX;
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepStatus {
+    /// Every record was consumed.
+    Continue,
+    /// `maxBadRatio` was exceeded: the first `consumed` records were, and what they put out is valid.
+    TooManyBadRecords {
+        /// Records of the batch consumed.
+        consumed: usize,
+        /// Dead letters among the last `seen` records.
+        bad: u64,
+        /// Records looked at.
+        seen: u64,
+    },
+}
+
+/// One task: all state of one input partition.
+#[derive(Clone, Debug)]
+pub struct Task {
+    plan: Arc<Plan>,
+    position: TaskPosition,
+    keys: KeyTable,
+    sets: Vec<PaneSet>,
+    late: LateFirings,
+    bad_ratio: BadRatio,
+    /// Watermark at which something fires or is purged next; one compare per record.
+    next_due_ms: i64,
+    stats: Stats,
+    scratch: Scratch,
+    unsaved: Unsaved,
+}
+
+/// How often windows fired late, by (end, window, key). On-time firings need no entry: rows remember their birth.
+#[derive(Clone, Debug, Default)]
+struct LateFirings {
+    counts: BTreeMap<(i64, usize, u32), u64>,
+    dirty: BTreeSet<(i64, usize, u32)>,
+}
+
+/// Changes other than dirty rows that the store has not seen.
+#[derive(Clone, Debug, Default)]
+struct Unsaved {
+    /// The layout document was never written (or everything has to be written anew).
+    layout: bool,
+    /// Panes purged that the store holds: (set, start).
+    purged_panes: Vec<(usize, i64)>,
+    /// Windows whose late firings the store holds and that were purged: (window, end).
+    purged_late: BTreeSet<(usize, i64)>,
+}
+
+impl Task {
+    /// A task without state that begins at `start_offset`.
+    pub fn new(plan: Arc<Plan>, start_offset: i64) -> Task {
+        Self::at(plan, TaskPosition::start(start_offset))
+    }
+
+    fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
+        Task {
+            sets: plan.pane_sets.iter().map(|set| PaneSet::new(set, &plan)).collect(),
+            scratch: Scratch::new(&plan),
+            stats: Stats::new(plan.windows.len()),
+            bad_ratio: BadRatio::new(plan.max_bad_ratio),
+            keys: KeyTable::default(),
+            late: LateFirings::default(),
+            next_due_ms: i64::MAX,
+            unsaved: Unsaved {
+                layout: true,
+                ..Unsaved::default()
+            },
+            position,
+            plan,
+        }
+    }
+
+    /// Consumes records in offset order and appends what they put out. The caller drains `outputs` before the next
+    /// step: late and dead records refer to this batch by index.
+    pub fn step(&mut self, records: &[Record<'_>], outputs: &mut Outputs) -> StepStatus {
+        for (index, record) in records.iter().enumerate() {
+            debug_assert!(record.offset >= self.position.input_offset, "offsets ascend");
+            self.advance_position(record);
+            let bad = match self.judge(record.value) {
+                Ok(verdict) => {
+                    self.obey(verdict, index, record, outputs);
+                    false
+                }
+                Err(rejection) => {
+                    self.reject(rejection, index, record, outputs);
+                    true
+                }
+            };
+            if let Some((bad, seen)) = self.bad_ratio.observe(self.position.input_count, bad) {
+                return StepStatus::TooManyBadRecords {
+                    consumed: index + 1,
+                    bad,
+                    seen,
+                };
+            }
+        }
+        StepStatus::Continue
+    }
+
+    /// Obeys a decision record. It must stand at the task's next input offset.
+    pub fn decide(&mut self, decision: &Decision, outputs: &mut Outputs) {
+        debug_assert_eq!(
+            decision.input_offset, self.position.input_offset,
+            "decisions are pinned to an offset"
+        );
+        match decision.kind {
+            DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, outputs),
+        }
+    }
+
+    /// The input has ended: every window that has not fired does.
+    pub fn end_of_input(&mut self, outputs: &mut Outputs) {
+        self.advance_watermark(END_OF_INPUT, outputs);
+    }
+
+    /// Where the task stands.
+    pub fn position(&self) -> TaskPosition {
+        self.position
+    }
+
+    /// Results from here on carry this `pane.revision`.
+    pub fn set_result_revision(&mut self, revision: u32) {
+        self.position.result_revision = revision;
+    }
+
+    /// Counters since this task object was made (they are not state).
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Keys with state.
+    pub fn keys(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Rows of state: (pane, key) pairs over all pane sets.
+    pub fn rows(&self) -> usize {
+        self.sets.iter().map(PaneSet::rows).sum()
+    }
+
+    /// Window instances that have state and have not been purged.
+    pub fn open_windows(&self) -> u64 {
+        let watermark = self.position.watermark_ms;
+        let mut open = BTreeSet::new();
+        for set in &self.sets {
+            for (start, index) in set.pane_windows() {
+                let window = &self.plan.windows[index].plan;
+                open.extend(
+                    window
+                        .assigner
+                        .ends_of_pane(start, set.width_ms())
+                        .filter(|end| end.saturating_add(window.allowed_lateness_ms) > watermark)
+                        .map(|end| (end, index)),
+                );
+            }
+        }
+        open.len() as u64
+    }
+
+    fn advance_position(&mut self, record: &Record<'_>) {
+        let position = &mut self.position;
+        position.input_offset = record.offset + 1;
+        position.input_count += 1;
+        position.input_hash = chain(position.input_hash, record.offset as u64 ^ edge_hash(record.value));
+        self.stats.records += 1;
+    }
+
+    fn obey(&mut self, verdict: Verdict, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
+        match verdict {
+            Verdict::Counted {
+                event_time_ms,
+                key,
+                has_late_firings,
+            } => {
+                if has_late_firings {
+                    self.fire_late(key, outputs);
+                }
+                self.advance_watermark(self.plan.watermark.candidate(event_time_ms), outputs);
+            }
+            Verdict::Outside { event_time_ms } => {
+                self.stats.outside += 1;
+                self.advance_watermark(self.plan.watermark.candidate(event_time_ms), outputs);
+            }
+            Verdict::Late { event_time_ms } => {
+                self.stats.late += 1;
+                let watermark_ms = self.position.watermark_ms;
+                self.count_output(xxh3_64(&record.offset.to_le_bytes()));
+                outputs.list.push(Output::Late(LateRecord {
+                    record: index,
+                    windows: self.missed_names(),
+                    watermark_ms,
+                    lateness_ms: watermark_ms - event_time_ms,
+                }));
+            }
+        }
+    }
+
+    fn reject(&mut self, rejection: Rejection, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
+        self.stats.rejected[rejection.reason as usize] += 1;
+        self.count_output(xxh3_64(&record.offset.to_le_bytes()) ^ rejection.reason as u64);
+        outputs.list.push(Output::Dead(DeadRecord {
+            record: index,
+            reason: rejection.reason,
+            detail: rejection.detail,
+            watermark_ms: self.position.watermark_ms,
+        }));
+    }
+
+    /// Names of the windows that the event in hand missed, in the order of the spec.
+    fn missed_names(&self) -> String {
+        let missed = &self.scratch.missed;
+        let names = self
+            .plan
+            .windows
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| missed[*index] > 0);
+        names
+            .map(|(_, window)| window.plan.name.as_str())
+            .collect::<Vec<_>>()
+            .join(",")
+    }
+
+    fn count_output(&mut self, hash: u64) {
+        self.position.output_seq += 1;
+        self.position.output_hash = chain(self.position.output_hash, hash);
+    }
+}
+
+/// Order-dependent running hash; not cryptographic, it tells histories apart that went different ways by accident.
+fn chain(hash: u64, value: u64) -> u64 {
+    (hash.rotate_left(5) ^ value)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .rotate_left(23)
+}
+
+/// Length, first and last eight bytes of a value: enough to tell records apart at a fraction of a full hash's cost.
+fn edge_hash(value: &[u8]) -> u64 {
+    let word = |bytes: &[u8]| bytes.iter().fold(0u64, |word, byte| word << 8 | u64::from(*byte));
+    let head = &value[..value.len().min(8)];
+    let tail = &value[value.len().saturating_sub(8)..];
+    word(head).rotate_left(17) ^ word(tail) ^ (value.len() as u64) << 40
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! Judging one event: bytes → JSON → time → key → lateness → aggregates' fields; the first that fails decides, and an
+//! event that fails anywhere touches no aggregate.
+
+use super::Task;
+use crate::core::decimal::{self, NumberError};
+use crate::core::json::{Kind, Slot};
+use crate::core::{key, timestamp};
+use crate::error::RejectReason;
+use crate::pipeline::builder::Plan;
+use crate::window::types::Window;
+
+/// What becomes of an event that is readable.
+pub(super) enum Verdict {
+    /// It was added; windows that had already ended fire at once.
+    Counted {
+        event_time_ms: i64,
+        key: u32,
+        has_late_firings: bool,
+    },
+    /// No window covers its time.
+    Outside { event_time_ms: i64 },
+    /// All its windows are purged; `Scratch::missed` names them.
+    Late { event_time_ms: i64 },
+}
+
+/// Why a record is no event.
+pub(super) struct Rejection {
+    pub reason: RejectReason,
+    pub detail: String,
+}
+
+/// Buffers used again for every event.
+#[derive(Clone, Debug)]
+pub(super) struct Scratch {
+    slots: Vec<Slot>,
+    key: Vec<u8>,
+    inputs: Vec<Option<i128>>,
+    /// (pane set, pane start) that the event updates.
+    targets: Vec<(usize, i64)>,
+    /// Windows that ended before the event came and still take it.
+    pub late_windows: Vec<Window>,
+    /// Instances missed, by window of the spec.
+    pub missed: Vec<u64>,
+}
+
+impl Scratch {
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            slots: vec![Slot::MISSING; plan.fields.len()],
+            key: Vec::new(),
+            inputs: vec![None; plan.numeric_slots.len()],
+            targets: Vec::with_capacity(plan.pane_sets.len()),
+            late_windows: Vec::new(),
+            missed: vec![0; plan.windows.len()],
+        }
+    }
+}
+
+impl Task {
+    pub(super) fn judge(&mut self, value: &[u8]) -> Result<Verdict, Rejection> {
+        let plan = &*self.plan;
+        let scratch = &mut self.scratch;
+        plan.fields
+            .extract(value, &mut scratch.slots)
+            .map_err(|error| Rejection {
+                reason: RejectReason::JsonInvalid,
+                detail: error.to_string(),
+            })?;
+        let event_time_ms = timestamp::read(plan.timestamp_unit, scratch.slots[plan.timestamp_slot], value)
+            .map_err(|reason| rejection(plan, scratch, plan.timestamp_slot, value, reason))?;
+        build_key(plan, scratch, value)?;
+        if !self.find_targets(event_time_ms) {
+            return Ok(Verdict::Late { event_time_ms });
+        }
+        let plan = &*self.plan;
+        read_inputs(plan, &mut self.scratch, value)?;
+        if self.scratch.targets.is_empty() {
+            return Ok(Verdict::Outside { event_time_ms });
+        }
+        Ok(self.add(event_time_ms))
+    }
+
+    /// Finds the panes that the event updates, the ended windows it makes fire and those it misses.
+    /// Answers false when it is late: it missed windows and counts in none.
+    fn find_targets(&mut self, event_time_ms: i64) -> bool {
+        let watermark = self.position.watermark_ms;
+        let scratch = &mut self.scratch;
+        scratch.targets.clear();
+        scratch.late_windows.clear();
+        let mut missed_any = false;
+        for (set_index, set) in self.plan.pane_sets.iter().enumerate() {
+            let start = event_time_ms - (event_time_ms - set.offset_ms).rem_euclid(set.width_ms);
+            // Every window that contains the pane ends at or behind the pane's end: the common case needs no look at them.
+            if start + set.width_ms > watermark && !self.sets[set_index].has_gaps() {
+                scratch.targets.push((set_index, start));
+                continue;
+            }
+            let mut open = false;
+            for index in &set.windows {
+                let window = &self.plan.windows[*index];
+                for end_ms in window.plan.assigner.ends_of_pane(start, set.width_ms) {
+                    if end_ms.saturating_add(window.plan.allowed_lateness_ms) <= watermark {
+                        if !missed_any {
+                            scratch.missed.fill(0);
+                            missed_any = true;
+                        }
+                        scratch.missed[*index] += 1;
+                        continue;
+                    }
+                    open = true;
+                    if end_ms <= watermark {
+                        let start_ms = end_ms - window.plan.assigner.size_ms();
+                        scratch.late_windows.push(Window {
+                            end_ms,
+                            start_ms,
+                            rank: window.rank,
+                            index: *index,
+                        });
+                    }
+                }
+            }
+            if open {
+                scratch.targets.push((set_index, start));
+            }
+        }
+        if missed_any {
+            for (loss, missed) in self.stats.losses.iter_mut().zip(&scratch.missed) {
+                *loss += missed;
+            }
+        }
+        !missed_any || !scratch.targets.is_empty()
+    }
+
+    fn add(&mut self, event_time_ms: i64) -> Verdict {
+        let scratch = &mut self.scratch;
+        let key = self.keys.intern(&scratch.key);
+        let watermark = self.position.watermark_ms;
+        for (set_index, start) in &scratch.targets {
+            let set = &mut self.sets[*set_index];
+            let (row, due_ms) = set.row(&self.plan, *start, key, watermark, &mut self.keys);
+            self.next_due_ms = self.next_due_ms.min(due_ms);
+            self.plan.layout.add(row, &scratch.inputs);
+        }
+        Verdict::Counted {
+            event_time_ms,
+            key,
+            has_late_firings: !scratch.late_windows.is_empty(),
+        }
+    }
+}
+
+fn build_key(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), Rejection> {
+    scratch.key.clear();
+    for part in &plan.key_parts {
+        scratch.key.extend_from_slice(&part.prefix);
+        let slot = scratch.slots[part.slot];
+        if matches!(slot.kind, Kind::Missing | Kind::Null) {
+            match &part.when_missing {
+                Some(text) => scratch.key.extend_from_slice(text),
+                None => return Err(rejection(plan, scratch, part.slot, value, RejectReason::KeyMissing)),
+            }
+        } else if let Err(reason) = key::write_canonical(slot, value, &mut scratch.key) {
+            return Err(rejection(plan, scratch, part.slot, value, reason));
+        }
+    }
+    Ok(())
+}
+
+fn read_inputs(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), Rejection> {
+    for (index, slot_index) in plan.numeric_slots.iter().enumerate() {
+        let slot = scratch.slots[*slot_index];
+        let reason = match slot.kind {
+            Kind::Missing | Kind::Null => {
+                scratch.inputs[index] = None;
+                continue;
+            }
+            Kind::Number => match decimal::parse(slot.text(value)) {
+                Ok(number) => {
+                    scratch.inputs[index] = Some(number);
+                    continue;
+                }
+                Err(NumberError::Malformed) => RejectReason::JsonInvalid,
+                Err(NumberError::OutOfRange) => RejectReason::NumberOutOfRange,
+            },
+            Kind::True | Kind::False | Kind::String | Kind::EscapedString | Kind::Container => {
+                RejectReason::FieldTypeInvalid
+            }
+        };
+        return Err(rejection(plan, scratch, *slot_index, value, reason));
+    }
+    Ok(())
+}
+
+/// Names the field and what was found there, at most so many bytes of it.
+fn rejection(plan: &Plan, scratch: &Scratch, slot: usize, value: &[u8], reason: RejectReason) -> Rejection {
+    const EXCERPT_MAX: usize = 64;
+    let found = scratch.slots[slot];
+    let text = match found.kind {
+        Kind::Missing => "nothing".to_owned(),
+        Kind::Container => "an object or array".to_owned(),
+        Kind::Null | Kind::True | Kind::False | Kind::Number | Kind::String | Kind::EscapedString => {
+            let text = String::from_utf8_lossy(found.text(value));
+            let quote = if matches!(found.kind, Kind::String | Kind::EscapedString) {
+                "\""
+            } else {
+                ""
+            };
+            format!("{quote}{}{quote}", text.chars().take(EXCERPT_MAX).collect::<String>())
+        }
+    };
+    Rejection {
+        reason,
+        detail: format!("{}: found {text}", plan.fields.pointer(slot)),
+    }
+}

@@ -1,0 +1,252 @@
+//! Panes: the rows of a stretch of event time, one row a key. Windows are unions of panes.
+//! Must not hold: when a window fires; order of outputs.
+
+use hashbrown::HashTable;
+
+use crate::core::key::KeyTable;
+use crate::pipeline::builder::{PaneSetPlan, Plan};
+
+/// Words of a row before its accumulators: watermark at its birth, dirty mark.
+pub(super) const ROW_HEADER: usize = 2;
+const BORN: usize = 0;
+const DIRTY: usize = 1;
+
+/// The rows of `[start, start + width)`.
+#[derive(Clone, Debug)]
+pub(super) struct Pane {
+    pub start_ms: i64,
+    /// Purged once the watermark is here: every window that contains it is.
+    pub purge_at_ms: i64,
+    /// Distinguishes panes of a set for the cache of recent rows.
+    id: u32,
+    /// Key of each row.
+    pub keys: Vec<u32>,
+    words: Vec<u64>,
+    stride: usize,
+    index: HashTable<u32>,
+    pub dirty: Vec<u32>,
+    /// Whether the store holds rows of it.
+    pub stored: bool,
+}
+
+impl Pane {
+    /// Row `row`'s accumulators.
+    pub fn values(&self, row: u32) -> &[u64] {
+        let start = row as usize * self.stride;
+        &self.words[start + ROW_HEADER..start + self.stride]
+    }
+
+    /// Watermark when the row was made: a window whose end is above it has fired the row on time.
+    pub fn born_ms(&self, row: u32) -> i64 {
+        self.words[row as usize * self.stride + BORN] as i64
+    }
+
+    /// Row of a key.
+    pub fn find(&self, key: u32) -> Option<u32> {
+        self.index
+            .find(key_hash(key), |row| self.keys[*row as usize] == key)
+            .copied()
+    }
+
+    /// Rows changed since the last call.
+    pub fn take_dirty(&mut self) -> Vec<u32> {
+        let dirty = std::mem::take(&mut self.dirty);
+        for row in &dirty {
+            self.words[*row as usize * self.stride + DIRTY] = 0;
+        }
+        dirty
+    }
+
+    fn push(&mut self, key: u32, born_ms: i64) -> u32 {
+        let row = self.keys.len() as u32;
+        self.keys.push(key);
+        self.words.resize(self.words.len() + self.stride, 0);
+        self.words[row as usize * self.stride + BORN] = born_ms as u64;
+        let keys = &self.keys;
+        self.index
+            .insert_unique(key_hash(key), row, |row| key_hash(keys[*row as usize]));
+        row
+    }
+
+    fn mark_dirty(&mut self, row: u32) -> &mut [u64] {
+        let start = row as usize * self.stride;
+        if self.words[start + DIRTY] == 0 {
+            self.words[start + DIRTY] = 1;
+            self.dirty.push(row);
+        }
+        &mut self.words[start + ROW_HEADER..start + self.stride]
+    }
+}
+
+/// Spreads small consecutive numbers over the table (Fibonacci hashing).
+fn key_hash(key: u32) -> u64 {
+    u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+/// Panes of one width, ascending by start, and the windows that consist of them.
+#[derive(Clone, Debug)]
+pub(super) struct PaneSet {
+    width_ms: i64,
+    windows: Vec<usize>,
+    has_gaps: bool,
+    stride: usize,
+    panes: Vec<Pane>,
+    /// Index of the pane used last.
+    last: usize,
+    next_id: u32,
+    /// By key: (pane id, row) used last. Events of a key mostly stay in one pane for a while.
+    recent: Vec<(u32, u32)>,
+}
+
+impl PaneSet {
+    pub fn new(set: &PaneSetPlan, plan: &Plan) -> Self {
+        Self {
+            width_ms: set.width_ms,
+            windows: set.windows.clone(),
+            has_gaps: set
+                .windows
+                .iter()
+                .any(|index| plan.windows[*index].plan.assigner.has_gaps()),
+            stride: ROW_HEADER + plan.layout.words(),
+            panes: Vec::new(),
+            last: 0,
+            next_id: 1,
+            recent: Vec::new(),
+        }
+    }
+
+    pub fn width_ms(&self) -> i64 {
+        self.width_ms
+    }
+
+    /// Whether some times lie in no window of the set.
+    pub fn has_gaps(&self) -> bool {
+        self.has_gaps
+    }
+
+    pub fn rows(&self) -> usize {
+        self.panes.iter().map(|pane| pane.keys.len()).sum()
+    }
+
+    pub fn panes_mut(&mut self) -> &mut [Pane] {
+        &mut self.panes
+    }
+
+    /// Panes within `[start_ms, end_ms)`, ascending.
+    pub fn range(&self, start_ms: i64, end_ms: i64) -> &[Pane] {
+        let from = self.panes.partition_point(|pane| pane.start_ms < start_ms);
+        let to = self.panes.partition_point(|pane| pane.start_ms < end_ms);
+        &self.panes[from..to]
+    }
+
+    /// (pane start, window) of every pane and every window of the set.
+    pub fn pane_windows(&self) -> impl Iterator<Item = (i64, usize)> + '_ {
+        self.panes
+            .iter()
+            .flat_map(|pane| self.windows.iter().map(|index| (pane.start_ms, *index)))
+    }
+
+    /// The accumulators of `key` in the pane at `start_ms`, made when new and marked dirty, and the watermark at which
+    /// a pane that had to be made is due next (otherwise never).
+    pub fn row(
+        &mut self,
+        plan: &Plan,
+        start_ms: i64,
+        key: u32,
+        watermark_ms: i64,
+        keys: &mut KeyTable,
+    ) -> (&mut [u64], i64) {
+        let mut due_ms = i64::MAX;
+        if self.panes.get(self.last).is_none_or(|pane| pane.start_ms != start_ms) {
+            self.last = match self.panes.binary_search_by_key(&start_ms, |pane| pane.start_ms) {
+                Ok(index) => index,
+                Err(index) => {
+                    self.make_pane(plan, index, start_ms);
+                    due_ms = self.next_due_of(plan, &self.panes[index], watermark_ms);
+                    index
+                }
+            };
+        }
+        let pane = &mut self.panes[self.last];
+        if self.recent.len() <= key as usize {
+            self.recent.resize(key as usize + 1, (0, 0));
+        }
+        let recent = &mut self.recent[key as usize];
+        if recent.0 != pane.id || pane.keys[recent.1 as usize] != key {
+            let row = match pane.find(key) {
+                Some(row) => row,
+                None => {
+                    keys.retain(key);
+                    pane.push(key, watermark_ms)
+                }
+            };
+            *recent = (pane.id, row);
+        }
+        (pane.mark_dirty(recent.1), due_ms)
+    }
+
+    /// Puts back a stored row; answers its accumulators.
+    pub fn load_row(&mut self, plan: &Plan, start_ms: i64, key: u32, born_ms: i64, keys: &mut KeyTable) -> &mut [u64] {
+        let (_, _) = self.row(plan, start_ms, key, born_ms, keys);
+        let pane = &mut self.panes[self.last];
+        pane.stored = true;
+        let row = self.recent[key as usize].1;
+        pane.mark_dirty(row)
+    }
+
+    fn make_pane(&mut self, plan: &Plan, index: usize, start_ms: i64) {
+        let purge_at = |window: &usize| {
+            let window = &plan.windows[*window].plan;
+            let end = window.assigner.last_end_of_pane(start_ms, self.width_ms)?;
+            Some(end.saturating_add(window.allowed_lateness_ms))
+        };
+        let pane = Pane {
+            start_ms,
+            purge_at_ms: self.windows.iter().filter_map(purge_at).max().unwrap_or(i64::MIN),
+            id: self.next_id,
+            keys: Vec::new(),
+            words: Vec::new(),
+            stride: self.stride,
+            index: HashTable::new(),
+            dirty: Vec::new(),
+            stored: false,
+        };
+        self.next_id = self.next_id.wrapping_add(1).max(1);
+        self.panes.insert(index, pane);
+    }
+
+    /// Watermark at which something of the set fires or is purged next.
+    pub fn next_due(&self, plan: &Plan, watermark_ms: i64) -> i64 {
+        self.panes
+            .iter()
+            .map(|pane| self.next_due_of(plan, pane, watermark_ms))
+            .min()
+            .unwrap_or(i64::MAX)
+    }
+
+    fn next_due_of(&self, plan: &Plan, pane: &Pane, watermark_ms: i64) -> i64 {
+        let first_end = |window: &usize| {
+            let assigner = &plan.windows[*window].plan.assigner;
+            assigner.first_end_of_pane_above(pane.start_ms, self.width_ms, watermark_ms)
+        };
+        self.windows
+            .iter()
+            .filter_map(first_end)
+            .min()
+            .unwrap_or(i64::MAX)
+            .min(pane.purge_at_ms)
+    }
+
+    /// Removes the panes that are due for it and gives back their keys.
+    pub fn purge(&mut self, watermark_ms: i64, keys: &mut KeyTable, mut purged: impl FnMut(&Pane)) {
+        self.panes.retain(|pane| {
+            let keep = pane.purge_at_ms > watermark_ms;
+            if !keep {
+                pane.keys.iter().for_each(|key| keys.release(*key));
+                purged(pane);
+            }
+            keep
+        });
+        self.last = 0;
+    }
+}

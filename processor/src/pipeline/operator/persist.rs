@@ -1,0 +1,221 @@
+//! A task's state as keys and values, and back. Keyspace and formats are in `state::codec`; a layout document beside
+//! the rows says what their words mean, so that a changed spec can still read them.
+
+use std::sync::Arc;
+
+use super::Task;
+use crate::pipeline::builder::{Plan, STATE_FORMAT, StateLayout};
+use crate::pipeline::position::TaskPosition;
+use crate::state::backend::{Backend, Changes, Error};
+use crate::state::codec;
+
+impl Task {
+    /// Appends every change of the state since the last call, the position included.
+    pub fn take_changes(&mut self, changes: &mut Changes) {
+        if std::mem::take(&mut self.unsaved.layout) {
+            changes.delete_range(&[codec::PANE_ROW], &[codec::ENGINE_END]);
+            put_json(changes, codec::LAYOUT, &self.plan.state_layout);
+        }
+        for (set, start_ms) in std::mem::take(&mut self.unsaved.purged_panes) {
+            let range = codec::pane_range(set, start_ms);
+            changes.delete_range(&range.start, &range.end);
+        }
+        for (window, end_ms) in std::mem::take(&mut self.unsaved.purged_late) {
+            let range = codec::late_range(window, end_ms);
+            changes.delete_range(&range.start, &range.end);
+        }
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for (index, set) in self.sets.iter_mut().enumerate() {
+            for pane in set.panes_mut() {
+                let dirty = pane.take_dirty();
+                pane.stored |= !dirty.is_empty();
+                for row in dirty {
+                    codec::write_pane_key(index, pane.start_ms, self.keys.bytes(pane.keys[row as usize]), &mut key);
+                    codec::write_row(pane.born_ms(row), pane.values(row), &mut value);
+                    changes.put(&key, &value);
+                }
+            }
+        }
+        for id in std::mem::take(&mut self.late.dirty) {
+            let (end_ms, window, key_id) = id;
+            if let Some(count) = self.late.counts.get(&id) {
+                codec::write_late_key(window, end_ms, self.keys.bytes(key_id), &mut key);
+                changes.put(&key, &count.to_le_bytes());
+            }
+        }
+        if let Some(bits) = self.bad_ratio.take_changed() {
+            changes.put(codec::BAD_RATIO, &bits);
+        }
+        put_json(changes, codec::POSITION, &self.position);
+    }
+
+    /// The task that a store holds, or `None` when it holds none. State of a compatible older spec is read into the
+    /// new one: aggregates added begin with the events from here on, those dropped are forgotten.
+    ///
+    /// # Errors
+    /// [`Error::Incompatible`] when the spec changed in a way that the state cannot follow, [`Error::Corrupt`] when a
+    /// value cannot be read.
+    pub fn restore(plan: Arc<Plan>, backend: &dyn Backend) -> Result<Option<Task>, Error> {
+        let Some(layout) = backend.get(codec::LAYOUT)? else {
+            return Ok(None);
+        };
+        let stored = parse_layout(&layout)?;
+        let position: TaskPosition = match backend.get(codec::POSITION)? {
+            Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| corrupt("position", error))?,
+            None => return Err(corrupt("position", "it is missing")),
+        };
+        let migration = Migration::between(&stored, &plan.state_layout)?;
+        let mut task = Task::at(Arc::clone(&plan), position);
+        task.load_rows(&stored, &migration, backend)?;
+        task.load_late(&migration, backend)?;
+        if let Some(bits) = backend.get(codec::BAD_RATIO)?
+            && !task.bad_ratio.load(&bits)
+        {
+            return Err(corrupt("bad-record window", "wrong length"));
+        }
+        task.next_due_ms = task
+            .sets
+            .iter()
+            .map(|set| set.next_due(&plan, position.watermark_ms))
+            .min()
+            .unwrap_or(i64::MAX);
+        // Rows in another layout are all written anew with the next epoch; otherwise the store is up to date.
+        task.unsaved.layout = stored != plan.state_layout;
+        if !task.unsaved.layout {
+            task.mark_clean();
+        }
+        Ok(Some(task))
+    }
+
+    fn load_rows(&mut self, stored: &StateLayout, migration: &Migration, backend: &dyn Backend) -> Result<(), Error> {
+        let words: usize = stored
+            .accumulators
+            .iter()
+            .map(|accumulator| accumulator.kind.words())
+            .sum();
+        backend.scan(&[codec::PANE_ROW], &mut |key, value| {
+            let (set, start_ms, key_bytes) =
+                codec::read_timed_key(key).ok_or_else(|| corrupt("row key", "too short"))?;
+            let (born_ms, row) = codec::read_row(value, words).ok_or_else(|| corrupt("row", "wrong length"))?;
+            let Some(set) = migration.sets.get(set) else {
+                return Err(corrupt("row key", "unknown pane set"));
+            };
+            let key = self.keys.intern(key_bytes);
+            let values = self.sets[*set].load_row(&self.plan, start_ms, key, born_ms, &mut self.keys);
+            for moved in &migration.words {
+                values[moved.to..moved.to + moved.len].copy_from_slice(&row[moved.from..moved.from + moved.len]);
+            }
+            Ok(())
+        })
+    }
+
+    fn load_late(&mut self, migration: &Migration, backend: &dyn Backend) -> Result<(), Error> {
+        backend.scan(&[codec::LATE_FIRINGS], &mut |key, value| {
+            let (window, end_ms, key_bytes) =
+                codec::read_timed_key(key).ok_or_else(|| corrupt("late firing", "too short"))?;
+            let count = value
+                .try_into()
+                .map(u64::from_le_bytes)
+                .map_err(|error| corrupt("late firing", error))?;
+            let Some(window) = migration.windows.get(window) else {
+                return Err(corrupt("late firing", "unknown window"));
+            };
+            let id = (end_ms, *window, self.keys.intern(key_bytes));
+            self.late.counts.insert(id, count);
+            self.late.dirty.insert(id);
+            Ok(())
+        })
+    }
+
+    fn mark_clean(&mut self) {
+        for pane in self.sets.iter_mut().flat_map(|set| set.panes_mut()) {
+            pane.take_dirty();
+        }
+        self.late.dirty.clear();
+    }
+}
+
+/// Words of a stored row that go to words of the present row.
+struct MovedWords {
+    from: usize,
+    to: usize,
+    len: usize,
+}
+
+/// How stored state is read under the present spec.
+struct Migration {
+    /// Stored pane set → present one.
+    sets: Vec<usize>,
+    /// Stored window → present one.
+    windows: Vec<usize>,
+    words: Vec<MovedWords>,
+}
+
+impl Migration {
+    fn between(stored: &StateLayout, present: &StateLayout) -> Result<Self, Error> {
+        let refuse = |what: String| Err(Error::Incompatible { what });
+        if stored.group_by != present.group_by {
+            return refuse(format!(
+                "groupBy changed from {:?} to {:?}",
+                stored.group_by, present.group_by
+            ));
+        }
+        let mut windows = Vec::with_capacity(stored.windows.len());
+        for window in &stored.windows {
+            match present.windows.iter().position(|other| other == window) {
+                Some(index) => windows.push(index),
+                None => {
+                    return refuse(format!(
+                        "window {:?} was removed or has another size, slide or offset",
+                        window.name
+                    ));
+                }
+            }
+        }
+        let mut sets = Vec::with_capacity(stored.pane_sets.len());
+        for set in &stored.pane_sets {
+            match present.pane_sets.iter().position(|other| other == set) {
+                Some(index) => sets.push(index),
+                None => return refuse("a window was added that cuts the panes of the others differently".to_owned()),
+            }
+        }
+        let mut words = Vec::new();
+        let mut from = 0;
+        for accumulator in &stored.accumulators {
+            let len = accumulator.kind.words();
+            let mut to = 0;
+            for other in &present.accumulators {
+                if other.kind == accumulator.kind && other.field == accumulator.field {
+                    words.push(MovedWords { from, to, len });
+                }
+                to += other.kind.words();
+            }
+            from += len;
+        }
+        Ok(Self { sets, windows, words })
+    }
+}
+
+fn parse_layout(bytes: &[u8]) -> Result<StateLayout, Error> {
+    let document: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| corrupt("layout", error))?;
+    let format = document.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    if format != u64::from(STATE_FORMAT) {
+        let found = u32::try_from(format).unwrap_or(u32::MAX);
+        return Err(Error::Format {
+            found,
+            readable: STATE_FORMAT,
+        });
+    }
+    serde_json::from_value(document).map_err(|error| corrupt("layout", error))
+}
+
+fn put_json(changes: &mut Changes, key: &[u8], value: &impl serde::Serialize) {
+    // Plain structs of numbers and strings always serialise; an empty value would be refused as corrupt on reading.
+    changes.put(key, &serde_json::to_vec(value).unwrap_or_default());
+}
+
+fn corrupt(what: &str, why: impl std::fmt::Display) -> Error {
+    Error::Corrupt {
+        what: format!("{what}: {why}"),
+    }
+}
