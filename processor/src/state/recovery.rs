@@ -1,0 +1,15 @@
+//! The protocol as pure decisions: what a task's committed position says, how a task starts, who may commit.
+//!
+//! Facts in, decision out; the executor gathers the facts and carries the decision out. The rules are numbered in
+//! ARCHITECTURE.md and were checked by an explicit-state model: take none away without a model run that still holds.
+//! Must not hold: sockets, files, clocks or randomness.
+
+pub mod ownership;
+pub mod position;
+pub mod problem;
+pub mod startup;
+
+pub use ownership::{AfterFence, AfterUnknown};
+pub use position::{Ancestor, Birth, LastInput, Owner, Place, Position};
+pub use problem::{Reason, Stop};
+pub use startup::{Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Refusal, Resume, Startup};

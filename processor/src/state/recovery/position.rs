@@ -1,0 +1,222 @@
+//! The committed position K as a document, and the only ways in which one K follows another.
+//! Must not hold: when a position is committed.
+
+use serde::{Deserialize, Serialize};
+
+use crate::pipeline::position::TaskPosition;
+
+/// Version of the position document that this engine writes and reads.
+pub const POSITION_VERSION: u32 = 1;
+
+/// Where on a lineage a position stands. Ordered: cuts into epochs differ between owners, these counts do not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// Records consumed since birth.
+    pub input_count: u64,
+    /// Decision records made since birth.
+    pub control_seq: u64,
+    /// Next input offset.
+    pub input_offset: i64,
+}
+
+/// A lineage that this one descends from, and where it left it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ancestor {
+    /// Id of the ancestor.
+    pub lineage: String,
+    /// Positions of the ancestor at or below this place belong to the descendant's past.
+    pub fork: Place,
+}
+
+/// The last record consumed, so that a re-created topic is noticed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastInput {
+    /// Its offset.
+    pub offset: i64,
+    /// Digest of its timestamp, key and value.
+    pub digest: u64,
+}
+
+/// What a task starts with for the first time; one transaction with its first [`Position`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Birth {
+    /// [`POSITION_VERSION`].
+    pub version: u32,
+    /// `metadata.uid` of the StreamAggregation.
+    pub uid: String,
+    /// Job the control topic belongs to.
+    pub job_id: String,
+    /// Task number.
+    pub task: u32,
+    /// `startFrom`, resolved once.
+    pub start_offset: i64,
+    /// Partitions of the source topic at that time.
+    pub partitions: u32,
+}
+
+/// Who asks: constant for the life of a process, but for the generation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// `metadata.uid` of the StreamAggregation, or `local`.
+    pub uid: String,
+    /// Job id.
+    pub job_id: String,
+    /// Task number.
+    pub task: u32,
+    /// Revision of the job file.
+    pub revision: String,
+    /// Engine version.
+    pub engine: String,
+    /// Generation of the assignment that names this pod.
+    pub generation: u64,
+}
+
+/// The committed position of a task, as a checkpoint or local state also carries it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Position {
+    /// [`POSITION_VERSION`].
+    pub version: u32,
+    /// Incarnation of the job.
+    pub uid: String,
+    /// Job id.
+    pub job_id: String,
+    /// Task number.
+    pub task: u32,
+    /// Unique id of this line of history; never a counter.
+    pub lineage: String,
+    /// Lineages it descends from, nearest first; `[0]` is the parent and its fork position.
+    pub ancestors: Vec<Ancestor>,
+    /// Highest nonce of a user's restore that was carried out.
+    pub restore_nonce: u64,
+    /// Revision of the job that wrote it.
+    pub revision: String,
+    /// Engine that wrote it.
+    pub engine: String,
+    /// Input count from which on `revision` and `engine` alone have written.
+    pub revision_since: u64,
+    /// Generation in which its owner was named.
+    pub generation: u64,
+    /// Commits of this task since birth, claims included. For people and file names: never compared alone.
+    pub epoch: u64,
+    /// Where the engine stands.
+    pub engine_position: TaskPosition,
+    /// Decision records made since birth.
+    pub control_seq: u64,
+    /// Decision records up to this one may be gone from the control topic.
+    pub decision_floor: u64,
+    /// The last record consumed; absent before the first.
+    pub last_input: Option<LastInput>,
+}
+
+impl Position {
+    /// The first position of a task.
+    pub fn born(birth: &Birth, owner: &Owner, lineage: String) -> Self {
+        Self {
+            version: POSITION_VERSION,
+            uid: birth.uid.clone(),
+            job_id: birth.job_id.clone(),
+            task: birth.task,
+            lineage,
+            ancestors: Vec::new(),
+            restore_nonce: 0,
+            revision: owner.revision.clone(),
+            engine: owner.engine.clone(),
+            revision_since: 0,
+            generation: owner.generation,
+            epoch: 0,
+            engine_position: TaskPosition::start(birth.start_offset),
+            control_seq: 0,
+            decision_floor: 0,
+            last_input: None,
+        }
+    }
+
+    /// Where it stands on its lineage.
+    pub fn place(&self) -> Place {
+        Place {
+            input_count: self.engine_position.input_count,
+            control_seq: self.control_seq,
+            input_offset: self.engine_position.input_offset,
+        }
+    }
+
+    /// The same position under a new owner's generation: an owner's first commit.
+    pub fn claimed(&self, generation: u64) -> Self {
+        Self {
+            generation,
+            epoch: self.epoch + 1,
+            ..self.clone()
+        }
+    }
+
+    /// The position after an epoch of `owner` that began here.
+    pub fn advanced(
+        &self,
+        owner: &Owner,
+        engine_position: TaskPosition,
+        last_input: Option<LastInput>,
+        decisions: u64,
+    ) -> Self {
+        let same_writer = self.revision == owner.revision && self.engine == owner.engine;
+        Self {
+            revision: owner.revision.clone(),
+            engine: owner.engine.clone(),
+            revision_since: if same_writer {
+                self.revision_since
+            } else {
+                self.engine_position.input_count
+            },
+            generation: owner.generation,
+            epoch: self.epoch + 1,
+            engine_position,
+            control_seq: self.control_seq + decisions,
+            last_input: last_input.or(self.last_input),
+            ..self.clone()
+        }
+    }
+
+    /// The position after state was rebuilt up to here from `base` by another revision or engine: a new lineage.
+    pub fn forked(&self, owner: &Owner, lineage: String, base: Place, rebuilt: TaskPosition) -> Self {
+        let mut ancestors = vec![Ancestor {
+            lineage: self.lineage.clone(),
+            fork: base,
+        }];
+        ancestors.extend(self.ancestors.iter().cloned());
+        Self {
+            lineage,
+            ancestors,
+            revision: owner.revision.clone(),
+            engine: owner.engine.clone(),
+            revision_since: base.input_count,
+            generation: owner.generation,
+            epoch: self.epoch + 1,
+            engine_position: rebuilt,
+            ..self.clone()
+        }
+    }
+
+    /// Whether a state at `place` of `lineage` belongs to this position's past.
+    pub fn descends_from(&self, lineage: &str, place: Place) -> bool {
+        if lineage == self.lineage {
+            return place <= self.place();
+        }
+        let mut limit = self.place();
+        for ancestor in &self.ancestors {
+            limit = limit.min(ancestor.fork);
+            if ancestor.lineage == lineage {
+                return place <= limit;
+            }
+        }
+        false
+    }
+
+    /// Whether both describe the same state: same place and same hashes. Owner and epoch may differ.
+    pub fn same_state(&self, other: &TaskPosition, control_seq: u64) -> bool {
+        self.engine_position == *other && self.control_seq == control_seq
+    }
+}

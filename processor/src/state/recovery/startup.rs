@@ -1,0 +1,416 @@
+//! The start-up table: from what was found to what is done, before anything is done.
+//! Must not hold: how facts are gathered or a decision is carried out.
+
+use super::position::{Birth, Owner, Place, Position};
+use super::problem::{Reason, Stop};
+
+/// Local state as found on the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// No state of any job.
+    Absent,
+    /// State with its position document.
+    Held(Box<Position>),
+    /// Something that cannot be read; it is discarded.
+    Damaged(String),
+}
+
+/// A checkpoint whose manifest could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckpointFact {
+    /// Id within the task.
+    pub id: String,
+    /// Position it holds.
+    pub position: Position,
+}
+
+/// A state from which the committed position can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// Local state.
+    Local,
+    /// The checkpoint with this id.
+    Checkpoint(String),
+    /// Empty state at the start offset.
+    Birth,
+}
+
+/// Why a base was tried and put aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Replay from it did not reproduce K.
+    Diverged,
+    /// It is damaged or cannot be read.
+    Unreadable,
+}
+
+/// What re-reading the last consumed record showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastInputCheck {
+    /// There is none yet, or retention has removed it.
+    Skipped,
+    /// Same digest.
+    Same,
+    /// Another record stands at that offset, or none although the log covers it.
+    Different,
+}
+
+/// The input partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InputLog {
+    /// First offset still there.
+    pub start: i64,
+    /// One past the last committed record.
+    pub end: i64,
+    /// Partitions of the topic.
+    pub partitions: u32,
+}
+
+/// What to do when unread input has been deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnTruncated {
+    /// Stop with `InputTruncated`.
+    #[default]
+    Stop,
+    /// Go on behind the gap, but only from K on.
+    Skip,
+}
+
+/// Everything the decision depends on.
+#[derive(Clone, Debug)]
+pub struct Facts<'a> {
+    /// Who asks.
+    pub owner: &'a Owner,
+    /// K, read to the end of the control partition after initialising.
+    pub committed: Option<&'a Position>,
+    /// The birth record.
+    pub birth: Option<&'a Birth>,
+    /// L.
+    pub local: &'a Local,
+    /// Every S with a readable manifest, in any order.
+    pub checkpoints: &'a [CheckpointFact],
+    /// The input partition.
+    pub log: InputLog,
+    /// Digest check of the last consumed record.
+    pub last_input: LastInputCheck,
+    /// The job's rule for deleted input.
+    pub on_truncated: OnTruncated,
+    /// Bases tried in this start-up and put aside.
+    pub refused: &'a [(Base, Refusal)],
+}
+
+/// How K is reached from the base.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum How {
+    /// The base is K.
+    GoOn,
+    /// Replay with output suppressed; the hashes must match.
+    Replay,
+    /// Rebuild with output suppressed, then fork a new lineage: another revision or engine wrote K.
+    Rebuild,
+}
+
+/// How a task goes on from a committed position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Commit K again with the own generation first.
+    pub claim: bool,
+    /// Local state belongs to something else: remove it.
+    pub discard_local: Option<String>,
+    /// Where to begin.
+    pub base: Base,
+    /// Place of the base.
+    pub from: Place,
+    /// How to reach K.
+    pub how: How,
+    /// First offset to read after K, when the input between was deleted and may be skipped.
+    pub skip_to: Option<i64>,
+}
+
+/// The decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Startup {
+    /// Nothing of this job exists: commit birth and the first position.
+    Birth {
+        /// Local state belongs to something else: remove it.
+        discard_local: Option<String>,
+    },
+    /// A later owner exists: wait for an assignment of at least this generation.
+    Release {
+        /// Generation of K.
+        generation: u64,
+    },
+    /// Go on from K.
+    Resume(Resume),
+    /// Stop.
+    Stop(Stop),
+}
+
+/// The start-up table of the protocol, top to bottom.
+pub fn decide(facts: &Facts<'_>) -> Startup {
+    if let Some(birth) = facts.birth
+        && birth.partitions != facts.log.partitions
+    {
+        return stop(
+            Reason::PartitionsChanged,
+            format!(
+                "the source topic had {} partitions when the job began and has {} now, so that keys moved between \
+                 partitions; give the topic its old number back or start a job with another jobId",
+                birth.partitions, facts.log.partitions
+            ),
+        );
+    }
+    let Some(committed) = facts.committed else {
+        return without_position(facts);
+    };
+    if committed.uid != facts.owner.uid || committed.job_id != facts.owner.job_id {
+        return stop(
+            Reason::IdentityInUse,
+            format!(
+                "the control topic belongs to job {} with uid {}, this one has uid {}; choose another jobId, or delete \
+                 the control topic if the other job is gone for good",
+                committed.job_id, committed.uid, facts.owner.uid
+            ),
+        );
+    }
+    if committed.generation > facts.owner.generation {
+        return Startup::Release {
+            generation: committed.generation,
+        };
+    }
+    if let Some(ahead) = ahead_of(facts, committed) {
+        return stop(
+            Reason::CommittedPositionBehindState,
+            format!(
+                "{ahead} is ahead of the committed position at offset {}: the control topic has lost commits, and \
+                 going on would publish results twice; restore the control topic, or start a job with another jobId",
+                committed.engine_position.input_offset
+            ),
+        );
+    }
+    if let Some(stopped) = recreated(facts, committed) {
+        return stopped;
+    }
+    resume(facts, committed)
+}
+
+fn stop(reason: Reason, message: String) -> Startup {
+    Startup::Stop(Stop::new(reason, message))
+}
+
+fn without_position(facts: &Facts<'_>) -> Startup {
+    let local = match facts.local {
+        Local::Held(position) if is_own(facts.owner, position) => Some("local state".to_owned()),
+        Local::Held(_) | Local::Absent | Local::Damaged(_) => None,
+    };
+    let stored = facts
+        .checkpoints
+        .iter()
+        .find(|checkpoint| is_own(facts.owner, &checkpoint.position))
+        .map(|checkpoint| format!("checkpoint {}", checkpoint.id));
+    if let Some(found) = local.or(stored) {
+        return stop(
+            Reason::CommittedPositionBehindState,
+            format!(
+                "{found} of this job exists but the control topic holds no position: it was deleted or emptied, and \
+                 going on would publish results twice; restore the control topic, or start a job with another jobId"
+            ),
+        );
+    }
+    Startup::Birth {
+        discard_local: foreign_local(facts, None),
+    }
+}
+
+fn is_own(owner: &Owner, position: &Position) -> bool {
+    position.uid == owner.uid && position.job_id == owner.job_id && position.task == owner.task
+}
+
+/// Why local state is not this task's, if it is not.
+fn foreign_local(facts: &Facts<'_>, committed: Option<&Position>) -> Option<String> {
+    match facts.local {
+        Local::Absent => None,
+        Local::Damaged(what) => Some(format!("it is damaged: {what}")),
+        Local::Held(position) if !is_own(facts.owner, position) => Some(format!(
+            "it belongs to task {} of job {} (uid {})",
+            position.task, position.job_id, position.uid
+        )),
+        Local::Held(position) => match committed {
+            Some(committed) if committed.lineage != position.lineage => Some(format!(
+                "it is of lineage {}, the committed one is {}",
+                position.lineage, committed.lineage
+            )),
+            Some(_) | None => None,
+        },
+    }
+}
+
+/// L or an S of K's lineage that is ahead of K.
+fn ahead_of(facts: &Facts<'_>, committed: &Position) -> Option<String> {
+    let ahead = |position: &Position| {
+        is_own(facts.owner, position) && position.lineage == committed.lineage && position.place() > committed.place()
+    };
+    if let Local::Held(position) = facts.local
+        && ahead(position)
+    {
+        return Some(format!(
+            "local state at offset {}",
+            position.engine_position.input_offset
+        ));
+    }
+    facts
+        .checkpoints
+        .iter()
+        .find(|checkpoint| ahead(&checkpoint.position))
+        .map(|checkpoint| {
+            format!(
+                "checkpoint {} at offset {}",
+                checkpoint.id, checkpoint.position.engine_position.input_offset
+            )
+        })
+}
+
+fn recreated(facts: &Facts<'_>, committed: &Position) -> Option<Startup> {
+    let offset = committed.engine_position.input_offset;
+    let what = if facts.log.end < offset {
+        format!(
+            "it ends at offset {}, the job has consumed up to {offset}",
+            facts.log.end
+        )
+    } else {
+        match facts.last_input {
+            LastInputCheck::Skipped | LastInputCheck::Same => return None,
+            LastInputCheck::Different => format!("the last record consumed before offset {offset} is another one now"),
+        }
+    };
+    Some(stop(
+        Reason::InputRecreated,
+        format!("the source topic is not the one that was consumed: {what}; start a job with another jobId"),
+    ))
+}
+
+/// A base in the order in which bases are tried.
+struct Candidate<'a> {
+    base: Base,
+    position: Option<&'a Position>,
+    place: Place,
+}
+
+fn candidates<'a>(facts: &Facts<'a>, committed: &Position) -> Vec<Candidate<'a>> {
+    let mut found = Vec::new();
+    if let Local::Held(position) = facts.local
+        && is_own(facts.owner, position)
+        && position.lineage == committed.lineage
+        && position.place() <= committed.place()
+    {
+        found.push(Candidate {
+            base: Base::Local,
+            position: Some(position.as_ref()),
+            place: position.place(),
+        });
+    }
+    for checkpoint in facts.checkpoints {
+        let position = &checkpoint.position;
+        if is_own(facts.owner, position) && committed.descends_from(&position.lineage, position.place()) {
+            found.push(Candidate {
+                base: Base::Checkpoint(checkpoint.id.clone()),
+                position: Some(position),
+                place: position.place(),
+            });
+        }
+    }
+    // Newest first; stable, so that L comes before an S at the same place: it needs no fetch.
+    found.sort_by_key(|candidate| std::cmp::Reverse(candidate.place));
+    if let Some(birth) = facts.birth
+        && committed.decision_floor == 0
+    {
+        let place = Place {
+            input_count: 0,
+            control_seq: 0,
+            input_offset: birth.start_offset,
+        };
+        found.push(Candidate {
+            base: Base::Birth,
+            position: None,
+            place,
+        });
+    }
+    // A base at K's place with other hashes is no prefix of K.
+    found.retain(|candidate| {
+        candidate.place < committed.place()
+            || candidate
+                .position
+                .is_none_or(|position| committed.same_state(&position.engine_position, position.control_seq))
+    });
+    found.retain(|candidate| facts.refused.iter().all(|(base, _)| *base != candidate.base));
+    found
+}
+
+fn resume(facts: &Facts<'_>, committed: &Position) -> Startup {
+    let found = candidates(facts, committed);
+    let Some(chosen) = found.first() else {
+        return nothing_left(facts, "no local state, no checkpoint, and birth cannot be replayed");
+    };
+    let at_committed = chosen.place == committed.place();
+    let mut skip_to = None;
+    if facts.log.start > chosen.place.input_offset {
+        match (facts.on_truncated, at_committed, &chosen.base) {
+            (_, false, Base::Birth) => {
+                return nothing_left(facts, "the log does not reach back to where the job began");
+            }
+            (OnTruncated::Stop, _, _) => return truncated(facts, chosen.place),
+            (OnTruncated::Skip, false, _) => {
+                return nothing_left(
+                    facts,
+                    "input between the newest state and the committed position was deleted",
+                );
+            }
+            (OnTruncated::Skip, true, _) => skip_to = Some(facts.log.start),
+        }
+    }
+    let same_writer = committed.revision == facts.owner.revision && committed.engine == facts.owner.engine;
+    let how = if at_committed {
+        How::GoOn
+    } else if same_writer && chosen.place.input_count >= committed.revision_since {
+        How::Replay
+    } else {
+        How::Rebuild
+    };
+    Startup::Resume(Resume {
+        claim: committed.generation < facts.owner.generation,
+        discard_local: foreign_local(facts, Some(committed)),
+        base: chosen.base.clone(),
+        from: chosen.place,
+        how,
+        skip_to,
+    })
+}
+
+fn truncated(facts: &Facts<'_>, base: Place) -> Startup {
+    stop(
+        Reason::InputTruncated,
+        format!(
+            "the input log starts at offset {}, the newest state ends at {}: records between were deleted unread; \
+             lengthen the topic's retention, and start a job with another jobId to go on without them",
+            facts.log.start, base.input_offset
+        ),
+    )
+}
+
+fn nothing_left(facts: &Facts<'_>, why: &str) -> Startup {
+    if facts.refused.iter().any(|(_, refusal)| *refusal == Refusal::Diverged) {
+        return stop(
+            Reason::ReplayDiverged,
+            "replay from every base gave other results than were committed; keep the volume and the checkpoints, and \
+             report this as a defect of the engine"
+                .to_owned(),
+        );
+    }
+    stop(
+        Reason::StateLost,
+        format!("{why}; bring back the volume or the checkpoint store, or start a job with another jobId"),
+    )
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
