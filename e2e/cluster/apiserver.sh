@@ -75,7 +75,7 @@ start() {
   if [ $controllers = yes ]; then
     # Started only now: before the roles are there it ends on refused requests.
     start_process "$dir" kube-controller-manager "$node" kube-controller-manager \
-      --kubeconfig="$pki/controller-manager.kubeconfig" --use-service-account-credentials --leader-elect=false \
+      --kubeconfig="$pki/controller-manager.kubeconfig" --use-service-account-credentials --leader-elect=false --kube-api-qps=500 --kube-api-burst=1000 \
       --service-account-private-key-file="$pki/service-account.key" --root-ca-file="$pki/ca.crt" --secure-port=0
     # The default service account shows that controllers are at work; pods of the namespace cannot be made without.
     await 30 "$dir" kube-controller-manager ready /api/v1/namespaces/default/serviceaccounts/default

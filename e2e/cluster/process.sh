@@ -117,12 +117,12 @@ free_port() {
   die "no free port found"
 }
 
-# lock DIR: waits for whoever else is starting or stopping DIR; held until the script ends.
+# lock DIR [SECONDS]: waits for whoever else is working on DIR; held until the script or subshell ends.
 lock() {
   mkdir -p "$1"
   exec 9>"$1/lock"
   command -v flock >/dev/null || return 0
-  flock -w 300 9 || die "another start or stop of $1 has been going on for five minutes"
+  flock -w "${2:-300}" 9 || die "somebody else has been working on $1 for ${2:-300} s"
 }
 
 # digest_of FILE...: prints a digest of their contents; used to skip what is already built.

@@ -43,18 +43,18 @@ kubectl_path() {
     echo "$own"
     return 0
   fi
-  module node '6 minutes' >/dev/null
+  "${BASH_SOURCE[0]}" node >/dev/null
   # shellcheck disable=SC2016
   printf '#!/bin/sh\nexec "$(dirname "$0")/node" kubectl "$@"\n' >"$bin/kubectl"
   chmod +x "$bin/kubectl"
   echo "$bin/kubectl"
 }
 
-mkdir -p "$bin"
 [ $# -gt 0 ] || die "usage: tools.sh node|coredns|minio|helm|kubectl..."
-(
-  lock "$bin"
-  for tool in "$@"; do
+for tool in "$@"; do
+  # One lock a tool: whoever needs the node need not wait for MinIO.
+  (
+    lock "$bin/.lock/$tool" 3600
     case $tool in
       node) module node '6 minutes' ;;
       coredns) module coredns '2 minutes' ;;
@@ -63,5 +63,5 @@ mkdir -p "$bin"
       kubectl) kubectl_path ;;
       *) die "unknown tool $tool" ;;
     esac
-  done
-)
+  )
+done
