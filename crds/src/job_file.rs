@@ -1,10 +1,13 @@
 //! The job file: what the operator hands to the pods, in a ConfigMap. Versioned, since operator and pods change apart.
 //! Must not open files.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::structure;
 use crate::v1alpha1::StreamAggregationSpec;
 use crate::validate::{self, SpecError};
 
@@ -91,6 +94,15 @@ impl JobFile {
             }
             None => return Err(JobFileError::Unreadable("no version".to_owned())),
         }
+        // Strictly: a field that this image does not know might change results.
+        let errors = structure::check(
+            value.get("spec").unwrap_or(&Value::Null),
+            structure::spec_schema(),
+            "spec",
+        );
+        if !errors.is_empty() {
+            return Err(JobFileError::Spec(errors));
+        }
         let file: Self = serde_json::from_value(value).map_err(|error| JobFileError::Unreadable(error.to_string()))?;
         let errors = validate::validate(&file.spec);
         if errors.is_empty() {
@@ -101,9 +113,8 @@ impl JobFile {
     }
 }
 
-/// Names of the spec's members that decide results (which bytes come out for which records). Everything else may
-/// change without a new revision.
-const DECIDES_RESULTS: [&str; 9] = [
+/// The spec's members that decide what is written to which output. Everything else may change without a new revision.
+const DECIDES_RESULTS: [&str; 12] = [
     "where",
     "let",
     "explode",
@@ -111,24 +122,34 @@ const DECIDES_RESULTS: [&str; 9] = [
     "groupBy",
     "windows",
     "aggregates",
-    "maxBadRatio",
+    "lateEvents",
+    "deadLetters",
     "delivery",
+    "source.format",
+    "source.partitioning",
 ];
 
-/// Short digest of what determines results: equal for specs that give the same results for the same records.
+/// Whether a change of the field at `path` (without `spec.`) is a new revision.
+pub fn decides_results(path: &str) -> bool {
+    DECIDES_RESULTS.iter().any(|member| {
+        path.strip_prefix(member)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
+    })
+}
+
+/// Short digest of what determines results: equal for specs that give the same output for the same records. Defaults
+/// are left out, so that a later version, which knows more of them, gives an old spec the same revision.
 pub fn pipeline_revision(spec: &StreamAggregationSpec) -> String {
-    let value = serde_json::to_value(spec).unwrap_or_default();
-    let mut decisive = serde_json::Map::new();
-    for name in DECIDES_RESULTS {
-        decisive.insert(name.to_owned(), value.get(name).cloned().unwrap_or_default());
+    let mut value = serde_json::to_value(spec).unwrap_or_default();
+    structure::drop_defaults(&mut value, structure::spec_schema());
+    let decisive: BTreeMap<&str, Option<&Value>> = DECIDES_RESULTS
+        .iter()
+        .map(|member| (*member, value.pointer(&format!("/{}", member.replace('.', "/")))))
+        .collect();
+    let mut decisive = serde_json::to_value(decisive).unwrap_or_default();
+    decisive.sort_all_objects();
+    if let Some(object) = decisive.as_object_mut() {
+        object.retain(|_, member| !member.is_null());
     }
-    for name in ["format", "partitioning"] {
-        decisive.insert(
-            name.to_owned(),
-            value.pointer(&format!("/source/{name}")).cloned().unwrap_or_default(),
-        );
-    }
-    // Object members come out sorted (serde_json without `preserve_order`), so the text is canonical.
-    let digest = Sha256::digest(Value::Object(decisive).to_string().as_bytes());
-    hex::encode(&digest[..6])
+    hex::encode(&Sha256::digest(decisive.to_string().as_bytes())[..6])
 }

@@ -3,9 +3,15 @@
 
 pub mod admin;
 pub mod assignment;
+#[cfg(feature = "k8s")]
+pub mod crd;
 pub mod job_file;
 pub mod manifest;
+#[cfg(feature = "k8s")]
+pub mod reference;
 pub mod resolved;
+pub mod rules;
+pub mod structure;
 pub mod v1alpha1;
 pub mod validate;
 pub mod value;

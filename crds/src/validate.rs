@@ -1,8 +1,13 @@
-//! The rules a spec must meet, for the operator and for the processor. Must not change a spec.
+//! Everything that is checked of a manifest before it runs, for the operator and for the processor: the schema, then
+//! the rules. Must not change a spec.
 
 use std::fmt;
 
+use serde_json::{Value, json};
+
 use crate::resolved::Resolved;
+use crate::rules::{self, Place};
+use crate::structure;
 use crate::v1alpha1::StreamAggregationSpec;
 
 /// One thing wrong with a manifest.
@@ -34,15 +39,59 @@ impl fmt::Display for SpecError {
     }
 }
 
-/// Everything wrong with a spec; empty when it can run.
+/// Everything wrong with a spec that is to run anywhere; empty when it can run. In a cluster use
+/// [`validate_for_cluster`].
 pub fn validate(spec: &StreamAggregationSpec) -> Vec<SpecError> {
-    match Resolved::from_valid(spec, String::new()) {
-        Some(_) => Vec::new(),
-        None => vec![SpecError::new(
-            "spec",
-            "a union has no member that this version supports",
-        )],
+    check_value(&json!({"spec": spec}), Place::Laptop)
+}
+
+/// Everything wrong with the object `namespace`/`name` that is to run in a cluster.
+pub fn validate_for_cluster(namespace: &str, name: &str, spec: &StreamAggregationSpec) -> Vec<SpecError> {
+    check_value(
+        &json!({"metadata": {"namespace": namespace, "name": name}, "spec": spec}),
+        Place::Cluster,
+    )
+}
+
+/// Everything that cannot change from `old` to `new`, both valid by themselves. The API server refuses such a change;
+/// this is for a spec that is compared with an older one than the API server saw.
+pub fn validate_change(new: &StreamAggregationSpec, old: &StreamAggregationSpec) -> Vec<SpecError> {
+    let (new, old) = (json!({"spec": new}), json!({"spec": old}));
+    let mut errors = Vec::new();
+    for rule in rules::rules() {
+        let before = rules::locate(&old, rule.path);
+        for (new, old) in rules::locate(&new, rule.path).iter().zip(&before) {
+            if !rule.check.holds_for_change(new.node, old.node) {
+                errors.push(SpecError::new(
+                    format!("{}{}", new.path, rule.field),
+                    rule.message.clone(),
+                ));
+            }
+        }
     }
+    errors
+}
+
+/// Everything wrong with a manifest's `metadata` (where it is given) and `spec`, whose defaults are filled in.
+pub(crate) fn check_value(root: &Value, place: Place) -> Vec<SpecError> {
+    let Some(spec) = root.get("spec") else {
+        return vec![SpecError::new("spec", "is required but missing")];
+    };
+    let mut errors = structure::check(spec, structure::spec_schema(), "spec");
+    for rule in rules::rules() {
+        if rule.cluster_only && place == Place::Laptop {
+            continue;
+        }
+        for found in rules::locate(root, rule.path) {
+            if !rule.check.holds(found.node) {
+                errors.push(SpecError::new(
+                    format!("{}{}", found.path, rule.field),
+                    rule.message.clone(),
+                ));
+            }
+        }
+    }
+    errors
 }
 
 /// The job a valid spec declares, for the object `namespace`/`name`.

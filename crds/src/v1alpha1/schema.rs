@@ -8,6 +8,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::KeyDefault;
 use crate::value::{Duration, Instant, JsonPointer, Quantity};
 
+/// Kafka's own rule, and no name of dots alone.
+const TOPIC_PATTERN: &str = "^[.]{0,2}[a-zA-Z0-9_-][a-zA-Z0-9._-]*$";
+
 /// Bounds without which the API server refuses the cost of CEL rules.
 const SERVERS_MAX: u32 = 32;
 const TOPICS_MAX: u32 = 64;
@@ -38,12 +41,12 @@ pub fn object_list(_: &mut SchemaGenerator) -> Schema {
 
 /// Topic-safe, with room for the suffixes of internal topics.
 pub fn job_id(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[a-zA-Z0-9._-]+$"})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": TOPIC_PATTERN})
 }
 
 /// Kafka's own rule for names of topics.
 pub fn topic(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "minLength": 1, "maxLength": 249, "pattern": "^[a-zA-Z0-9._-]+$"})
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 249, "pattern": TOPIC_PATTERN})
 }
 
 /// A set of topics.

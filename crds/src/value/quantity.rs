@@ -38,10 +38,14 @@ impl Quantity {
         &self.0
     }
 
+    /// The amount in thousandths of a unit, rounded up; saturates.
+    pub fn thousandths(&self) -> u128 {
+        thousandths(&self.0).unwrap_or(u128::MAX)
+    }
+
     /// The amount in whole units (bytes, for a size), rounded up; saturates at `u64::MAX`.
     pub fn units(&self) -> u64 {
-        let thousandths = thousandths(&self.0).unwrap_or(u128::MAX);
-        u64::try_from(thousandths.div_ceil(1_000)).unwrap_or(u64::MAX)
+        u64::try_from(self.thousandths().div_ceil(1_000)).unwrap_or(u64::MAX)
     }
 }
 

@@ -1,0 +1,5 @@
+//! placeholder
+/// x
+pub fn reference() -> Result<String, crate::crd::CrdError> {
+    Ok(String::new())
+}

@@ -1,0 +1,285 @@
+//! Rules that compare fields of one manifest. Must not hold rules about a change.
+
+use serde_json::Value;
+
+use super::{Check, Rule};
+use crate::value::{Duration, Instant, Quantity};
+
+/// Panes that one event's windows may be cut into: size / gcd(size, slide).
+pub const PANES_MAX: u64 = 10_000;
+/// Longest name of an object: pods and their labels add to it and end at 63.
+const NAME_LENGTH_MAX: usize = 50;
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut rules = vec![name(), one_topic()];
+    rules.extend(topics());
+    rules.extend(state());
+    rules.extend(offsets());
+    rules.extend(rust_only());
+    rules
+}
+
+fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check: fn(&Value) -> bool) -> Rule {
+    let cel = (!cel.is_empty()).then(|| cel.to_owned());
+    Rule {
+        path,
+        field,
+        message: message.to_owned(),
+        cel,
+        check: Check::Node(check),
+        cluster_only: false,
+    }
+}
+
+fn text<'a>(node: &'a Value, pointer: &str) -> Option<&'a str> {
+    node.pointer(pointer)?.as_str()
+}
+
+fn texts<'a>(node: &'a Value, pointer: &str) -> Vec<&'a str> {
+    node.pointer(pointer)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+fn duration_ms(node: &Value, pointer: &str) -> Option<u64> {
+    Some(text(node, pointer)?.parse::<Duration>().ok()?.ms())
+}
+
+fn name() -> Rule {
+    rule(
+        "",
+        "metadata.name",
+        "metadata.name must be 1 to 50 of a-z, 0-9 and '-', begin with a letter and not end with '-': it names pods and a service",
+        "self.metadata.name.size() <= 50 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+        |root| {
+            text(root, "/metadata/name").is_none_or(|name| {
+                name.len() <= NAME_LENGTH_MAX
+                    && name.starts_with(|first: char| first.is_ascii_lowercase())
+                    && !name.ends_with('-')
+                    && name
+                        .bytes()
+                        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            })
+        },
+    )
+}
+
+fn one_topic() -> Rule {
+    rule(
+        "spec.source",
+        ".kafka.topics",
+        "give exactly one topic with partitioning byKey",
+        "!has(self.kafka) || !has(self.partitioning.byKey) || self.kafka.topics.size() == 1",
+        |source| source.pointer("/partitioning/byKey").is_none() || texts(source, "/kafka/topics").len() <= 1,
+    )
+}
+
+/// Whether the sink is on the source's cluster, as far as the manifest tells.
+fn same_cluster(spec: &Value) -> bool {
+    let sink = texts(spec, "/sink/kafka/bootstrapServers");
+    let source = texts(spec, "/source/kafka/bootstrapServers");
+    sink.is_empty() || sink.iter().any(|server| source.contains(server))
+}
+
+fn reads(spec: &Value, topic: Option<&str>) -> bool {
+    topic.is_some_and(|topic| texts(spec, "/source/kafka/topics").contains(&topic)) && same_cluster(spec)
+}
+
+const CEL_SINK_ELSEWHERE: &str = "(has(self.sink.kafka.bootstrapServers) && \
+     !self.sink.kafka.bootstrapServers.exists(s, s in self.source.kafka.bootstrapServers))";
+
+fn topics() -> Vec<Rule> {
+    let sink = rule(
+        "spec",
+        ".sink.kafka.topic",
+        "is a topic that the job reads: it would read its own results; choose another topic",
+        &format!(
+            "!has(self.sink.kafka) || !has(self.source.kafka) || !(self.sink.kafka.topic in self.source.kafka.topics) || {CEL_SINK_ELSEWHERE}"
+        ),
+        |spec| !reads(spec, text(spec, "/sink/kafka/topic")),
+    );
+    let side = |field, name, check| {
+        rule(
+            "spec",
+            field,
+            "is the topic of the source or of results; choose another topic",
+            &format!(
+                "!has(self.{name}.kafka) || !has(self.sink.kafka) || !has(self.source.kafka) || \
+                 (self.{name}.kafka.topic != self.sink.kafka.topic && \
+                 (!(self.{name}.kafka.topic in self.source.kafka.topics) || {CEL_SINK_ELSEWHERE}))"
+            ),
+            check,
+        )
+    };
+    fn apart(spec: &Value, topic: Option<&str>) -> bool {
+        topic.is_none() || (topic != text(spec, "/sink/kafka/topic") && !reads(spec, topic))
+    }
+    vec![
+        sink,
+        side(".lateEvents.kafka.topic", "lateEvents", |spec| {
+            apart(spec, text(spec, "/lateEvents/kafka/topic"))
+        }),
+        side(".deadLetters.kafka.topic", "deadLetters", |spec| {
+            apart(spec, text(spec, "/deadLetters/kafka/topic"))
+        }),
+    ]
+}
+
+fn state() -> Vec<Rule> {
+    let volume = rule(
+        "spec.state",
+        ".volume",
+        "backend RocksDB needs a volume; give volume: {size: 10Gi}",
+        "self.backend != 'RocksDB' || has(self.volume)",
+        |state| text(state, "/backend") != Some("RocksDB") || state.get("volume").is_some(),
+    );
+    let claim = rule(
+        "spec.state.checkpoints.store.volume",
+        ".claimName",
+        "give the claim of a volume that all pods can write to",
+        "has(self.claimName)",
+        |store| store.get("claimName").is_some(),
+    );
+    let inside = rule(
+        "spec.state.checkpoints.store.volume.path",
+        "",
+        "must not contain '..'",
+        "!self.contains('..')",
+        |path| path.as_str().is_none_or(|path| !path.contains("..")),
+    );
+    vec![
+        Rule {
+            cluster_only: true,
+            ..volume
+        },
+        Rule {
+            cluster_only: true,
+            ..claim
+        },
+        inside,
+    ]
+}
+
+/// CEL for a duration in ms: `duration()` of CEL knows no days.
+fn cel_ms(expression: &str) -> String {
+    format!(
+        "int({expression}.find('^[0-9]+')) * ({expression}.endsWith('ms') ? 1 : {expression}.endsWith('s') ? 1000 : \
+         {expression}.endsWith('m') ? 60000 : {expression}.endsWith('h') ? 3600000 : 86400000)"
+    )
+}
+
+fn offsets() -> Vec<Rule> {
+    fn below(window: &Value, limit: &str) -> bool {
+        match (duration_ms(window, "/offset"), duration_ms(window, limit)) {
+            // A length of 0 has an error of its own.
+            (Some(offset), Some(limit)) => offset < limit || limit == 0,
+            (_, _) => true,
+        }
+    }
+    let cel = |limit: &str| {
+        format!(
+            "{} < {} || {limit}.matches('^0+[a-z]+$')",
+            cel_ms("self.offset"),
+            cel_ms(limit)
+        )
+    };
+    vec![
+        rule(
+            "spec.windows[].tumbling",
+            ".offset",
+            "must be shorter than size",
+            &cel("self.size"),
+            |window| below(window, "/size"),
+        ),
+        rule(
+            "spec.windows[].sliding",
+            ".offset",
+            "must be shorter than slide",
+            &cel("self.slide"),
+            |window| below(window, "/slide"),
+        ),
+    ]
+}
+
+/// What CEL cannot say. An object that breaks one of these is accepted by the API server and gets `SpecValid=False`.
+fn rust_only() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec.windows[].sliding",
+            "",
+            "is cut into more than 10000 panes; choose size and slide with a larger common divisor",
+            "",
+            |window| match (duration_ms(window, "/size"), duration_ms(window, "/slide")) {
+                (Some(size), Some(slide)) if size > 0 && slide > 0 => size / gcd(size, slide) <= PANES_MAX,
+                (_, _) => true,
+            },
+        ),
+        rule(
+            "spec.source.kafka.startFrom.timestamp",
+            "",
+            "is no day or time that exists",
+            "",
+            |node| node.as_str().is_none_or(|text| text.parse::<Instant>().is_ok()),
+        ),
+        rule(
+            "spec.resources",
+            ".requests",
+            "a request is above its limit; lower it or raise the limit",
+            "",
+            |node| {
+                let limits = node.get("limits").and_then(Value::as_object);
+                let requests = node.get("requests").and_then(Value::as_object);
+                requests.into_iter().flatten().all(|(name, request)| {
+                    let limit = limits.and_then(|limits| limits.get(name));
+                    match (quantity(Some(request)), quantity(limit)) {
+                        (Some(request), Some(limit)) => request.thousandths() <= limit.thousandths(),
+                        (_, _) => true,
+                    }
+                })
+            },
+        ),
+        rule(
+            "",
+            "spec.jobId",
+            "jobId and '-control' is the job's own topic; the manifest names it as a topic of events or results",
+            "",
+            |root| {
+                control_topic(root).is_none_or(|control| {
+                    let written = [
+                        "/spec/sink/kafka/topic",
+                        "/spec/lateEvents/kafka/topic",
+                        "/spec/deadLetters/kafka/topic",
+                    ];
+                    !texts(root, "/spec/source/kafka/topics").contains(&control.as_str())
+                        && written
+                            .iter()
+                            .all(|pointer| text(root, pointer) != Some(control.as_str()))
+                })
+            },
+        ),
+    ]
+}
+
+fn control_topic(root: &Value) -> Option<String> {
+    if let Some(job_id) = text(root, "/spec/jobId") {
+        return Some(format!("{job_id}-control"));
+    }
+    let namespace = text(root, "/metadata/namespace").unwrap_or("default");
+    Some(format!("{namespace}.{}-control", text(root, "/metadata/name")?))
+}
+
+fn quantity(node: Option<&Value>) -> Option<Quantity> {
+    serde_json::from_value(node?.clone()).ok()
+}
+
+fn gcd(left: u64, right: u64) -> u64 {
+    // Euclid: the right side at least halves every second round, so it ends after some 130 rounds at most.
+    let (mut left, mut right) = (left, right);
+    while right != 0 {
+        (left, right) = (right, left % right);
+    }
+    left
+}

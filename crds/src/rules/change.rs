@@ -1,0 +1,56 @@
+//! What of a manifest cannot change, and what to do instead. Must not hold rules about a single manifest.
+
+use serde_json::Value;
+
+use super::{Check, Rule};
+
+pub(super) fn rules() -> Vec<Rule> {
+    vec![
+        rule(
+            "spec",
+            ".jobId",
+            "cannot change: it names the job's topics and transactions; create another StreamAggregation instead",
+            "has(self.jobId) == has(oldSelf.jobId) && (!has(self.jobId) || self.jobId == oldSelf.jobId)",
+            |new, old| new.get("jobId") == old.get("jobId"),
+        ),
+        rule(
+            "spec.source.kafka.topics",
+            "",
+            "cannot change: positions and state belong to the topic; create another StreamAggregation instead",
+            "self == oldSelf",
+            |new, old| new == old,
+        ),
+        rule(
+            "spec.source.kafka.startFrom",
+            "",
+            "cannot change: it counts once, when the job is born; create another StreamAggregation to read from elsewhere",
+            "self == oldSelf",
+            |new, old| new == old,
+        ),
+        rule(
+            "spec.state",
+            ".backend",
+            "cannot change; create another StreamAggregation with the other backend instead",
+            "self.backend == oldSelf.backend",
+            |new, old| new.get("backend") == old.get("backend"),
+        ),
+        rule(
+            "spec.state",
+            ".volume",
+            "cannot change yet: volumes of running pods keep their size and class; create another StreamAggregation instead",
+            "has(self.volume) == has(oldSelf.volume) && (!has(self.volume) || self.volume == oldSelf.volume)",
+            |new, old| new.get("volume") == old.get("volume"),
+        ),
+    ]
+}
+
+fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check: fn(&Value, &Value) -> bool) -> Rule {
+    Rule {
+        path,
+        field,
+        message: message.to_owned(),
+        cel: Some(cel.to_owned()),
+        check: Check::Change(check),
+        cluster_only: false,
+    }
+}

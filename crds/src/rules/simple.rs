@@ -1,0 +1,321 @@
+//! Rules about one node: unions, fields and values that do not work yet, reserved names, positive durations.
+//! Must not hold rules that compare fields.
+
+use serde_json::{Value, json};
+
+use super::{Check, Rule};
+
+/// Fields of the API that this version refuses by name.
+pub(super) const NOT_YET: [&str; 53] = [
+    "spec.source.kafka.tls",
+    "spec.source.kafka.sasl",
+    "spec.source.partitioning.any",
+    "spec.event.timestamp.record",
+    "spec.event.watermark.monotonic",
+    "spec.event.watermark.punctuated",
+    "spec.event.watermark.periodic",
+    "spec.event.idle",
+    "spec.event.maxDrift",
+    "spec.event.maxFutureSkew",
+    "spec.where",
+    "spec.let",
+    "spec.explode",
+    "spec.groupBy[].value",
+    "spec.groupBy[].header",
+    "spec.groupBy[].metadata",
+    "spec.windows[].session",
+    "spec.windows[].cumulative",
+    "spec.windows[].count",
+    "spec.windows[].calendar",
+    "spec.windows[].global",
+    "spec.windows[].trigger.early",
+    "spec.windows[].trigger.late.every",
+    "spec.windows[].trigger.final",
+    "spec.aggregates[].percentile",
+    "spec.aggregates[].first",
+    "spec.aggregates[].last",
+    "spec.aggregates[].argMin",
+    "spec.aggregates[].argMax",
+    "spec.aggregates[].variance",
+    "spec.aggregates[].stddev",
+    "spec.aggregates[].distinct",
+    "spec.aggregates[].topK",
+    "spec.aggregates[].histogram",
+    "spec.aggregates[].rate",
+    "spec.aggregates[].ratio",
+    "spec.aggregates[].weightedAverage",
+    "spec.aggregates[].where",
+    "spec.aggregates[].sum.value",
+    "spec.aggregates[].average.value",
+    "spec.aggregates[].min.value",
+    "spec.aggregates[].max.value",
+    "spec.sink.kafka.tls",
+    "spec.sink.kafka.sasl",
+    "spec.state.checkpoints.store.gcs",
+    "spec.state.checkpoints.store.azure",
+    "spec.upgrade.stabilization",
+    "spec.upgrade.rollback",
+    "spec.upgrade.canary",
+    "spec.autoscaling",
+    "spec.restoreFrom",
+    "spec.deletionPolicy",
+    "spec.podTemplate",
+];
+
+/// Unions: path, members that work, members that do not work yet (these have a rule of their own).
+const UNIONS: [(&str, &[&str], &str); 17] = [
+    ("spec.source", &["kafka"], "kafka"),
+    (
+        "spec.source.kafka.startFrom",
+        &["earliest", "latest", "timestamp"],
+        "earliest, latest, timestamp",
+    ),
+    ("spec.source.format", &["json"], "json"),
+    ("spec.source.partitioning", &["byKey", "any"], "byKey"),
+    ("spec.event.timestamp", &["field", "record"], "field"),
+    (
+        "spec.event.watermark",
+        &["boundedOutOfOrderness", "monotonic", "punctuated", "periodic"],
+        "boundedOutOfOrderness",
+    ),
+    ("spec.groupBy[]", &["field", "value", "header", "metadata"], "field"),
+    (
+        "spec.groupBy[].whenMissing",
+        &["reject", "null", "default"],
+        "reject, null, default",
+    ),
+    (
+        "spec.windows[]",
+        &[
+            "tumbling",
+            "sliding",
+            "session",
+            "cumulative",
+            "count",
+            "calendar",
+            "global",
+        ],
+        "tumbling, sliding",
+    ),
+    ("spec.aggregates[]", &AGGREGATES, "count, sum, average, min, max"),
+    ("spec.aggregates[].sum", &["field", "value"], "field"),
+    ("spec.aggregates[].average", &["field", "value"], "field"),
+    ("spec.aggregates[].min", &["field", "value"], "field"),
+    ("spec.aggregates[].max", &["field", "value"], "field"),
+    ("spec.sink", &["kafka"], "kafka"),
+    ("spec.lateEvents", &["kafka", "drop"], "kafka, drop"),
+    ("spec.deadLetters", &["kafka", "drop"], "kafka, drop"),
+];
+const STORES: (&str, &[&str], &str) = (
+    "spec.state.checkpoints.store",
+    &["s3", "volume", "gcs", "azure"],
+    "s3, volume",
+);
+const AGGREGATES: [&str; 18] = [
+    "count",
+    "sum",
+    "average",
+    "min",
+    "max",
+    "percentile",
+    "first",
+    "last",
+    "argMin",
+    "argMax",
+    "variance",
+    "stddev",
+    "distinct",
+    "topK",
+    "histogram",
+    "rate",
+    "ratio",
+    "weightedAverage",
+];
+
+/// Durations that must be longer than nothing.
+const POSITIVE: [&str; 5] = [
+    "spec.windows[].tumbling.size",
+    "spec.windows[].sliding.size",
+    "spec.windows[].sliding.slide",
+    "spec.state.checkpoints.interval",
+    "spec.state.checkpoints.retain.age",
+];
+
+/// Names that expressions need for themselves.
+const RESERVED: [&str; 20] = [
+    "event",
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "void",
+];
+
+/// Settings of librdkafka's consumer that a manifest may set. What is left out would change what is read, or is
+/// decided by the engine.
+const PROPERTIES: [&str; 19] = [
+    "broker.address.family",
+    "broker.address.ttl",
+    "client.rack",
+    "connections.max.idle.ms",
+    "fetch.error.backoff.ms",
+    "fetch.max.bytes",
+    "fetch.message.max.bytes",
+    "fetch.min.bytes",
+    "fetch.queue.backoff.ms",
+    "fetch.wait.max.ms",
+    "max.partition.fetch.bytes",
+    "metadata.max.age.ms",
+    "queued.max.messages.kbytes",
+    "queued.min.messages",
+    "reconnect.backoff.max.ms",
+    "reconnect.backoff.ms",
+    "socket.connection.setup.timeout.ms",
+    "socket.keepalive.enable",
+    "socket.timeout.ms",
+];
+
+/// Names that the API server writes differently in CEL.
+const CEL_RESERVED: [&str; 1] = ["null"];
+
+pub(super) fn rules() -> Vec<Rule> {
+    let mut rules: Vec<Rule> = NOT_YET.into_iter().map(absent).collect();
+    rules.extend(only());
+    rules.extend(
+        UNIONS
+            .into_iter()
+            .chain([STORES])
+            .map(|(path, members, works)| union(path, members, works)),
+    );
+    rules.extend(POSITIVE.into_iter().map(positive));
+    rules.extend(["spec.groupBy[].name", "spec.aggregates[].name"].map(not_reserved));
+    rules.push(allowed_properties());
+    rules
+}
+
+fn node(path: &'static str, message: impl Into<String>, cel: impl Into<String>, check: Check) -> Rule {
+    Rule {
+        path,
+        field: "",
+        message: message.into(),
+        cel: Some(cel.into()),
+        check,
+        cluster_only: false,
+    }
+}
+
+fn absent(path: &'static str) -> Rule {
+    node(
+        path,
+        format!("{path} is not supported yet by this version; remove it"),
+        "false",
+        Check::Absent,
+    )
+}
+
+fn only() -> Vec<Rule> {
+    let text = [
+        ("spec.source.kafka.onTruncated", "Stop"),
+        ("spec.delivery", "ExactlyOnce"),
+        ("spec.windows[].panes", "Accumulating"),
+        ("spec.upgrade.onCheckpointFailure", "Block"),
+    ]
+    .map(|(path, value)| (path, json!(value), format!("'{value}'")));
+    let other = [
+        ("spec.windows[].trigger.onTime", json!(true), "true".to_owned()),
+        ("spec.windows[].trigger.late.everyEvents", json!(1), "1".to_owned()),
+    ];
+    text.into_iter()
+        .chain(other)
+        .map(|(path, value, literal)| {
+            let message = format!(
+                "{path} other than {} is not supported yet by this version; remove it",
+                literal.trim_matches('\'')
+            );
+            node(path, message, format!("self == {literal}"), Check::Only(value))
+        })
+        .collect()
+}
+
+fn union(path: &'static str, members: &'static [&'static str], works: &str) -> Rule {
+    let has = members
+        .iter()
+        .map(|name| {
+            if CEL_RESERVED.contains(name) {
+                format!("has(self.__{name}__)")
+            } else {
+                format!("has(self.{name})")
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(", ");
+    let message = if works.contains(',') {
+        format!("give exactly one of {works}")
+    } else {
+        format!("give {works}")
+    };
+    node(
+        path,
+        message,
+        format!("[{has}].filter(x, x).size() == 1"),
+        Check::OneOf(members),
+    )
+}
+
+fn positive(path: &'static str) -> Rule {
+    let check = |node: &Value| {
+        node.as_str()
+            .is_none_or(|text| text.bytes().any(|byte| matches!(byte, b'1'..=b'9')))
+    };
+    node(
+        path,
+        "must be longer than 0",
+        "!self.matches('^0+[a-z]+$')",
+        Check::Node(check),
+    )
+}
+
+fn not_reserved(path: &'static str) -> Rule {
+    let check = |node: &Value| node.as_str().is_none_or(|name| !RESERVED.contains(&name));
+    node(
+        path,
+        "is a word that expressions reserve; choose another name",
+        format!("!(self in [{}])", quoted(&RESERVED)),
+        Check::Node(check),
+    )
+}
+
+fn allowed_properties() -> Rule {
+    let check = |node: &Value| {
+        node.as_object()
+            .is_none_or(|object| object.keys().all(|name| PROPERTIES.contains(&name.as_str())))
+    };
+    let message = format!(
+        "a setting is not among those a manifest may set: {}",
+        PROPERTIES.join(", ")
+    );
+    let cel = format!("self.all(name, name in [{}])", quoted(&PROPERTIES));
+    node("spec.source.kafka.properties", message, cel, Check::Node(check))
+}
+
+fn quoted(names: &[&str]) -> String {
+    names
+        .iter()
+        .map(|name| format!("'{name}'"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
