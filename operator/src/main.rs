@@ -1,2 +1,154 @@
-//! The operator binary.
-fn main() {}
+//! The operator binary: flags, log, client, lease, health server, controller. Must not hold decisions.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use streamagg_operator::admin_client::AdminClient;
+use streamagg_operator::controller::memory::Memory;
+use streamagg_operator::controller::{Context, run};
+use streamagg_operator::http::{self, Health};
+use streamagg_operator::lease::Candidate;
+use streamagg_operator::metrics::Metrics;
+use streamagg_operator::telemetry::{self, LogFormat};
+use streamagg_operator::{names, preflight, resolver};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+/// Turns StreamAggregations into processor pods and looks after them.
+#[derive(Debug, Parser)]
+#[command(name = "streamagg-operator", version)]
+struct Arguments {
+    /// Image of the processor for specs that name none.
+    #[arg(long, env = "PROCESSOR_IMAGE")]
+    processor_image: Option<String>,
+    /// Look after this namespace only (a Role then suffices); default: all.
+    #[arg(long, env = "WATCH_NAMESPACE")]
+    namespace: Option<String>,
+    /// Where /livez, /readyz and /metrics are served.
+    #[arg(long, env = "LISTEN", default_value = "0.0.0.0:8081")]
+    listen: String,
+    /// Namespace of the lease that keeps all replicas but one waiting; without it there is no election.
+    #[arg(long, env = "LEASE_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Name of this replica in the lease and in events.
+    #[arg(long, env = "POD_NAME", default_value = "streamagg-operator")]
+    identity: String,
+    /// How log lines look.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t)]
+    log_format: LogFormat,
+    /// What is logged, in RUST_LOG's syntax.
+    #[arg(long, env = "RUST_LOG", default_value = "info,kube_runtime=warn,kube_client=warn")]
+    log_filter: String,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(message) = telemetry::install(arguments.log_format, &arguments.log_filter) {
+        eprintln!("error: {message}");
+        return ExitCode::from(2);
+    }
+    match operate(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn operate(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
+    let metrics = Metrics::new()?;
+    let health = Health::new(metrics.clone());
+    let listener = TcpListener::bind(&arguments.listen)
+        .await
+        .map_err(|error| format!("--listen {}: {error}; choose another address", arguments.listen))?;
+    let stop = stop_signal();
+    let server = tokio::spawn(http::serve(listener, health.clone(), stopped(stop.clone())));
+    let client = Client::try_default()
+        .await
+        .map_err(|error| format!("no way to the API server: {error}; run in a cluster or set KUBECONFIG"))?;
+    preflight::check(&client, arguments.namespace.as_deref()).await?;
+    health.set_ready();
+    let reporter = Reporter {
+        controller: names::FIELD_MANAGER.to_owned(),
+        instance: Some(arguments.identity.clone()),
+    };
+    let context = Arc::new(Context {
+        admin: AdminClient::new()?,
+        resolver: resolver::by_pod_address(),
+        recorder: Recorder::new(client.clone(), reporter),
+        metrics,
+        default_image: arguments.processor_image,
+        memory: Memory::default(),
+        client: client.clone(),
+    });
+    let lost = match &arguments.lease_namespace {
+        Some(namespace) => {
+            let mut candidate = Candidate::new(client, namespace, arguments.identity.clone());
+            lead(&mut candidate, context, arguments.namespace, stop).await
+        }
+        None => {
+            run::run(context, arguments.namespace, stopped(stop)).await;
+            None
+        }
+    };
+    server.abort();
+    lost.map_or(Ok(()), |lost| Err(lost.into()))
+}
+
+/// Reconciles while the lease is held; gives it back at the end.
+async fn lead(
+    candidate: &mut Candidate,
+    context: Arc<Context>,
+    namespace: Option<String>,
+    stop: watch::Receiver<bool>,
+) -> Option<streamagg_operator::lease::Lost> {
+    tracing::info!("waiting for the lease");
+    tokio::select! {
+        () = candidate.acquire() => tracing::info!("leading"),
+        () = stopped(stop.clone()) => return None,
+    }
+    let lost = tokio::select! {
+        // Leaving at once is the safe answer: every write is conditional, but two writers would quarrel.
+        lost = candidate.keep() => Some(lost),
+        () = run::run(context, namespace, stopped(stop)) => None,
+    };
+    if lost.is_none()
+        && let Err(error) = candidate.release().await
+    {
+        tracing::warn!(%error, "lease not given back, it expires by itself");
+    }
+    lost
+}
+
+/// Turns true at SIGTERM or SIGINT.
+fn stop_signal() -> watch::Receiver<bool> {
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut terminate) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            },
+            Err(error) => {
+                tracing::warn!(%error, "no SIGTERM handler");
+                let _ = tokio::signal::ctrl_c().await;
+            }
+        }
+        tracing::info!("stopping: reconciles under way are finished");
+        sender.send_replace(true);
+    });
+    receiver
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        // The signal task cannot end without sending.
+        std::future::pending::<()>().await;
+    }
+}

@@ -1,0 +1,124 @@
+//! Step `build`: from a validated aggregation to its objects. Pure and infallible.
+//! Must not hold anything read from the cluster except what `validate` pinned.
+
+mod disruption_budget;
+mod pod;
+mod service;
+mod stateful_set;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use sha2::{Digest, Sha256};
+use streamagg_crds::v1alpha1::{API_VERSION, KIND, StreamAggregationSpec};
+
+use super::desired::{Desired, Objects};
+use super::validate::ValidatedAggregation;
+use crate::{labels, names};
+
+pub use stateful_set::{PARTITION_HOLD, PARTITION_OPEN};
+
+/// Hex digits of a content hash in a name or label.
+const HASH_DIGITS: usize = 10;
+
+/// Builds everything.
+pub fn build(aggregation: &ValidatedAggregation) -> Desired {
+    let job = job_config_map(aggregation);
+    let content = stateful_set::content(aggregation, &job);
+    let revision = short_hash(&format!("{content} nonce={}", aggregation.spec.restart_nonce));
+    let identity = stateful_set::Identity {
+        revision: &revision,
+        content: &content,
+    };
+    let stateful_set = stateful_set::stateful_set(aggregation, &job, &identity);
+    Desired {
+        replicas: aggregation.spec.replicas.unsigned_abs(),
+        suspend: aggregation.spec.suspend,
+        restart_nonce: aggregation.spec.restart_nonce,
+        image: aggregation.image.clone(),
+        pipeline_revision: aggregation.job.revision.clone(),
+        has_store: aggregation.spec.state.checkpoints.is_some(),
+        on_checkpoint_failure: aggregation.spec.upgrade.on_checkpoint_failure,
+        objects: Objects {
+            service_account: service::service_account(aggregation),
+            service: service::service(aggregation),
+            disruption_budget: disruption_budget::disruption_budget(aggregation),
+            job,
+            stateful_set,
+        },
+        revision,
+        content,
+    }
+}
+
+/// The part of a spec that pods read. What only the operator acts on is set back to its default, so that changing
+/// it neither makes a new job file nor restarts a pod.
+pub fn pods_part(spec: &StreamAggregationSpec) -> StreamAggregationSpec {
+    StreamAggregationSpec {
+        replicas: 1,
+        suspend: false,
+        restart_nonce: 0,
+        image: None,
+        upgrade: Default::default(),
+        autoscaling: None,
+        ..spec.clone()
+    }
+}
+
+/// The desired StatefulSet with the replicas and the partition of this moment.
+pub fn stateful_set_with(desired: &Desired, replicas: u32, partition: i32) -> StatefulSet {
+    let mut stateful_set = desired.objects.stateful_set.clone();
+    if let Some(spec) = stateful_set.spec.as_mut() {
+        spec.replicas = i32::try_from(replicas).ok();
+        let strategy = spec
+            .update_strategy
+            .as_mut()
+            .and_then(|strategy| strategy.rolling_update.as_mut());
+        if let Some(rolling_update) = strategy {
+            rolling_update.partition = Some(partition);
+        }
+    }
+    stateful_set
+}
+
+fn job_config_map(aggregation: &ValidatedAggregation) -> ConfigMap {
+    let text = aggregation.job_text.clone();
+    let name = names::job_config_map(&aggregation.name, &short_hash(&text));
+    ConfigMap {
+        metadata: metadata(aggregation, name, "job"),
+        data: Some([(names::JOB_KEY.to_owned(), text)].into()),
+        immutable: Some(true),
+        ..ConfigMap::default()
+    }
+}
+
+/// Metadata every child carries.
+pub(crate) fn metadata(aggregation: &ValidatedAggregation, name: String, component: &str) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        namespace: Some(aggregation.namespace.clone()),
+        labels: Some(labels::common(&aggregation.name, component)),
+        owner_references: Some(vec![owner_reference(&aggregation.name, &aggregation.uid)]),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Makes a child go when its aggregation goes.
+pub fn owner_reference(name: &str, uid: &str) -> OwnerReference {
+    OwnerReference {
+        api_version: API_VERSION.to_owned(),
+        kind: KIND.to_owned(),
+        name: name.to_owned(),
+        uid: uid.to_owned(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+/// First hex digits of the text's SHA-256.
+pub fn short_hash(text: &str) -> String {
+    hex::encode(Sha256::digest(text.as_bytes()))
+        .chars()
+        .take(HASH_DIGITS)
+        .collect()
+}

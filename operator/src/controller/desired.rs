@@ -1,0 +1,47 @@
+//! What the spec asks for, ready to be compared with what is there. Made by `build`, which cannot fail.
+//! Must not hold anything observed of pods.
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use streamagg_crds::v1alpha1::CheckpointFailurePolicy;
+
+/// The spec's wishes and the objects that carry them out.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    /// `spec.replicas`.
+    pub replicas: u32,
+    /// `spec.suspend`.
+    pub suspend: bool,
+    /// Revision of the pod template: all that makes pods be replaced.
+    pub revision: String,
+    /// The same without the restart nonce.
+    pub content: String,
+    /// `spec.restartNonce`.
+    pub restart_nonce: i64,
+    /// Image the revision runs.
+    pub image: String,
+    /// Revision of the pipeline, as the pods report it.
+    pub pipeline_revision: String,
+    /// There is a store that moved tasks can be restored from.
+    pub has_store: bool,
+    /// `spec.upgrade.onCheckpointFailure`.
+    pub on_checkpoint_failure: CheckpointFailurePolicy,
+    /// The objects.
+    pub objects: Objects,
+}
+
+/// The objects of one aggregation; the assignment and the token are made elsewhere.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    /// Identity of the pods, without a token.
+    pub service_account: ServiceAccount,
+    /// Headless service.
+    pub service: Service,
+    /// Keeps voluntary disruptions to one pod at a time.
+    pub disruption_budget: PodDisruptionBudget,
+    /// The job file.
+    pub job: ConfigMap,
+    /// The pods; replicas and partition are placeholders that `plan` fills in.
+    pub stateful_set: StatefulSet,
+}

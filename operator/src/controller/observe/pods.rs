@@ -1,0 +1,132 @@
+//! Pods as facts: what Kubernetes says of them and what they say themselves. Must not hold decisions.
+
+use futures::stream::{self, StreamExt};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use streamagg_crds::admin::Problem;
+
+use super::stateful_set::job_config_map;
+use crate::admin_client::{AdminClient, Endpoint};
+use crate::controller::Resolver;
+use crate::controller::observed::PodFacts;
+use crate::{labels, names};
+
+/// Pods asked at a time for one aggregation.
+const ASK_CONCURRENCY: usize = 16;
+/// How long a pod may be unschedulable before that counts; a node that restarts is back by then.
+const UNSCHEDULABLE_GRACE: SignedDuration = SignedDuration::from_secs(30);
+/// Container restarts before a crash loop counts as one.
+const RESTARTS_MIN: i32 = 3;
+
+/// The pods of `name` in order of their ordinals.
+pub fn facts(name: &str, pods: &[Pod], now: Timestamp, resolver: &Resolver) -> Vec<PodFacts> {
+    let mut facts: Vec<_> = pods.iter().filter_map(|pod| one(name, pod, now, resolver)).collect();
+    facts.sort_by_key(|pod| pod.ordinal);
+    facts
+}
+
+fn one(name: &str, pod: &Pod, now: Timestamp, resolver: &Resolver) -> Option<PodFacts> {
+    let status = pod.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    let containers = status.container_statuses.unwrap_or_default();
+    let container = containers.iter().find(|container| container.name == names::CONTAINER);
+    let crash = container.and_then(container_failure);
+    Some(PodFacts {
+        name: pod.name_any(),
+        uid: pod.uid()?,
+        ordinal: names::ordinal(name, &pod.name_any())?,
+        revision: pod.labels().get(labels::REVISION).cloned().unwrap_or_default(),
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        ready,
+        address: resolver(pod),
+        failure: crash.or_else(|| unschedulable(&conditions, now)),
+        job_config_map: pod.spec.as_ref().and_then(job_config_map),
+        admin: None,
+        drain: None,
+    })
+}
+
+fn container_failure(container: &ContainerStatus) -> Option<Problem> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let detail = waiting.message.clone().unwrap_or_default();
+    let image = &container.image;
+    let problem = |reason: &str, message: String| {
+        Some(Problem {
+            reason: reason.to_owned(),
+            message,
+        })
+    };
+    match waiting.reason.as_deref()? {
+        "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => problem(
+            "ImagePull",
+            format!("image {image} cannot be pulled: {detail}; check spec.image and the registry's rights"),
+        ),
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => problem(
+            "PodConfigInvalid",
+            format!("the container cannot be started: {detail}; create what is missing or change the spec"),
+        ),
+        "CrashLoopBackOff" if container.restart_count >= RESTARTS_MIN => {
+            let last = container
+                .last_state
+                .as_ref()
+                .and_then(|state| state.terminated.as_ref());
+            let code = last.map_or(0, |last| last.exit_code);
+            let tail = last.and_then(|last| last.message.clone()).unwrap_or_default();
+            let message = format!(
+                "the container keeps exiting (restarts: {}, last exit code: {code}); last words: {}",
+                container.restart_count,
+                tail_of(&tail)
+            );
+            problem("RestartBudgetExhausted", message)
+        }
+        _ => None,
+    }
+}
+
+/// The end of a log, short enough for a condition.
+fn tail_of(text: &str) -> String {
+    const LENGTH_MAX: usize = 600;
+    let text = text.trim();
+    let skip = text.chars().count().saturating_sub(LENGTH_MAX);
+    text.chars().skip(skip).collect()
+}
+
+fn unschedulable(conditions: &[PodCondition], now: Timestamp) -> Option<Problem> {
+    let condition = conditions.iter().find(|condition| {
+        condition.type_ == "PodScheduled"
+            && condition.status == "False"
+            && condition.reason.as_deref() == Some("Unschedulable")
+    })?;
+    let since = condition.last_transition_time.as_ref()?.0;
+    (now.duration_since(since) >= UNSCHEDULABLE_GRACE).then(|| Problem {
+        reason: "Unschedulable".to_owned(),
+        message: format!(
+            "no node takes the pod: {}; add nodes, or lower spec.resources",
+            condition.message.clone().unwrap_or_default()
+        ),
+    })
+}
+
+/// Asks every pod that has an address for its status.
+pub async fn ask(pods: Vec<PodFacts>, token: Option<&str>, admin: &AdminClient) -> Vec<PodFacts> {
+    let Some(token) = token else { return pods };
+    let asked = stream::iter(pods).map(|mut pod| async move {
+        let Some(base) = pod.address.clone() else { return pod };
+        let endpoint = Endpoint {
+            base,
+            token: token.to_owned(),
+        };
+        match admin.status(&endpoint).await {
+            // A recycled address may belong to another pod by now.
+            Ok(status) if status.pod == pod.name => pod.admin = Some(status),
+            Ok(status) => tracing::debug!(pod = pod.name, answered = status.pod, "another pod answered"),
+            Err(error) => tracing::debug!(pod = pod.name, %error, "no status"),
+        }
+        pod
+    });
+    asked.buffered(ASK_CONCURRENCY).collect().await
+}

@@ -1,0 +1,223 @@
+//! Step `plan`: facts in, decision out. No clock, no client; the same facts give the same plan.
+//!
+//! The write-ahead log (`status.rollout`) *as read* authorises the actions; the log this plan writes is persisted
+//! after them and authorises those of the next reconcile. So a crash after any action is met by the same plan.
+//! Must not hold how actions are carried out (`apply`).
+
+pub mod assignment;
+mod children;
+mod choose;
+pub mod conditions;
+mod drain;
+mod rollout;
+mod upkeep;
+
+pub(super) use upkeep::tasks;
+
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use serde_json::Value;
+use streamagg_crds::assignment::Assignment;
+use streamagg_crds::v1alpha1::Rollout;
+use streamagg_crds::validate::SpecError;
+
+use super::desired::Desired;
+use super::observed::Observed;
+
+/// One effect on the cluster or a pod; each is idempotent, or guarded by UID or resourceVersion.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Server-side apply of a simple child (Service, ServiceAccount, PodDisruptionBudget, job ConfigMap).
+    ApplyChild(Box<Value>),
+    /// Create the token Secret with a fresh random token, unless it is there.
+    CreateToken,
+    /// Server-side apply of the whole StatefulSet; the only action that changes the pod template.
+    ApplyStatefulSet(Box<StatefulSet>),
+    /// Change replicas and partition only, if nobody changed the StatefulSet meanwhile.
+    ScaleStatefulSet {
+        /// `spec.replicas`.
+        replicas: u32,
+        /// `spec.updateStrategy.rollingUpdate.partition`.
+        partition: i32,
+        /// The version it was decided on.
+        resource_version: String,
+    },
+    /// Write the assignment: create it when there was none, else replace exactly the version seen.
+    WriteAssignment {
+        /// The new assignment.
+        assignment: Assignment,
+        /// The version seen.
+        resource_version: Option<String>,
+    },
+    /// `POST /v1/assignment` of what the ConfigMap holds.
+    Push {
+        /// Pod to tell.
+        pod: PodTarget,
+        /// The assignment as read from the ConfigMap.
+        assignment: Assignment,
+    },
+    /// `POST /v1/drain`; asking again polls.
+    Drain {
+        /// Pod to ask.
+        pod: PodTarget,
+        /// Id of the operation.
+        id: String,
+        /// Tasks to drain.
+        tasks: Vec<u32>,
+    },
+    /// Delete a pod under a UID precondition.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Delete a job ConfigMap that nothing refers to, under a UID precondition.
+    DeleteJobConfigMap {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+}
+
+impl Action {
+    /// Static name for metrics and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ApplyChild(_) => "apply_child",
+            Self::CreateToken => "create_token",
+            Self::ApplyStatefulSet(_) => "apply_stateful_set",
+            Self::ScaleStatefulSet { .. } => "scale_stateful_set",
+            Self::WriteAssignment { .. } => "write_assignment",
+            Self::Push { .. } => "push",
+            Self::Drain { .. } => "drain",
+            Self::DeletePod { .. } => "delete_pod",
+            Self::DeleteJobConfigMap { .. } => "delete_job_config_map",
+        }
+    }
+}
+
+/// A pod to talk to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodTarget {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// Base address of its admin server.
+    pub address: String,
+}
+
+/// Something worth an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// A warning rather than a plain note.
+    pub warning: bool,
+    /// CamelCase reason.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Why the rollout cannot go on without help, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Stable reason of the `Stalled` condition.
+    pub reason: String,
+    /// What happened and what to do next.
+    pub message: String,
+}
+
+/// What to do now.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Effects, in order.
+    pub actions: Vec<Action>,
+    /// The write-ahead log after this reconcile.
+    pub rollout: Option<Rollout>,
+    /// What keeps the spec from being carried out, besides the spec's own problems.
+    pub verdict: Option<Verdict>,
+    /// Replicas in force, where they differ from the spec's.
+    pub replicas: Option<u32>,
+    /// Revision that has just become stable.
+    pub stable_revision: Option<String>,
+    /// Events.
+    pub notes: Vec<Note>,
+    /// When to look again.
+    pub requeue: Duration,
+}
+
+impl Plan {
+    /// Nothing is left to do or to wait for: no effect, and the log stays as it is.
+    pub fn is_settled(&self, observed: &Observed) -> bool {
+        self.actions.is_empty() && self.rollout.is_none() && observed.rollout().is_none()
+    }
+}
+
+/// Look again at once: the step just written has work to do.
+const REQUEUE_NOW: Duration = Duration::from_millis(50);
+/// While something is under way.
+const REQUEUE_ACTIVE: Duration = Duration::from_secs(1);
+/// Nothing to do; figures are refreshed.
+const REQUEUE_IDLE: Duration = Duration::from_secs(10);
+
+/// The spec as `validate` and `build` left it.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// It can be carried out.
+    Valid(Box<Desired>),
+    /// It cannot; what runs goes on.
+    Invalid(Vec<SpecError>),
+}
+
+impl Wish {
+    /// The desired state, unless the spec is invalid.
+    pub fn desired(&self) -> Option<&Desired> {
+        match self {
+            Self::Valid(desired) => Some(desired),
+            Self::Invalid(_) => None,
+        }
+    }
+}
+
+/// Decides what to do.
+pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
+    if observed.deleting {
+        // Owner references do the rest; recreating children of a deleting object would fight the collector.
+        return Plan {
+            rollout: observed.status.rollout.clone(),
+            requeue: REQUEUE_IDLE,
+            ..Plan::default()
+        };
+    }
+    let mut plan = Plan {
+        requeue: REQUEUE_IDLE,
+        ..Plan::default()
+    };
+    let desired = wish.desired();
+    if let Some(desired) = desired {
+        children::plan(desired, observed, &mut plan);
+    }
+    if observed.stateful_set.is_some() {
+        let chosen = choose::rollout(desired, observed, &mut plan);
+        rollout::plan(desired, observed, chosen, &mut plan);
+        upkeep::plan(observed, &mut plan);
+    } else if let Some(desired) = desired {
+        children::create_stateful_set(desired, observed, &mut plan);
+    }
+    plan.requeue = requeue(observed, &plan);
+    plan
+}
+
+fn requeue(observed: &Observed, plan: &Plan) -> Duration {
+    let step = |rollout: Option<&Rollout>| rollout.map(|rollout| (rollout.id.clone(), rollout.step));
+    if step(plan.rollout.as_ref()) != step(observed.rollout()) {
+        REQUEUE_NOW
+    } else if plan.rollout.is_some() || !plan.actions.is_empty() || !upkeep::all_running(observed) {
+        REQUEUE_ACTIVE
+    } else {
+        REQUEUE_IDLE
+    }
+}

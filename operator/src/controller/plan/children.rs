@@ -1,0 +1,70 @@
+//! Children that only have to be there and look right. Must not hold the StatefulSet's changes (`rollout`).
+
+use serde_json::Value;
+use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
+
+use super::{Action, Plan};
+use crate::controller::build::{PARTITION_HOLD, stateful_set_with};
+use crate::controller::desired::Desired;
+use crate::controller::observed::Observed;
+
+/// Applies each simple child that is missing or differs, before anything that refers to it.
+pub fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    let objects = &desired.objects;
+    let wanted = [
+        json(&objects.service_account),
+        json(&objects.service),
+        json(&objects.disruption_budget),
+        json(&objects.job),
+    ];
+    for object in wanted {
+        let live = observed.children.iter().find(|live| same_object(live, &object));
+        if !live.is_some_and(|live| contains(live, &object)) {
+            plan.actions.push(Action::ApplyChild(Box::new(object)));
+        }
+    }
+    if !observed.token_exists {
+        plan.actions.push(Action::CreateToken);
+    }
+}
+
+/// The first creation: no pods, so there is nothing to roll out.
+pub fn create_stateful_set(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    if observed.assignment.is_none() {
+        let assignment = Assignment {
+            version: ASSIGNMENT_VERSION,
+            ..Assignment::default()
+        };
+        plan.actions.push(Action::WriteAssignment {
+            assignment,
+            resource_version: None,
+        });
+    }
+    let replicas = if desired.suspend { 0 } else { desired.replicas };
+    let stateful_set = stateful_set_with(desired, replicas, PARTITION_HOLD);
+    plan.actions.push(Action::ApplyStatefulSet(Box::new(stateful_set)));
+}
+
+fn json<T: serde::Serialize>(object: &T) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+fn same_object(left: &Value, right: &Value) -> bool {
+    let identity = |value: &Value| (value.get("kind").cloned(), value.pointer("/metadata/name").cloned());
+    identity(left) == identity(right)
+}
+
+/// Everything `wanted` says is so in `live`; what the API server added does not count. Comparing fields rather
+/// than a stored hash also heals what somebody edited.
+fn contains(live: &Value, wanted: &Value) -> bool {
+    match (live, wanted) {
+        (Value::Object(live), Value::Object(wanted)) => wanted.iter().all(|(key, wanted)| match live.get(key) {
+            Some(live) => contains(live, wanted),
+            None => false,
+        }),
+        (Value::Array(live), Value::Array(wanted)) => {
+            live.len() == wanted.len() && live.iter().zip(wanted).all(|(live, wanted)| contains(live, wanted))
+        }
+        (live, wanted) => live == wanted,
+    }
+}

@@ -1,0 +1,151 @@
+//! Which rollout is under way: the one in the log while it is still wanted, else the one that the difference
+//! between the spec and the world asks for. Must not hold what a rollout does (`rollout`).
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
+
+use super::assignment::{balance, moves};
+use super::{Note, Plan, Verdict, upkeep};
+use crate::controller::desired::Desired;
+use crate::controller::observed::{Observed, StatefulSetFacts};
+
+/// The rollout to work on now. It may act only if it is the one in the log as read; a new one is written first.
+pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) -> Option<Rollout> {
+    let set = observed.stateful_set.as_ref()?;
+    let current = observed.rollout();
+    let Some(desired) = desired else {
+        // An invalid spec starts nothing; what had passed its Commit is finished, what had not is given up.
+        return current.filter(|rollout| committed(rollout, set)).cloned();
+    };
+    let replicas = replicas_in_force(desired, observed, set, plan);
+    if let Some(rollout) = current
+        && still_wanted(rollout, desired, set, replicas)
+    {
+        return Some(rollout.clone());
+    }
+    let kind = kind(desired, observed, set, replicas)?;
+    let rollout = begin(kind, desired, observed, set, replicas);
+    plan.notes.push(Note {
+        warning: false,
+        reason: "RolloutStarted".to_owned(),
+        message: describe(&rollout, set, desired, current.is_some()),
+    });
+    Some(rollout)
+}
+
+fn committed(rollout: &Rollout, set: &StatefulSetFacts) -> bool {
+    match rollout.kind {
+        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume => {
+            rollout.step > RolloutStep::Commit && rollout.target_revision == set.revision
+        }
+        RolloutKind::Rescale | RolloutKind::Suspend => rollout.step >= RolloutStep::Commit,
+    }
+}
+
+/// `spec.replicas`, unless tasks would have to move with nothing to restore them from.
+fn replicas_in_force(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, plan: &mut Plan) -> u32 {
+    let tasks = upkeep::tasks(observed);
+    let wanted = balance(tasks, upkeep::task_count(observed), desired.replicas);
+    if desired.has_store || moves(tasks, &wanted).is_empty() {
+        return desired.replicas;
+    }
+    let kept = if set.replicas > 0 {
+        set.replicas
+    } else {
+        tasks.values().max().map_or(desired.replicas, |last| last + 1)
+    };
+    plan.verdict = Some(Verdict {
+        reason: "SpecInvalid".to_owned(),
+        message: format!(
+            "spec.replicas: without a checkpoint store the state of a task cannot move to another pod; \
+             set spec.state.checkpoints.store, or set replicas back to {kept} (which goes on running)"
+        ),
+    });
+    plan.replicas = Some(kept);
+    kept
+}
+
+/// The rollout in the log leads to what the spec asks for. Another number of replicas does not supersede an
+/// upgrade: it follows it.
+fn still_wanted(rollout: &Rollout, desired: &Desired, set: &StatefulSetFacts, replicas: u32) -> bool {
+    match rollout.kind {
+        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume => {
+            !desired.suspend && rollout.target_revision == desired.revision
+        }
+        RolloutKind::Rescale => {
+            !desired.suspend && rollout.target_replicas.unsigned_abs() == replicas && set.revision == desired.revision
+        }
+        RolloutKind::Suspend => desired.suspend,
+    }
+}
+
+/// What the difference between spec and world asks for. It rests on the live objects only, so that a rollout whose
+/// log was lost is found again.
+fn kind(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas: u32) -> Option<RolloutKind> {
+    if desired.suspend {
+        // Without pods there is nothing to roll out; `rollout` applies the template.
+        return (set.replicas > 0 || !observed.pods.is_empty()).then_some(RolloutKind::Suspend);
+    }
+    if set.replicas == 0 {
+        return Some(RolloutKind::Resume);
+    }
+    let stale_pod = observed
+        .pods
+        .iter()
+        .any(|pod| !pod.deleting && pod.revision != desired.revision);
+    if set.revision != desired.revision || stale_pod {
+        let restart = set.content == desired.content && set.restart_nonce != Some(desired.restart_nonce);
+        return Some(if restart {
+            RolloutKind::Restart
+        } else {
+            RolloutKind::Upgrade
+        });
+    }
+    let tasks = upkeep::tasks(observed);
+    let moved = !moves(tasks, &balance(tasks, upkeep::task_count(observed), replicas)).is_empty();
+    (set.replicas != replicas || moved).then_some(RolloutKind::Rescale)
+}
+
+fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas: u32) -> Rollout {
+    let target_replicas = match kind {
+        RolloutKind::Upgrade | RolloutKind::Restart => set.replicas,
+        RolloutKind::Rescale | RolloutKind::Resume => replicas,
+        RolloutKind::Suspend => 0,
+    };
+    let step = match kind {
+        RolloutKind::Resume => RolloutStep::Apply,
+        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Rescale | RolloutKind::Suspend => RolloutStep::Plan,
+    };
+    let kind_name = format!("{kind:?}").to_lowercase();
+    Rollout {
+        id: format!("{kind_name}-{}-{}", observed.generation, observed.now.as_millisecond()),
+        kind,
+        generation: observed.generation,
+        target_revision: desired.revision.clone(),
+        target_replicas: i32::try_from(target_replicas).unwrap_or(i32::MAX),
+        target_restart_nonce: desired.restart_nonce,
+        step,
+        checkpoint: None,
+        started_at: Time(observed.now),
+        step_started_at: Some(Time(observed.now)),
+        deadline: Some(Time(observed.now + super::rollout::limit(step))),
+        attempts: 0,
+        last_error: None,
+    }
+}
+
+fn describe(rollout: &Rollout, set: &StatefulSetFacts, desired: &Desired, supersedes: bool) -> String {
+    let what = match rollout.kind {
+        RolloutKind::Upgrade => format!("upgrade from revision {} to {}", set.revision, desired.revision),
+        RolloutKind::Restart => format!("restart for restartNonce {}", desired.restart_nonce),
+        RolloutKind::Rescale => format!("rescale from {} to {} replicas", set.replicas, rollout.target_replicas),
+        RolloutKind::Suspend => "suspend".to_owned(),
+        RolloutKind::Resume => format!("resume with {} replicas", rollout.target_replicas),
+    };
+    let tail = if supersedes {
+        "; the rollout that was under way is superseded"
+    } else {
+        ""
+    };
+    format!("generation {}: {what}{tail}", rollout.generation)
+}

@@ -1,0 +1,133 @@
+//! Step `status`: writes status and write-ahead log in one conditional write, and publishes events.
+//! Must not hold what the status says (`plan::conditions`).
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event, EventType};
+use serde_json::json;
+use streamagg_crds::v1alpha1::{API_VERSION, KIND, StreamAggregation, StreamAggregationStatus};
+
+use super::Context;
+use super::observe::Seen;
+use super::plan::{Note, Plan, Wish, conditions};
+use crate::error::Error;
+use crate::names::FIELD_MANAGER;
+
+/// Fast-moving figures reach the status at most this often; metrics have them at once.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(15);
+/// The API allows notes of 1,024 bytes.
+const NOTE_LENGTH_MAX: usize = 900;
+
+/// Writes the status if it says anything new. The write carries the resourceVersion that was read: two writers of
+/// one field manager would overwrite each other's write-ahead log silently.
+///
+/// # Errors
+/// When the API server refuses; `Conflict` when the object changed since it was read.
+pub async fn write(seen: &Seen, wish: &Wish, plan: &Plan, context: &Context) -> Result<(), Error> {
+    let Seen {
+        namespace,
+        name,
+        observed,
+        ..
+    } = seen;
+    let status = conditions::status(name, wish, observed, plan);
+    export(seen, &status, context);
+    if !due(&observed.status, &status, seen, context) {
+        context.memory.succeeded(namespace, name);
+        return Ok(());
+    }
+    let api: Api<StreamAggregation> = Api::namespaced(context.client.clone(), namespace);
+    let document = json!({
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {"name": name, "resourceVersion": seen.resource_version},
+        "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let written = api.patch_status(name, &params, &Patch::Apply(&document)).await;
+    match written {
+        Ok(_) => {}
+        // Deleted meanwhile: there is nobody left to tell.
+        Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
+        Err(error) => return Err(Error::api("patch", format!("streamaggregation/status {name}"), error)),
+    }
+    context.memory.status_written(namespace, name);
+    context.memory.succeeded(namespace, name);
+    let mut notes = plan.notes.clone();
+    notes.extend(conditions::notes(&observed.status, &status));
+    publish(seen, &notes, context).await;
+    Ok(())
+}
+
+fn due(old: &StreamAggregationStatus, new: &StreamAggregationStatus, seen: &Seen, context: &Context) -> bool {
+    if old == new {
+        return false;
+    }
+    // The log is written whenever it changes; the rest may wait if only figures moved.
+    let still = |status: &StreamAggregationStatus| {
+        let counts = status.tasks.as_ref().map(|tasks| (tasks.count, tasks.running));
+        (
+            counts,
+            StreamAggregationStatus {
+                tasks: None,
+                ..status.clone()
+            },
+        )
+    };
+    still(old) != still(new)
+        || context
+            .memory
+            .figures_due(&seen.namespace, &seen.name, FIGURES_INTERVAL)
+}
+
+fn export(seen: &Seen, status: &StreamAggregationStatus, context: &Context) {
+    for type_ in ["Ready", "Reconciling", "Stalled", "Available"] {
+        let held = status
+            .conditions
+            .iter()
+            .any(|condition| condition.type_ == type_ && condition.status == "True");
+        context
+            .metrics
+            .conditions
+            .with_label_values(&[&seen.namespace, &seen.name, type_])
+            .set(i64::from(held));
+    }
+}
+
+/// A lost event never fails a reconcile.
+async fn publish(seen: &Seen, notes: &[Note], context: &Context) {
+    let regarding = ObjectReference {
+        api_version: Some(API_VERSION.to_owned()),
+        kind: Some(KIND.to_owned()),
+        name: Some(seen.name.clone()),
+        namespace: Some(seen.namespace.clone()),
+        uid: Some(seen.uid.clone()),
+        ..ObjectReference::default()
+    };
+    for note in notes {
+        tracing::info!(
+            namespace = seen.namespace,
+            name = seen.name,
+            reason = note.reason,
+            note.message,
+            "decision"
+        );
+        let event = Event {
+            type_: if note.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
+            reason: note.reason.clone(),
+            note: Some(note.message.chars().take(NOTE_LENGTH_MAX).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = context.recorder.publish(&event, &regarding).await {
+            tracing::debug!(%error, "event not published");
+        }
+    }
+}

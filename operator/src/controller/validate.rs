@@ -1,0 +1,123 @@
+//! Step `validate`: the last step that may fail on user input. Must not hold clients; what it needs of the
+//! cluster comes in as facts.
+
+use kube::ResourceExt;
+use streamagg_crds::job_file::JobFile;
+use streamagg_crds::v1alpha1::{Backend, StateSpec, StreamAggregation, StreamAggregationSpec};
+use streamagg_crds::validate::{self, SpecError};
+
+use super::build::pods_part;
+use super::observed::StatefulSetFacts;
+use crate::names::NAME_LENGTH_MAX;
+
+/// An aggregation that can be built without a further check.
+#[derive(Clone, Debug)]
+pub struct ValidatedAggregation {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// The spec.
+    pub spec: StreamAggregationSpec,
+    /// Image of this revision, resolved.
+    pub image: String,
+    /// What pods read.
+    pub job: JobFile,
+    /// The same as text.
+    pub job_text: String,
+}
+
+/// Checks the spec and resolves what follows from it.
+///
+/// # Errors
+/// Everything wrong with the spec, each with its path.
+pub fn validate(
+    aggregation: &StreamAggregation,
+    live: Option<&StatefulSetFacts>,
+    default_image: Option<&str>,
+) -> Result<ValidatedAggregation, Vec<SpecError>> {
+    let spec = &aggregation.spec;
+    let name = aggregation.name_any();
+    let namespace = aggregation.namespace().unwrap_or_default();
+    let mut problems = validate::validate(spec);
+    if name.len() > NAME_LENGTH_MAX {
+        let message = format!(
+            "has {} characters, at most {NAME_LENGTH_MAX} fit the names of the pods",
+            name.len()
+        );
+        problems.push(SpecError::new("metadata.name", message));
+    }
+    if let Some(live) = live {
+        problems.extend(volume_change(&spec.state, live));
+    }
+    let image = resolve_image(spec, live, default_image);
+    if image.is_none() {
+        let message =
+            "missing, and the operator was started without a default; set it, or give the operator --processor-image";
+        problems.push(SpecError::new("spec.image", message));
+    }
+    let uid = aggregation.uid().unwrap_or_default();
+    let job = JobFile::new(&namespace, &name, &uid, pods_part(spec));
+    let job_text = match serde_json::to_string(&job) {
+        Ok(text) => text,
+        Err(error) => {
+            problems.push(SpecError::new(
+                "spec",
+                format!("cannot be written as a job file: {error}"),
+            ));
+            String::new()
+        }
+    };
+    match image {
+        Some(image) if problems.is_empty() => Ok(ValidatedAggregation {
+            name,
+            namespace,
+            uid,
+            spec: spec.clone(),
+            image,
+            job,
+            job_text,
+        }),
+        Some(_) | None => Err(problems),
+    }
+}
+
+/// The image is pinned per revision: without `spec.image` a new default of the operator takes effect only with a
+/// new `restartNonce`, so that an upgrade of the operator restarts no pod.
+fn resolve_image(
+    spec: &StreamAggregationSpec,
+    live: Option<&StatefulSetFacts>,
+    default_image: Option<&str>,
+) -> Option<String> {
+    if let Some(image) = &spec.image {
+        return Some(image.clone());
+    }
+    let pinned = live.filter(|live| live.image_is_default && live.restart_nonce == Some(spec.restart_nonce));
+    pinned
+        .map(|live| live.image.clone())
+        .or_else(|| default_image.map(ToOwned::to_owned))
+}
+
+/// `volumeClaimTemplates` of a StatefulSet cannot change; growth is a later issue.
+fn volume_change(state: &StateSpec, live: &StatefulSetFacts) -> Option<SpecError> {
+    let wanted = volume_text(state);
+    (wanted != live.volume).then(|| {
+        let message = format!(
+            "cannot change while pods exist (is {:?}, asked for {wanted:?}); put it back, or delete the aggregation and create it anew",
+            live.volume
+        );
+        SpecError::new("spec.state.volume", message)
+    })
+}
+
+/// Size and class as [`StatefulSetFacts::volume`] spells them.
+fn volume_text(state: &StateSpec) -> String {
+    match (state.backend, &state.volume) {
+        (Backend::RocksDB, Some(volume)) => {
+            super::observed::volume_text(volume.size.units(), volume.storage_class_name.as_deref())
+        }
+        (Backend::RocksDB, None) | (Backend::Memory, _) => String::new(),
+    }
+}

@@ -1,0 +1,57 @@
+//! Labels and annotations the operator sets and selects by. Changing one orphans live objects.
+//! Must not hold: values that depend on the spec.
+
+use std::collections::BTreeMap;
+
+/// Name of the aggregation an object belongs to.
+pub const INSTANCE: &str = "app.kubernetes.io/instance";
+/// Always [`MANAGER`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Always `streamagg`.
+pub const NAME: &str = "app.kubernetes.io/name";
+/// What the object is for: `processor`, `job`, `assignment`.
+pub const COMPONENT: &str = "app.kubernetes.io/component";
+/// Value of [`MANAGED_BY`].
+pub const MANAGER: &str = "streamagg-operator";
+/// Revision of the pod template a pod or StatefulSet carries.
+pub const REVISION: &str = "streamagg.io/revision";
+/// Revision without the restart nonce: tells a restart from an upgrade.
+pub const CONTENT: &str = "streamagg.io/content";
+/// `spec.restartNonce` the template was rendered with.
+pub const RESTART_NONCE: &str = "streamagg.io/restart-nonce";
+/// `Default` when the image came from the operator, `Spec` when from the manifest.
+pub const IMAGE_SOURCE: &str = "streamagg.io/image-source";
+
+/// Labels of every object of the aggregation `name`.
+pub fn common(name: &str, component: &str) -> BTreeMap<String, String> {
+    let mut labels = selector(name);
+    labels.insert(MANAGED_BY.to_owned(), MANAGER.to_owned());
+    labels.insert(COMPONENT.to_owned(), component.to_owned());
+    labels
+}
+
+/// Labels the StatefulSet, Service and PodDisruptionBudget select pods by; immutable in a StatefulSet.
+pub fn selector(name: &str) -> BTreeMap<String, String> {
+    [(NAME, "streamagg"), (INSTANCE, name)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// Selector string for the children of `name`.
+pub fn instance_query(name: &str) -> String {
+    format!("{MANAGED_BY}={MANAGER},{INSTANCE}={name}")
+}
+
+/// Selector string for the children of every aggregation.
+pub fn managed_query() -> String {
+    format!("{MANAGED_BY}={MANAGER}")
+}
+
+/// Pod selector as `status.selector` shows it to the scale subresource.
+pub fn selector_string(name: &str) -> String {
+    selector(name)
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect::<Vec<_>>()
+        .join(",")
+}

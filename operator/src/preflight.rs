@@ -1,0 +1,118 @@
+//! Checks before the first watch that the custom resource is installed and the rights are there, so that a
+//! wrong installation says so in one line instead of retrying for ever. Must not hold: repairs.
+
+use k8s_openapi::api::authorization::v1::{ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use thiserror::Error;
+
+/// Everything the operator does, as `(group, resource, subresource, verbs)`; the chart's Role lists the same.
+pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
+    ("streamagg.io", "streamaggregations", "", &["get", "list", "watch"]),
+    ("streamagg.io", "streamaggregations", "status", &["get", "patch"]),
+    ("apps", "statefulsets", "", &["get", "list", "watch", "create", "patch"]),
+    ("", "pods", "", &["get", "list", "watch", "delete"]),
+    ("", "services", "", &["get", "create", "patch"]),
+    ("", "serviceaccounts", "", &["get", "create", "patch"]),
+    (
+        "",
+        "configmaps",
+        "",
+        &["get", "list", "watch", "create", "update", "patch", "delete"],
+    ),
+    ("", "secrets", "", &["get", "create"]),
+    ("policy", "poddisruptionbudgets", "", &["get", "create", "patch"]),
+    ("events.k8s.io", "events", "", &["create", "patch"]),
+];
+
+/// What is missing.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// The API server did not answer the question.
+    #[error("cannot ask the API server for our rights: {0}")]
+    Api(#[from] Box<kube::Error>),
+    /// The resource type is not installed.
+    #[error(
+        "the API server does not serve streamaggregations.streamagg.io/v1alpha1; install the CRDs of the chart (`kubectl apply -f crds/generated`)"
+    )]
+    NoCustomResource,
+    /// RBAC refuses something.
+    #[error(
+        "missing rights in {scope}: {rights}; grant them to the operator's ServiceAccount (the chart's Role lists all)"
+    )]
+    Forbidden {
+        /// Namespace or the whole cluster.
+        scope: String,
+        /// `verb resource` pairs.
+        rights: String,
+    },
+}
+
+/// Checks the custom resource, then every right.
+///
+/// # Errors
+/// See [`Error`]; all missing rights are named at once.
+pub async fn check(client: &Client, namespace: Option<&str>) -> Result<(), Error> {
+    let served = client.list_api_group_resources("streamagg.io/v1alpha1").await;
+    match served {
+        Ok(list)
+            if list
+                .resources
+                .iter()
+                .any(|resource| resource.name == "streamaggregations") => {}
+        Ok(_) => return Err(Error::NoCustomResource),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Err(Error::NoCustomResource),
+        Err(error) => return Err(Box::new(error).into()),
+    }
+    let mut missing = Vec::new();
+    for (group, resource, subresource, verbs) in RIGHTS {
+        for verb in *verbs {
+            if !allowed(client, namespace, (group, resource, subresource), verb).await? {
+                let resource = if subresource.is_empty() {
+                    (*resource).to_owned()
+                } else {
+                    format!("{resource}/{subresource}")
+                };
+                missing.push(format!(
+                    "{verb} {resource}{}{group}",
+                    if group.is_empty() { "" } else { "." }
+                ));
+            }
+        }
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let scope = namespace.map_or_else(|| "all namespaces".to_owned(), |name| format!("namespace {name}"));
+    Err(Error::Forbidden {
+        scope,
+        rights: missing.join(", "),
+    })
+}
+
+async fn allowed(
+    client: &Client,
+    namespace: Option<&str>,
+    (group, resource, subresource): (&str, &str, &str),
+    verb: &str,
+) -> Result<bool, Error> {
+    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    let attributes = ResourceAttributes {
+        namespace: namespace.map(ToOwned::to_owned),
+        group: optional(group),
+        resource: optional(resource),
+        subresource: optional(subresource),
+        verb: optional(verb),
+        ..ResourceAttributes::default()
+    };
+    let review = SelfSubjectAccessReview {
+        spec: SelfSubjectAccessReviewSpec {
+            resource_attributes: Some(attributes),
+            ..Default::default()
+        },
+        ..Default::default()
+    };
+    let api: Api<SelfSubjectAccessReview> = Api::all(client.clone());
+    let answer = api.create(&PostParams::default(), &review).await.map_err(Box::new)?;
+    Ok(answer.status.is_some_and(|status| status.allowed))
+}
