@@ -1,0 +1,125 @@
+//! How a generated time is written in an event, and a generated spec as a manifest. Must not draw at random.
+
+use serde_json::{Value, json};
+
+use crate::oracle::{Function, Missing, Spec, Unit, Window};
+
+/// `time_ms` in the given unit, plus at times a fraction of a millisecond that has to be floored away.
+pub(super) fn time(unit: Unit, time_ms: i64, spelling: usize) -> String {
+    let fraction = ["", "0", "25", "999", "5", "000001"][spelling];
+    // As a number of nanoseconds, then with the decimal point put where the unit wants it.
+    let nanoseconds = i128::from(time_ms) * 1_000_000 + format!("{fraction:0<6}").parse::<i128>().unwrap_or(0);
+    let digits = match unit {
+        Unit::Rfc3339 => return format!("\"{}\"", rfc3339(time_ms, fraction, spelling)),
+        Unit::Seconds => 9,
+        Unit::Milliseconds => 6,
+        Unit::Microseconds => 3,
+        Unit::Nanoseconds => 0,
+    };
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let text = format!("{:0>width$}", nanoseconds.unsigned_abs(), width = digits + 1);
+    let (whole, rest) = text.split_at(text.len() - digits);
+    match (digits, spelling) {
+        (0, 3) => format!("{sign}{whole}.75"),
+        (0, _) => format!("{sign}{whole}"),
+        (_, 4) => format!("{sign}{whole}{rest}e-{digits}"),
+        _ if rest.bytes().all(|digit| digit == b'0') && spelling == 0 => format!("{sign}{whole}"),
+        _ => format!("{sign}{whole}.{rest}"),
+    }
+}
+
+fn rfc3339(time_ms: i64, fraction: &str, spelling: usize) -> String {
+    let (shift_minutes, zone) = [
+        (0, "Z"),
+        (0, "+00:00"),
+        (90, "+01:30"),
+        (-480, "-08:00"),
+        (0, "Z"),
+        (0, "Z"),
+    ][spelling];
+    let local = time_ms + shift_minutes * 60_000;
+    let (days, ms) = (local.div_euclid(86_400_000), local.rem_euclid(86_400_000));
+    // The civil date by walking the years and months: slow and plain.
+    let leap = |year: i64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let (mut year, mut rest) = (1970, days);
+    while rest < 0 {
+        year -= 1;
+        rest += 365 + i64::from(leap(year));
+    }
+    while rest >= 365 + i64::from(leap(year)) {
+        rest -= 365 + i64::from(leap(year));
+        year += 1;
+    }
+    let mut month = 0;
+    let lengths = [31, 28 + i64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    while rest >= lengths[month] {
+        rest -= lengths[month];
+        month += 1;
+    }
+    let seconds = ms / 1000;
+    let (hour, minute, second, ms) = (seconds / 3600, seconds / 60 % 60, seconds % 60, ms % 1000);
+    let digits = if ms == 0 && spelling == 4 {
+        String::new()
+    } else {
+        format!(".{ms:03}{fraction}")
+    };
+    format!(
+        "{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}{digits}{zone}",
+        month + 1,
+        rest + 1
+    )
+}
+
+/// The manifest's `spec` for these parameters, as a user would write it.
+pub fn manifest(spec: &Spec) -> Value {
+    let pointer = |path: &[String]| format!("/{}", path.join("/"));
+    let ms = |ms: i64| format!("{ms}ms");
+    let key = |(name, path, missing): &(String, Vec<String>, Missing)| {
+        let rule = match missing {
+            Missing::Reject => json!({"reject": {}}),
+            Missing::Null => json!({"null": {}}),
+            Missing::Default(text) => json!({"default": serde_json::from_str::<Value>(text).unwrap_or_default()}),
+        };
+        json!({"name": name, "field": pointer(path), "whenMissing": rule})
+    };
+    let window = |window: &Window| {
+        let kind = if window.size_ms == window.slide_ms {
+            (
+                "tumbling",
+                json!({"size": ms(window.size_ms), "offset": ms(window.offset_ms)}),
+            )
+        } else {
+            let slide = ms(window.slide_ms);
+            (
+                "sliding",
+                json!({"size": ms(window.size_ms), "slide": slide, "offset": ms(window.offset_ms)}),
+            )
+        };
+        json!({"name": window.name, kind.0: kind.1, "allowedLateness": ms(window.lateness_ms)})
+    };
+    let aggregate = |(name, function, path): &(String, Function, Vec<String>)| match function {
+        Function::Count => json!({"name": name, "count": {}}),
+        Function::Sum => json!({"name": name, "sum": {"field": pointer(path)}}),
+        Function::Average => json!({"name": name, "average": {"field": pointer(path)}}),
+        Function::Min => json!({"name": name, "min": {"field": pointer(path)}}),
+        Function::Max => json!({"name": name, "max": {"field": pointer(path)}}),
+    };
+    json!({
+        "source": {
+            "kafka": {"bootstrapServers": ["127.0.0.1:9092"], "topics": ["events"]},
+            "format": {"json": {"strict": false}},
+            "partitioning": {"byKey": {}},
+        },
+        "event": {
+            "timestamp": {"field": pointer(&spec.timestamp), "unit": format!("{:?}", spec.unit)},
+            "watermark": {"boundedOutOfOrderness": {"bound": ms(spec.bound_ms)}},
+        },
+        "groupBy": spec.group_by.iter().map(key).collect::<Vec<_>>(),
+        "windows": spec.windows.iter().map(window).collect::<Vec<_>>(),
+        "aggregates": spec.aggregates.iter().map(aggregate).collect::<Vec<_>>(),
+        "sink": {"kafka": {"topic": "results"}},
+        "lateEvents": {"kafka": {"topic": "late"}},
+        "deadLetters": {"kafka": {"topic": "dead"}},
+        "maxBadRatio": 1.0,
+    })
+}
