@@ -54,7 +54,7 @@ pub fn parse(token: &[u8]) -> Result<i128, NumberError> {
 /// Reads a JSON number times 10^`power`, rounded down to an integer (towards −∞).
 ///
 /// # Errors
-/// As [`parse`]; the range applies to the product in units of 10^-12 · 10^`12 − power`.
+/// [`NumberError::Malformed`] as [`parse`], [`NumberError::OutOfRange`] when the product has more than 31 digits.
 pub fn parse_floor(token: &[u8], power: i32) -> Result<i128, NumberError> {
     take_apart(token)?.scaled(power, Rounding::Floor)
 }
@@ -179,7 +179,7 @@ impl Parts {
             return Ok(0);
         }
         let shift = self.exponent.saturating_add(power);
-        if self.digits.saturating_add(shift) > INTEGER_DIGITS_MAX + power {
+        if self.digits.saturating_add(shift) > INTEGER_DIGITS_MAX + FRACTION_DIGITS {
             return Err(NumberError::OutOfRange);
         }
         let (quotient, remainder, divisor) = if shift >= 0 {
@@ -433,6 +433,8 @@ mod tests {
             ("0.99999999999999999999999999", 0, 0),
             ("1e-50", 3, 0),
             ("-1e-50", 3, -1),
+            ("253402300799999000000", -6, 253_402_300_799_999),
+            ("-62167219200000000000", -6, -62_167_219_200_000),
         ] {
             assert_eq!(parse_floor(token.as_bytes(), power), Ok(expected), "{token}");
         }
