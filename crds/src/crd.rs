@@ -65,6 +65,9 @@ pub fn crd_json() -> Result<Value, CrdError> {
 fn tidy(schema: &mut Value) {
     if let Some(object) = schema.as_object_mut() {
         object.remove("nullable");
+        if object.get("title").is_some_and(Value::is_string) {
+            object.remove("title");
+        }
         if let Some(Value::String(text)) = object.get_mut("description") {
             *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         }

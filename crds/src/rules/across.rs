@@ -222,7 +222,7 @@ fn rust_only() -> Vec<Rule> {
             "",
             "is no day or time that exists",
             "",
-            |node| node.as_str().is_none_or(|text| text.parse::<Instant>().is_ok()),
+            exists,
         ),
         rule(
             "spec.resources",
@@ -282,4 +282,12 @@ fn gcd(left: u64, right: u64) -> u64 {
         (left, right) = (right, left % right);
     }
     left
+}
+
+fn exists(instant: &Value) -> bool {
+    // What has not even the form of a time is the schema's to refuse.
+    let form = regex_lite::Regex::new(Instant::PATTERN);
+    instant
+        .as_str()
+        .is_none_or(|text| text.parse::<Instant>().is_ok() || form.is_ok_and(|form| !form.is_match(text)))
 }

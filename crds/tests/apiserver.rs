@@ -1,0 +1,167 @@
+//! A real kube-apiserver takes the definition (so its size and the cost of its rules are within bounds) and judges every
+//! case as the Rust side does: the same verdict, at the same path.
+//!
+//! Needs `KUBECONFIG_API`, the kubeconfig of a server of its own; `tests/apiserver.sh` starts one.
+
+mod cases;
+
+use std::time::Duration;
+
+use cases::{Case, base, cases, not_yet_cases};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, Request, ValidationDirective};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::ApiResource;
+use kube::{Client, Config, CustomResourceExt};
+use serde_json::Value;
+use streamagg_crds::crd::crd;
+use streamagg_crds::rules::rules;
+use streamagg_crds::structure::spec_schema;
+use streamagg_crds::v1alpha1::StreamAggregation;
+
+/// How long the server may take to serve a new definition.
+const ESTABLISHED_SECONDS_MAX: u32 = 60;
+
+/// What the server finds wrong: path and message of each cause.
+type Causes = Vec<(String, String)>;
+
+async fn client() -> Client {
+    let path = std::env::var("KUBECONFIG_API").expect("KUBECONFIG_API is not set; run crds/tests/apiserver.sh");
+    let kubeconfig = Kubeconfig::read_from(&path).expect("KUBECONFIG_API names a kubeconfig");
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
+}
+
+/// Applies the definition and waits until objects can be created.
+async fn install(client: &Client) {
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let name = StreamAggregation::crd_name();
+    definitions
+        .patch(
+            name,
+            &PatchParams::apply("crds-test").force(),
+            &Patch::Apply(crd().unwrap()),
+        )
+        .await
+        .unwrap();
+    let mut seen = None;
+    for _ in 0..ESTABLISHED_SECONDS_MAX * 10 {
+        seen = definitions.get_status(name).await.unwrap().status;
+        let conditions = seen.iter().flat_map(|status| status.conditions.iter().flatten());
+        if conditions
+            .into_iter()
+            .any(|condition| condition.type_ == "Established" && condition.status == "True")
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the definition is not established: {seen:#?}");
+}
+
+/// Creates (without keeping) and says what is wrong.
+async fn create(client: &Client, manifest: &Value) -> Causes {
+    let url = "/apis/streamagg.io/v1alpha1/namespaces/default/streamaggregations";
+    let mut request = Request::new(url)
+        .create(&PostParams::default(), serde_json::to_vec(manifest).unwrap())
+        .unwrap();
+    // As kubectl does it: a field that the schema has not is an error, not dropped.
+    *request.uri_mut() = format!("{url}?dryRun=All&fieldValidation=Strict").parse().unwrap();
+    causes(client.request::<Value>(request).await)
+}
+
+fn causes<T>(answer: Result<T, kube::Error>) -> Causes {
+    match answer {
+        Ok(_) => Vec::new(),
+        Err(kube::Error::Api(status)) => {
+            let details = status
+                .details
+                .as_ref()
+                .map(|details| details.causes.clone())
+                .unwrap_or_default();
+            if details.is_empty() {
+                // Unknown fields come as one text: `strict decoding error: unknown field "spec.a"`.
+                let unknown = status.message.split("unknown field \"").skip(1);
+                let paths = unknown
+                    .filter_map(|rest| rest.split_once('"'))
+                    .map(|(path, _)| path.to_owned());
+                let found: Causes = paths.map(|path| (path, "unknown field".to_owned())).collect();
+                assert!(!found.is_empty(), "{status:?}");
+                return found;
+            }
+            details.into_iter().map(|cause| (cause.field, cause.message)).collect()
+        }
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+fn assert_same_verdict(case: &Case, found: &Causes) {
+    if case.rust_only {
+        assert!(
+            found.is_empty(),
+            "{}: said to be seen by Rust only, but {found:?}",
+            case.name
+        );
+        return;
+    }
+    for (path, message) in &case.errors {
+        // A rule's message is the same on both sides; what the schema says is in the server's own words.
+        let ours = rules().iter().any(|rule| rule.message.contains(message));
+        let about_metadata = path.starts_with("metadata.");
+        let seen = found
+            .iter()
+            .any(|(field, text)| (field == path || about_metadata) && (!ours || text.contains(message)));
+        assert!(
+            seen,
+            "{}: expected {path}: {message}, the server says {found:#?}",
+            case.name
+        );
+    }
+    assert_eq!(found.is_empty(), case.errors.is_empty(), "{}: {found:#?}", case.name);
+}
+
+#[tokio::test]
+async fn the_server_takes_the_definition_and_judges_every_manifest_as_rust_does() {
+    let client = client().await;
+    install(&client).await;
+    let mut judged = 0;
+    for case in cases("accept")
+        .into_iter()
+        .chain(cases("reject"))
+        .chain(not_yet_cases(spec_schema()))
+    {
+        assert_same_verdict(&case, &create(&client, &case.manifest).await);
+        judged += 1;
+    }
+    assert!(judged > 100, "{judged} cases");
+    refuses_changes_as_rust_does(&client).await;
+}
+
+async fn refuses_changes_as_rust_does(client: &Client) {
+    let resource = ApiResource::erase::<StreamAggregation>(&());
+    let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+    let apply = PatchParams::apply("crds-test").force();
+    objects.patch("base", &apply, &Patch::Apply(base())).await.unwrap();
+    for case in cases("change") {
+        let mut object = objects.get("base").await.unwrap();
+        object.data["spec"] = case.manifest["spec"].clone();
+        let params = PostParams {
+            dry_run: true,
+            ..PostParams::default()
+        };
+        let answer = objects.replace("base", &params, &object).await;
+        assert_same_verdict(&case, &causes(answer));
+    }
+    let strict = PatchParams {
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::default()
+    };
+    let status = serde_json::json!({"status": {"observedGeneration": 1, "state": "Running"}});
+    let object = objects
+        .patch_status("base", &strict, &Patch::Merge(status))
+        .await
+        .unwrap();
+    assert_eq!(object.data["status"]["state"], "Running");
+}
