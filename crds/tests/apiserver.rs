@@ -3,6 +3,12 @@
 //!
 //! Needs `KUBECONFIG_API`, the kubeconfig of a server of its own; `tests/apiserver.sh` starts one.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, like the tests themselves"
+)]
+
 mod cases;
 
 use std::time::Duration;

@@ -1,5 +1,11 @@
 //! Every case is judged as it should be by the Rust side, and every manifest of `config/` is valid.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, like the tests themselves"
+)]
+
 mod cases;
 
 use std::path::{Path, PathBuf};

@@ -41,24 +41,16 @@ pub struct Empty {}
             status_replicas_path = ".status.replicas",
             label_selector_path = ".status.selector"
         ),
-        printcolumn(
-            name = "READY",
-            type_ = "string",
-            json_path = ".status.conditions[?(@.type==\"Ready\")].status"
-        ),
-        printcolumn(name = "STATE", type_ = "string", json_path = ".status.state"),
-        printcolumn(name = "REPLICAS", type_ = "string", json_path = ".status.replicasText"),
-        printcolumn(name = "WATERMARK-LAG", type_ = "string", json_path = ".status.tasks.watermarkLag"),
-        printcolumn(name = "LAG", type_ = "integer", json_path = ".status.tasks.lag"),
-        printcolumn(
-            name = "CHECKPOINT",
-            type_ = "date",
-            json_path = ".status.tasks.newestCheckpoint.time"
-        ),
-        printcolumn(name = "AGE", type_ = "date", json_path = ".metadata.creationTimestamp"),
-        printcolumn(name = "REVISION", type_ = "string", json_path = ".status.revision", priority = 1),
-        printcolumn(name = "EPOCH", type_ = "integer", json_path = ".status.tasks.epoch", priority = 1),
-        printcolumn(name = "MESSAGE", type_ = "string", json_path = ".status.message", priority = 1)
+        printcolumn = r#"{"name": "READY", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name": "STATE", "type": "string", "jsonPath": ".status.state"}"#,
+        printcolumn = r#"{"name": "REPLICAS", "type": "string", "jsonPath": ".status.replicasText"}"#,
+        printcolumn = r#"{"name": "WATERMARK-LAG", "type": "string", "jsonPath": ".status.tasks.watermarkLag"}"#,
+        printcolumn = r#"{"name": "LAG", "type": "integer", "jsonPath": ".status.tasks.lag"}"#,
+        printcolumn = r#"{"name": "CHECKPOINT", "type": "date", "jsonPath": ".status.tasks.newestCheckpoint.time"}"#,
+        printcolumn = r#"{"name": "AGE", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+        printcolumn = r#"{"name": "REVISION", "type": "string", "jsonPath": ".status.revision", "priority": 1}"#,
+        printcolumn = r#"{"name": "EPOCH", "type": "integer", "jsonPath": ".status.tasks.epoch", "priority": 1}"#,
+        printcolumn = r#"{"name": "MESSAGE", "type": "string", "jsonPath": ".status.message", "priority": 1}"#
     )
 )]
 #[serde(rename_all = "camelCase")]
