@@ -37,6 +37,17 @@ pub enum RejectReason {
 impl RejectReason {
     /// Number of reasons.
     pub const COUNT: usize = 8;
+    /// Every reason, in order.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::JsonInvalid,
+        Self::TimestampMissing,
+        Self::TimestampInvalid,
+        Self::TimestampOutOfRange,
+        Self::KeyMissing,
+        Self::KeyInvalid,
+        Self::FieldTypeInvalid,
+        Self::NumberOutOfRange,
+    ];
 
     /// The name as published.
     pub fn as_str(self) -> &'static str {

@@ -1,0 +1,139 @@
+//! The command line: its grammar, and which exit code an ending has. Must not do the work itself.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::local::{self, RunError};
+
+/// Exit code of bad flags and bad manifests.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// Exit code of data with more dead letters than `maxBadRatio` allows.
+const EXIT_BAD_DATA: u8 = 3;
+/// Exit code of everything else that went wrong.
+const EXIT_FAILURE: u8 = 1;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 2 bad manifest or flags (every problem is listed with its path); \
+    3 more bad records than maxBadRatio allows; 1 anything else.";
+
+/// Streaming aggregation: windows over events, declared in one manifest for the cluster and the laptop.
+#[derive(Debug, Parser)]
+#[command(name = "streamagg-processor", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a manifest here: JSON lines in, results as lines or as a table out.
+    #[command(after_help = EXIT_CODES)]
+    Run(RunArguments),
+    /// Checks manifests and lists every problem with its path.
+    #[command(after_help = EXIT_CODES)]
+    Validate(ValidateArguments),
+    /// Writes generated LLM traffic, or a recorded trace, as JSON lines.
+    Generate(GenerateArguments),
+}
+
+/// `run`.
+#[derive(Args, Debug)]
+pub(crate) struct RunArguments {
+    /// The manifest: the same file that `kubectl apply` takes.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
+    pub(crate) manifest: PathBuf,
+    /// Where events come from: a file of JSON lines, `-` for standard input, `generate[:events=N,rate=R,seed=S,…]` for
+    /// generated LLM traffic, or `trace:FILE.csv` for a recorded one.
+    #[arg(long, default_value = "-", value_name = "FILE|-|generate[:…]|trace:FILE")]
+    pub(crate) input: String,
+    /// Where result values go, one JSON object a line [default: - (standard output), nowhere with --table].
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) output: Option<String>,
+    /// File for late events; without it they are counted and dropped.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) late: Option<PathBuf>,
+    /// File for records that are no usable events; without it they are counted and dropped.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dead: Option<PathBuf>,
+    /// Shows the newest windows as a table: live on a terminal, otherwise once at the end.
+    #[arg(long)]
+    pub(crate) table: bool,
+    /// Spreads the events by group key over so many partitions, each with a watermark of its own, as Kafka would.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) partitions: u16,
+    /// No progress and no summary on standard error.
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+/// `validate`.
+#[derive(Args, Debug)]
+struct ValidateArguments {
+    /// Manifests to check.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE", required = true, num_args = 1..)]
+    manifests: Vec<PathBuf>,
+}
+
+/// `generate`.
+#[derive(Args, Debug)]
+pub(crate) struct GenerateArguments {
+    /// `events=N,rate=R,seed=S,tenants=N,models=N,keys=N,disorder=MS,late=SHARE,bad=SHARE,hot=SHARE,start=RFC3339,live=true`
+    /// for generated traffic (events=0: without end; live=true: at its rate), or `trace:FILE.csv` for a recorded one.
+    #[arg(default_value = "", value_name = "OPTIONS|trace:FILE")]
+    pub(crate) source: String,
+    /// Where the lines go.
+    #[arg(long, default_value = "-", value_name = "FILE|-")]
+    pub(crate) output: String,
+}
+
+/// Does what was asked and says how it ended.
+pub(crate) fn dispatch(arguments: Arguments) -> ExitCode {
+    let ending = match arguments.command {
+        Command::Run(arguments) => local::run(&arguments),
+        Command::Validate(arguments) => local::validate(&arguments.manifests),
+        Command::Generate(arguments) => local::generate(&arguments),
+    };
+    match ending {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            if !matches!(problem, RunError::OutputClosed) {
+                eprintln!("{problem}");
+            }
+            ExitCode::from(exit_code(&problem))
+        }
+    }
+}
+
+fn exit_code(problem: &RunError) -> u8 {
+    match problem {
+        RunError::Manifest { .. } | RunError::Usage { .. } => EXIT_USAGE,
+        RunError::TooManyBadRecords { .. } => EXIT_BAD_DATA,
+        RunError::Input { .. } | RunError::Output { .. } | RunError::Signals { .. } => EXIT_FAILURE,
+        // Whoever read the output had enough (`| head`): that is an ending, not a failure.
+        RunError::OutputClosed => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_grammar_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn config_is_another_name_of_file() {
+        for flag in ["-f", "--file", "--config"] {
+            let parsed = Arguments::try_parse_from(["streamagg-processor", "run", flag, "job.yaml"]).unwrap();
+            let Command::Run(arguments) = parsed.command else {
+                panic!("run was parsed as something else")
+            };
+            assert_eq!(arguments.manifest, PathBuf::from("job.yaml"));
+        }
+    }
+}

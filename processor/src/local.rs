@@ -1,0 +1,139 @@
+//! A manifest on a laptop: lines in, results out, the same engine as in the cluster, no Kafka and no RocksDB.
+//! The thin shell: it reads, writes, looks at the clock and listens to Ctrl-C. Must not hold semantics of windows.
+
+mod error;
+mod lines;
+mod manifest;
+mod partitioner;
+mod progress;
+mod runner;
+mod side_output;
+mod sink;
+mod source;
+mod table;
+mod trace;
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(crate) use error::RunError;
+use runner::Runner;
+use sink::LineSink;
+use source::{InputSpec, Source};
+
+use crate::cli::{GenerateArguments, RunArguments};
+
+/// Exit code after a second Ctrl-C: 128 + SIGINT, as shells expect.
+const EXIT_SECOND_INTERRUPT: i32 = 130;
+
+/// Runs a manifest until the input ends, Ctrl-C comes or something fails.
+pub(crate) fn run(arguments: &RunArguments) -> Result<(), RunError> {
+    let (job, plan) = manifest::load(&arguments.manifest)?;
+    let input: InputSpec = arguments.input.parse()?;
+    refuse_same_file(arguments, &input)?;
+    let stop = stop_flag()?;
+    let source = Source::open(input)?;
+    Runner::new(arguments, &job, Arc::new(plan), source)?.run(&stop)
+}
+
+/// Checks every manifest; all problems of all files are reported.
+pub(crate) fn validate(manifests: &[PathBuf]) -> Result<(), RunError> {
+    let mut problems = Vec::new();
+    for path in manifests {
+        match manifest::load(path) {
+            // Nobody listening to the good news is no problem: the exit code says it too.
+            Ok(_) => drop(writeln!(std::io::stdout(), "{}: valid", path.display())),
+            Err(RunError::Manifest { problems: found }) => problems.extend(found),
+            Err(other) => return Err(other),
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(RunError::Manifest { problems })
+    }
+}
+
+/// Writes the lines of a source, without aggregating anything.
+pub(crate) fn generate(arguments: &GenerateArguments) -> Result<(), RunError> {
+    let text = match arguments.source.strip_prefix("trace:") {
+        Some(_) => arguments.source.clone(),
+        None => format!("generate:{}", arguments.source),
+    };
+    let stop = stop_flag()?;
+    let mut source = Source::open(text.parse()?)?;
+    let mut sink = LineSink::create(&arguments.output)?;
+    let mut wait = std::time::Duration::ZERO;
+    while !stop.load(Ordering::Relaxed) {
+        match source.fill(wait)? {
+            source::Filled::Records => {
+                wait = std::time::Duration::ZERO;
+                for record in source.records() {
+                    sink.write_line(record.value)?;
+                }
+            }
+            source::Filled::Idle => {
+                sink.flush()?;
+                wait = source::IDLE_WAIT;
+            }
+            source::Filled::End => break,
+        }
+    }
+    sink.flush()
+}
+
+/// Becomes true at the first Ctrl-C or SIGTERM; the second ends the process at once.
+fn stop_flag() -> Result<Arc<AtomicBool>, RunError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&stop);
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(EXIT_SECOND_INTERRUPT);
+        }
+    })
+    .map_err(|source| RunError::Signals { source })?;
+    Ok(stop)
+}
+
+/// One file in two roles would be overwritten while it is read, or mixed.
+fn refuse_same_file(arguments: &RunArguments, input: &InputSpec) -> Result<(), RunError> {
+    let output = arguments
+        .output
+        .as_deref()
+        .filter(|output| *output != "-")
+        .map(Path::new);
+    let roles = [
+        ("-f", Some(arguments.manifest.as_path())),
+        ("--input", input.path()),
+        ("--output", output),
+        ("--late", arguments.late.as_deref()),
+        ("--dead", arguments.dead.as_deref()),
+    ];
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (role, path) in roles {
+        let Some(path) = path.filter(|path| !is_device(path)) else {
+            continue;
+        };
+        let identity = std::path::absolute(path).and_then(|path| path.canonicalize().or(Ok(path)));
+        let identity = identity.unwrap_or_else(|_| path.to_owned());
+        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == identity) {
+            let problem = format!(
+                "{other} and {role} name the same file {}; give each its own",
+                path.display()
+            );
+            return Err(RunError::Usage { problem });
+        }
+        seen.push((role, identity));
+    }
+    Ok(())
+}
+
+/// `/dev/null` may serve in every role.
+fn is_device(path: &Path) -> bool {
+    File::open(path)
+        .and_then(|file| file.metadata())
+        .is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
