@@ -125,7 +125,16 @@ mod tests {
         let committed = include_str!("../generated/streamaggregations.streamagg.io.yaml");
         assert!(
             crd_yaml().unwrap() == committed,
-            "crds/generated is stale; run `make generate`"
+            "crds/generated is stale; run crds/generate.sh"
+        );
+    }
+
+    #[test]
+    fn the_chart_installs_the_same_definition() {
+        let copy = include_str!("../../charts/streamagg/files/streamaggregations.streamagg.io.yaml");
+        assert!(
+            crd_yaml().unwrap() == copy,
+            "the chart's copy is stale; run crds/generate.sh"
         );
     }
 

@@ -10,7 +10,7 @@ use crate::rules::{Check, Rule, rules};
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 
 const HEAD: &str = "# Reference of the manifest\n\n\
-Generated from the API types by `crdgen reference` (`make generate`); a test finds drift.\n\n\
+Generated from the API types by `crdgen reference` (`crds/generate.sh`); a test finds drift.\n\n\
 A manifest has `apiVersion: streamagg.io/v1alpha1`, `kind: StreamAggregation`, `metadata` and `spec`. \
 In a path `[]` stands for each element of a list. *Default* is what holds when the field is absent; a field without one is \
 optional. *Change* says what a change of the field does to a running job; \u{201c}cannot\u{201d} means that the API server refuses it, \
@@ -234,7 +234,7 @@ mod tests {
         let committed = include_str!("../../docs/reference.md");
         assert!(
             reference().unwrap() == committed,
-            "docs/reference.md is stale; run `make generate`"
+            "docs/reference.md is stale; run crds/generate.sh"
         );
     }
 

@@ -1,5 +1,5 @@
 //! Prints what is generated from the API types: `crdgen crd` the definition, `crdgen reference` the reference.
-//! Must not write files: `make generate` says where they go.
+//! Must not write files: `generate.sh` says where they go.
 
 use std::process::ExitCode;
 
