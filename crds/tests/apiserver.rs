@@ -13,9 +13,9 @@ mod cases;
 
 use std::time::Duration;
 
-use cases::{Case, base, cases, not_yet_cases};
+use cases::{Case, REFUSED_OF_FUTURE, base, cases, future, not_yet_cases};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams, Request, ValidationDirective};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams, Request, ValidationDirective};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
 use kube::{Client, Config, CustomResourceExt};
@@ -142,6 +142,13 @@ async fn the_server_takes_the_definition_and_judges_every_manifest_as_rust_does(
         judged += 1;
     }
     assert!(judged > 100, "{judged} cases");
+    let mut paths: Vec<String> = create(&client, &future())
+        .await
+        .into_iter()
+        .map(|(path, _)| path)
+        .collect();
+    paths.sort();
+    assert_eq!(paths, REFUSED_OF_FUTURE);
     refuses_changes_as_rust_does(&client).await;
 }
 
@@ -160,14 +167,34 @@ async fn refuses_changes_as_rust_does(client: &Client) {
         let answer = objects.replace("base", &params, &object).await;
         assert_same_verdict(&case, &causes(answer));
     }
+    subresources_work(&objects).await;
+}
+
+/// Status, scale and the fields that objects can be selected by.
+async fn subresources_work(objects: &Api<DynamicObject>) {
     let strict = PatchParams {
         field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::default()
     };
-    let status = serde_json::json!({"status": {"observedGeneration": 1, "state": "Running"}});
+    let status = serde_json::json!({"status": {"state": "Running", "replicas": 2, "selector": "a=b"}});
     let object = objects
         .patch_status("base", &strict, &Patch::Merge(status))
         .await
         .unwrap();
-    assert_eq!(object.data["status"]["state"], "Running");
+    assert_eq!(object.data["status"]["observedGeneration"], -1);
+    let to_three = serde_json::json!({"spec": {"replicas": 3}});
+    let scale = objects
+        .patch_scale("base", &strict, &Patch::Merge(to_three))
+        .await
+        .unwrap();
+    let status = scale.status.unwrap();
+    assert_eq!((status.replicas, status.selector.as_deref()), (2, Some("a=b")));
+    assert_eq!(objects.get("base").await.unwrap().data["spec"]["replicas"], 3);
+    for (selector, count) in [
+        ("status.state=Running,spec.suspend=false", 1),
+        ("status.state=Stalled", 0),
+    ] {
+        let found = objects.list(&ListParams::default().fields(selector)).await.unwrap();
+        assert_eq!(found.items.len(), count, "{selector}");
+    }
 }

@@ -10,7 +10,7 @@ mod cases;
 
 use std::path::{Path, PathBuf};
 
-use cases::{Case, base, cases, not_yet_cases};
+use cases::{Case, REFUSED_OF_FUTURE, base, cases, future, not_yet_cases};
 use streamagg_crds::job_file::{JobFile, pipeline_revision};
 use streamagg_crds::manifest::{self, from_value, parse_manifest};
 use streamagg_crds::rules::{Place, rules};
@@ -64,6 +64,17 @@ fn every_field_that_does_not_work_yet_is_refused_by_name() {
     for case in not_yet_cases(spec_schema()) {
         assert_refused(&case, &judge(&case));
     }
+}
+
+#[test]
+fn every_field_of_the_api_is_known_and_what_does_not_work_yet_is_all_that_is_refused() {
+    let mut paths: Vec<String> = from_value(future(), Place::Cluster)
+        .unwrap_err()
+        .into_iter()
+        .map(|error| error.path)
+        .collect();
+    paths.sort();
+    assert_eq!(paths, REFUSED_OF_FUTURE);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{Check, Rule};
 
 /// Fields of the API that this version refuses by name.
-pub(super) const NOT_YET: [&str; 53] = [
+pub(super) const NOT_YET: [&str; 50] = [
     "spec.source.kafka.tls",
     "spec.source.kafka.sasl",
     "spec.source.partitioning.any",
@@ -30,7 +30,6 @@ pub(super) const NOT_YET: [&str; 53] = [
     "spec.windows[].global",
     "spec.windows[].trigger.early",
     "spec.windows[].trigger.late.every",
-    "spec.windows[].trigger.final",
     "spec.aggregates[].percentile",
     "spec.aggregates[].first",
     "spec.aggregates[].last",
@@ -54,8 +53,6 @@ pub(super) const NOT_YET: [&str; 53] = [
     "spec.state.checkpoints.store.gcs",
     "spec.state.checkpoints.store.azure",
     "spec.upgrade.stabilization",
-    "spec.upgrade.rollback",
-    "spec.upgrade.canary",
     "spec.autoscaling",
     "spec.restoreFrom",
     "spec.deletionPolicy",
@@ -238,6 +235,9 @@ fn only() -> Vec<Rule> {
     let other = [
         ("spec.windows[].trigger.onTime", json!(true), "true".to_owned()),
         ("spec.windows[].trigger.late.everyEvents", json!(1), "1".to_owned()),
+        ("spec.windows[].trigger.final", json!(false), "false".to_owned()),
+        ("spec.upgrade.rollback", json!(false), "false".to_owned()),
+        ("spec.upgrade.canary", json!(false), "false".to_owned()),
     ];
     text.into_iter()
         .chain(other)

@@ -29,14 +29,12 @@ pub struct UpgradeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
     pub stabilization: Option<NotYet>,
-    /// Whether a failed revision is taken back by itself.
+    /// Whether a failed revision is taken back by itself. In this version always false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::boolean"))]
-    pub rollback: Option<NotYet>,
-    /// Whether the highest ordinal goes first.
+    pub rollback: Option<bool>,
+    /// Whether the highest ordinal goes first. In this version always false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::boolean"))]
-    pub canary: Option<NotYet>,
+    pub canary: Option<bool>,
 }
 
 /// The order of steps of a rollout.

@@ -21,11 +21,6 @@ pub fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 4096})
 }
 
-/// A placeholder that takes a boolean.
-pub fn boolean(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "boolean"})
-}
-
 /// A placeholder that takes any object.
 pub fn object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})

@@ -159,10 +159,9 @@ pub struct TriggerSpec {
     /// After the end of the window, while `allowedLateness` lasts.
     #[serde(default)]
     pub late: LateTrigger,
-    /// A last result when the window is purged.
+    /// A last result when the window is purged. In this version always false.
     #[serde(rename = "final", default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::boolean"))]
-    pub final_: Option<NotYet>,
+    pub final_: Option<bool>,
 }
 
 impl Default for TriggerSpec {
