@@ -11,7 +11,7 @@ help: ## List the targets
 
 # Real parts on this machine -------------------------------------------------------------------------------------
 
-.PHONY: cluster cluster-down kafka kafka-down image
+.PHONY: cluster cluster-down kafka kafka-down binaries image
 cluster: ## A Kubernetes cluster with Kafka and MinIO (PROVIDER=auto|local|kind, CLUSTER_NAME=streamagg)
 	@e2e/cluster/cluster.sh up
 
@@ -24,6 +24,14 @@ kafka: ## A Kafka broker on 127.0.0.1:9092
 kafka-down: ## Stop that broker and remove its data
 	@e2e/broker/kafka.sh delete default
 
+binaries: ## Operator and processor, release build
+	cargo build --release --locked -p streamagg-operator -p streamagg-processor
+
 image: ## The image localhost/streamagg:dev, loaded into the cluster when that is up
+	@timeout 10 docker info >/dev/null 2>&1 || $(MAKE) --no-print-directory binaries # Docker compiles by itself
 	@e2e/image/build.sh
 	@e2e/image/load.sh
+
+.PHONY: generate
+generate: ## Definition, its copy in the chart, and reference from the API types
+	@crds/generate.sh

@@ -13,6 +13,7 @@ usage: cluster.sh up             start it, or repair what has ended; a running o
        cluster.sh status         prints running, broken or absent
        cluster.sh env            prints KUBECONFIG, KAFKA_BOOTSTRAP and S3_ENDPOINT of a running one
        cluster.sh load ARCHIVE   import an image (docker archive)
+       cluster.sh tag IMAGE NEW  give an imported image a second name (an upgrade without another build)
 PROVIDER=auto|local|kind (auto: kind when it and a Docker daemon are there, else local)
 CLUSTER_NAME=streamagg: another name gives a cluster of its own, with other host ports, beside the first.
 T
@@ -84,6 +85,8 @@ case $command in
     lock "$dir"
     echo "$provider" >"$dir/provider"
     provider_up
+    touch "$dir/complete"
+    [ ! -f "$cache/image/streamagg.tar" ] || "$here/../image/load.sh"
     say "cluster $name ($provider) ready after $(($(now_ms) - began)) ms"
     print_env "$(kubeconfig_path)"
     ;;
@@ -100,6 +103,9 @@ case $command in
     provider_status
     ;;
   env) print_env "$(kubeconfig_path)" ;;
-  load) provider_load "${2:?usage: cluster.sh load ARCHIVE}" ;;
+  load | tag)
+    [ -e "$dir/complete" ] || die "cluster $name is not up (make cluster)"
+    "provider_$command" "${@:2}"
+    ;;
   *) usage ;;
 esac

@@ -53,4 +53,9 @@ provider_status() {
   fi
 }
 
-provider_load() { kind load image-archive "$1" --name "$name"; }
+provider_load() { kind load image-archive "${1:?usage: cluster.sh load ARCHIVE}" --name "$name"; }
+
+provider_tag() {
+  docker exec "$name-control-plane" ctr -n k8s.io images tag --force \
+    "${1:?usage: cluster.sh tag IMAGE NEW}" "${2:?usage: cluster.sh tag IMAGE NEW}"
+}

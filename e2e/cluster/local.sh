@@ -4,8 +4,7 @@
 # addresses exist nowhere else and no mount outlives it. Sourced by cluster.sh, whose variables it uses.
 
 readonly node_name=node-1 node_address=172.31.255.1 cgroup=streamagg-cluster-$name netns=/run/netns/$name
-# The order of teardown; the kubelet first, or it would start again what is being ended.
-readonly processes=(kubelet kube-proxy kube-scheduler kube-controller-manager forward coredns minio containerd kube-apiserver etcd)
+readonly processes=(kubelet kube-proxy kube-scheduler kube-controller-manager forward provisioner coredns minio containerd kube-apiserver etcd)
 
 # provider_prepare: what the machine must have; installs what is missing.
 provider_prepare() {
@@ -57,10 +56,13 @@ make_namespaces() {
   await 5 "$dir" holder own_mounts
   # Paths that Kubernetes and CNI have built in become directories of this cluster.
   local pair
-  for pair in volumes:/tmp/hostpath_pv kubelet-plugins:/var/lib/kubelet cni-cache:/var/lib/cni; do
+  for pair in kubelet-plugins:/var/lib/kubelet cni-cache:/var/lib/cni; do
     mkdir -p "$dir/${pair%%:*}" "${pair##*:}"
     inside mount --bind "$dir/${pair%%:*}" "${pair##*:}"
   done
+  # The machine's own DNS server is out of reach from here.
+  echo "nameserver $node_address" >"$dir/node-resolv.conf"
+  inside mount --bind "$dir/node-resolv.conf" /etc/resolv.conf
 }
 
 # own_mounts: unshare has happened.
@@ -159,7 +161,7 @@ start_api() {
     --kubelet-client-certificate="$pki/admin.crt" --kubelet-client-key="$pki/admin.key" \
     --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$pki/service-account.key" \
     --service-account-signing-key-file="$pki/service-account.key" --service-cluster-ip-range=10.96.0.0/16 \
-    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction
+    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --kubelet-preferred-address-types=InternalIP
 }
 
 # start_controllers: all that ends at once when the API server does not answer yet.
@@ -169,7 +171,7 @@ start_controllers() {
   start_inside kube-controller-manager "$bin/node" kube-controller-manager --kubeconfig="$config" \
     --authentication-kubeconfig="$config" --authorization-kubeconfig="$config" --use-service-account-credentials \
     --service-account-private-key-file="$pki/service-account.key" --root-ca-file="$pki/ca.crt" --cert-dir="$dir/run" \
-    --leader-elect=false --kube-api-qps=500 --kube-api-burst=1000 --enable-hostpath-provisioner=true
+    --leader-elect=false --kube-api-qps=500 --kube-api-burst=1000
   config=$pki/scheduler.kubeconfig
   start_inside kube-scheduler "$bin/node" kube-scheduler --kubeconfig="$config" --authentication-kubeconfig="$config" \
     --authorization-kubeconfig="$config" --cert-dir="$dir/run" --leader-elect=false
@@ -177,6 +179,8 @@ start_controllers() {
     --hostname-override="$node_name" --node-ip="$node_address" --root-dir="$dir/kubelet" --cert-dir="$dir/kubelet/pki"
   start_inside kube-proxy "$bin/node" kube-proxy --kubeconfig="$pki/proxy.kubeconfig" --cluster-cidr=10.244.0.0/16 \
     --hostname-override="$node_name" --proxy-mode=iptables --conntrack-max-per-core=0
+  mkdir -p "$dir/volumes"
+  start_inside provisioner "$bin/node" provisioner "$pki/admin.kubeconfig" "$dir/volumes"
   start_inside coredns "$bin/coredns" -conf "$dir/Corefile"
 }
 
@@ -209,7 +213,6 @@ provider_up() {
   bin=$cache/bin
   pki=$dir/pki
   if [ -e "$dir/complete" ] && all_alive && api /readyz >/dev/null 2>&1 && node_ready; then
-    say "cluster $name already runs"
     return 0
   fi
   if [ ! -e "$dir/complete" ] || ! process_pid "$dir" holder >/dev/null || [ ! -e "$netns" ]; then
@@ -242,11 +245,10 @@ provider_up() {
   await 20 "$dir" minio create_bucket
   wait "$stores" || fail_component "$dir" kafka-start "kafka or minio did not start"
   await 30 "$dir" kube-controller-manager api /api/v1/namespaces/default/serviceaccounts/default
-  touch "$dir/complete"
 }
 
-# pod_pids: of every container of this cluster, found by cgroup.
-pod_pids() { find /sys/fs/cgroup -path "*/$cgroup/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un; }
+# pod_pids: of every container of this cluster, found by cgroup (which may vanish while being read).
+pod_pids() { find /sys/fs/cgroup -path "*/$cgroup/*" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -un || true; }
 
 kill_pods() {
   local pids tries
@@ -273,12 +275,12 @@ remove_cgroup() {
 
 # provider_down: needs nothing of the cluster to be alive, nor its files to be whole.
 provider_down() {
-  local component file sockets
-  stop_process "$dir" kubelet 1
+  local file sockets
+  # The kubelet first, or it would start again what is being ended. Nothing here is worth a graceful end.
+  stop_process "$dir" kubelet 0
   kill_pods
   # The shims' sockets lie outside the directory; their addresses are written in it.
   sockets=$(cat "$dir"/run/containerd/io.containerd.runtime.v2.task/k8s.io/*/address 2>/dev/null | sed 's,unix://,\n,g') || true
-  for component in "${processes[@]}"; do stop_process "$dir" "$component" 1; done
   kill_marked "$dir"
   kill_pods
   for file in $sockets; do
@@ -301,7 +303,6 @@ provider_status() {
   fi
 }
 
-provider_load() {
-  [ -e "$dir/complete" ] || die "cluster $name is not up (make cluster)"
-  containers images import "$1"
-}
+provider_load() { containers images import "${1:?usage: cluster.sh load ARCHIVE}"; }
+
+provider_tag() { containers images tag --force "${1:?usage: cluster.sh tag IMAGE NEW}" "${2:?usage: cluster.sh tag IMAGE NEW}"; }

@@ -4,6 +4,10 @@
 # DIR/run/NAME.pid, and its environment carries STREAMAGG_PROCESS=DIR/NAME, so that it is recognised even when the
 # pid file is lost or its number has been given to somebody else. Nothing else is ever signalled.
 
+# A script that ends on an unexpected error says where.
+set -E
+trap 'say "error: ${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND"' ERR
+
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
@@ -84,7 +88,7 @@ stop_process() {
 # that kept the environment (containerd's shims).
 marked_pids() {
   local file
-  for file in $(grep -slzF "STREAMAGG_PROCESS=$1/" /proc/[0-9]*/environ 2>/dev/null); do
+  for file in $(grep -slzF "STREAMAGG_PROCESS=$1/" /proc/[0-9]*/environ || true); do
     file=${file#/proc/}
     echo "${file%/environ}"
   done

@@ -1,6 +1,6 @@
 // Command node is every part of a one-node Kubernetes cluster in one binary: its first argument chooses the
-// component, the rest are that component's own flags. The small helpers beside them (pki, forward) do what
-// would otherwise need openssl and socat. It must not start one component from another: the scripts beside
+// component, the rest are that component's own flags. The small helpers beside them (pki, forward, provisioner) do
+// what would otherwise need openssl, socat and an image from elsewhere. It must not start one component from another: the scripts beside
 // it own processes, order and teardown.
 package main
 
@@ -22,7 +22,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-const usage = "usage: node etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kube-proxy|kubectl|pki|forward [flags]"
+const usage = "usage: node etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kubelet|kube-proxy|kubectl|pki|forward|provisioner [flags]"
 
 func main() {
 	if len(os.Args) < 2 {
@@ -38,6 +38,8 @@ func main() {
 		exit(name, writePKI(os.Args[1:]))
 	case "forward":
 		exit(name, forward(os.Args[1:]))
+	case "provisioner":
+		exit(name, provision(os.Args[1:]))
 	default:
 		cmd := component(name)
 		if cmd == nil {
