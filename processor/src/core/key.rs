@@ -5,6 +5,7 @@
 //! Must not hold: what is done when a part is missing (the pipeline's rule).
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::json::{Kind, Slot};
@@ -118,10 +119,11 @@ pub fn murmur2(bytes: &[u8]) -> u32 {
     hash ^ hash >> 15
 }
 
+/// One cache line for keys of up to 40 bytes: a lookup misses the cache once.
 #[derive(Clone, Debug)]
 struct Entry {
-    bytes: Box<[u8]>,
     hash: u64,
+    bytes: SmallVec<[u8; 40]>,
     references: u32,
 }
 
@@ -140,16 +142,12 @@ impl KeyTable {
         let entries = &self.entries;
         let known = self.index.find(hash, |id| {
             let entry = &entries[*id as usize];
-            entry.hash == hash && *entry.bytes == *bytes
+            entry.hash == hash && entry.bytes.as_slice() == bytes
         });
         if let Some(id) = known {
             return *id;
         }
-        let entry = Entry {
-            bytes: bytes.into(),
-            hash,
-            references: 0,
-        };
+        let entry = Entry { hash, bytes: SmallVec::from_slice(bytes), references: 0 };
         let id = match self.free.pop() {
             Some(id) => {
                 self.entries[id as usize] = entry;
@@ -182,7 +180,7 @@ impl KeyTable {
         entry.references -= 1;
         if entry.references == 0 {
             let hash = entry.hash;
-            entry.bytes = Box::default();
+            entry.bytes = SmallVec::new();
             if let Ok(occupied) = self.index.find_entry(hash, |other| *other == id) {
                 occupied.remove();
             }

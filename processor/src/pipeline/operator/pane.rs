@@ -94,7 +94,8 @@ pub(super) struct PaneSet {
     /// Index of the pane used last.
     last: usize,
     next_id: u32,
-    /// By key: (pane id, row) used last. Events of a key mostly stay in one pane for a while.
+    /// By key: (pane id, row) used last. Events of a key mostly stay in one pane for a while. A key's number is used
+    /// again only when no pane holds the key, and pane ids never come back: an entry cannot go stale.
     recent: Vec<(u32, u32)>,
 }
 
@@ -172,7 +173,7 @@ impl PaneSet {
             self.recent.resize(key as usize + 1, (0, 0));
         }
         let recent = &mut self.recent[key as usize];
-        if recent.0 != pane.id || pane.keys[recent.1 as usize] != key {
+        if recent.0 != pane.id {
             let row = match pane.find(key) {
                 Some(row) => row,
                 None => {
