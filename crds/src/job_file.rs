@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -36,8 +36,17 @@ pub struct JobFile {
     /// Nonce of the user's last rewind; 0 before the first.
     #[serde(default)]
     pub restore_nonce: u64,
-    /// What is declared.
+    /// What is declared. Written without what equals its default, so that an operator that knows more fields writes the
+    /// same text for an old spec, and an older image can read it.
+    #[serde(serialize_with = "without_defaults")]
     pub spec: StreamAggregationSpec,
+}
+
+fn without_defaults<S: Serializer>(spec: &StreamAggregationSpec, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut value = serde_json::to_value(spec).map_err(serde::ser::Error::custom)?;
+    structure::drop_defaults(&mut value, structure::spec_schema());
+    value.sort_all_objects();
+    value.serialize(serializer)
 }
 
 /// Why a job file cannot be used.

@@ -78,6 +78,9 @@ fn to_json(value: serde_yaml::Value) -> Result<Value, String> {
             Value::Object(object)
         }
         Yaml::Sequence(elements) => Value::Array(elements.into_iter().map(to_json).collect::<Result<_, _>>()?),
+        Yaml::Number(number) if number.as_f64().is_some_and(|number| !number.is_finite()) => {
+            return Err(format!("{number} is no number of JSON"));
+        }
         Yaml::Tagged(tagged) => return Err(format!("the tag {} has no meaning here", tagged.tag)),
         scalar @ (Yaml::Null | Yaml::Bool(_) | Yaml::Number(_) | Yaml::String(_)) => {
             serde_json::to_value(scalar).map_err(|problem| problem.to_string())?

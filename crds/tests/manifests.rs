@@ -122,6 +122,7 @@ fn text_that_is_no_manifest_is_refused_with_the_place_of_the_mistake() {
         ("a: 1\na: 2", "duplicate"),
         ("{? [1, 2] : 3}", "a key is a list"),
         ("a: !thing 1", "tag"),
+        ("a: .nan", "no number"),
     ] {
         let errors = parse_manifest(text).unwrap_err();
         assert!(
@@ -220,6 +221,13 @@ fn a_job_file_comes_back_as_it_was_written_and_refuses_what_it_does_not_know() {
     let file = JobFile::new("default", "base", "uid-1", spec);
     assert_eq!((file.job_id.as_str(), file.version), ("default.base", 1));
     let mut value = serde_json::to_value(&file).unwrap();
+    // Pinned: another text makes another ConfigMap, and so restarts every pod when the operator is upgraded.
+    assert_eq!(
+        value["spec"]["windows"][1],
+        serde_json::json!({"name": "five-minutes", "sliding": {"size": "5m", "slide": "1m"}})
+    );
+    let members: Vec<&String> = value["spec"].as_object().unwrap().keys().collect();
+    assert_eq!(members, ["aggregates", "event", "groupBy", "sink", "source", "windows"]);
     assert_eq!(JobFile::parse(&value.to_string()).unwrap(), file);
     for (pointer, member, part) in [
         (
