@@ -1,0 +1,292 @@
+//! A broker as the suites need it: topics, producing, reading a topic as committed. Must not judge what is read.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::checker::{OutputRecord, SourceRecord};
+use crate::traffic::Message;
+use crate::wait::pause;
+
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Records in the producer's queue at most, before a send waits.
+const QUEUE_MAX: &str = "50000";
+
+/// A broker by its address.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    /// `host:port` on loopback.
+    pub bootstrap: String,
+}
+
+impl Broker {
+    /// Starts a broker of its own with the project's script.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn start(name: &str) -> Result<Self, String> {
+        let output = script(&["start", name])?;
+        let bootstrap = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP="));
+        let bootstrap = bootstrap.ok_or_else(|| format!("kafka.sh did not say where it listens: {output}"))?;
+        Ok(Self {
+            bootstrap: bootstrap.to_owned(),
+        })
+    }
+
+    /// Stops a broker started here and removes its data.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn delete(name: &str) -> Result<(), String> {
+        script(&["delete", name]).map(drop)
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap);
+        config
+    }
+
+    /// Creates topics; those that are there are left.
+    ///
+    /// # Errors
+    /// When the broker refuses.
+    pub fn create_topics(&self, topics: &[(&str, i32)]) -> Result<(), String> {
+        let admin: AdminClient<DefaultClientContext> = self.config().create().map_err(|error| error.to_string())?;
+        let topics: Vec<NewTopic<'_>> = topics
+            .iter()
+            .map(|(name, partitions)| NewTopic::new(name, *partitions, TopicReplication::Fixed(1)))
+            .collect();
+        let options = AdminOptions::new()
+            .operation_timeout(Some(TIMEOUT))
+            .request_timeout(Some(TIMEOUT));
+        let created = block_on(admin.create_topics(&topics, &options)).map_err(|error| error.to_string())?;
+        for result in created {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+                Err((topic, code)) => return Err(format!("topic {topic}: {code}")),
+            }
+        }
+        Ok(())
+    }
+
+    /// A producer.
+    ///
+    /// # Errors
+    /// When the client cannot be made.
+    pub fn loader(&self, topic: &str) -> Result<Loader, String> {
+        let producer = self
+            .config()
+            .set("queue.buffering.max.messages", QUEUE_MAX)
+            .set("linger.ms", "5")
+            .set("enable.idempotence", "true")
+            .create()
+            .map_err(|error| error.to_string())?;
+        Ok(Loader {
+            producer,
+            topic: topic.to_owned(),
+            produced: 0,
+        })
+    }
+
+    /// A reader of everything committed in a topic.
+    ///
+    /// # Errors
+    /// When the topic cannot be found.
+    pub fn reader(&self, topic: &str) -> Result<Reader, String> {
+        Reader::open(self, topic).map_err(|error| format!("topic {topic}: {error}"))
+    }
+}
+
+fn script(arguments: &[&str]) -> Result<String, String> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/broker/kafka.sh");
+    let output = Command::new(path)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("{path}: {error}"))?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(format!(
+            "{path} {arguments:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ))
+    }
+}
+
+/// Drives one future of librdkafka's admin client: its own thread completes it, so all there is to do is to look again.
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => pause(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// Produces to a topic.
+pub struct Loader {
+    producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
+    topic: String,
+    /// Records accepted so far.
+    pub produced: u64,
+}
+
+impl Loader {
+    /// Queues a record.
+    ///
+    /// # Errors
+    /// When the client refuses for another reason than a full queue.
+    pub fn send(&mut self, message: &Message) -> Result<(), String> {
+        loop {
+            let record = BaseRecord::to(&self.topic)
+                .partition(message.partition)
+                .key(message.key.as_bytes())
+                .payload(&message.value[..]);
+            match self.producer.send(record) {
+                Ok(()) => {
+                    self.produced += 1;
+                    return Ok(());
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                    pause(Duration::from_millis(10))
+                }
+                Err((error, _)) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Waits until everything is in the topic.
+    ///
+    /// # Errors
+    /// When it is not within the timeout.
+    pub fn flush(&self) -> Result<(), String> {
+        self.producer.flush(TIMEOUT).map_err(|error| error.to_string())
+    }
+}
+
+/// Everything committed in a topic; reads on from call to call.
+pub struct Reader {
+    consumer: BaseConsumer,
+    partitions: i32,
+    /// Records read so far: partition, offset and what an output record has.
+    pub records: Vec<(SourceRecord, OutputRecord)>,
+}
+
+impl Reader {
+    fn open(broker: &Broker, topic: &str) -> Result<Self, KafkaError> {
+        let consumer: BaseConsumer = broker
+            .config()
+            .set("group.id", "streamagg-e2e")
+            .set("isolation.level", "read_committed")
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .create()?;
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
+        let found = metadata
+            .topics()
+            .iter()
+            .find(|found| found.name() == topic && found.error().is_none());
+        let partitions = found.map_or(0, |found| i32::try_from(found.partitions().len()).unwrap_or_default());
+        if partitions == 0 {
+            return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
+        }
+        let mut list = TopicPartitionList::new();
+        for partition in 0..partitions {
+            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&list)?;
+        Ok(Self {
+            consumer,
+            partitions,
+            records: Vec::new(),
+        })
+    }
+
+    /// Reads to the present end of every partition, as a read_committed reader sees it; answers how many were new.
+    ///
+    /// # Errors
+    /// When the broker does, or does not answer.
+    pub fn read_on(&mut self) -> Result<usize, String> {
+        let before = self.records.len();
+        let mut at_end = std::collections::BTreeSet::new();
+        // A partition whose end was seen before says so again only after something new: ask for the ends.
+        let assigned = self.consumer.assignment().map_err(|error| error.to_string())?;
+        let positions = self.consumer.position().map_err(|error| error.to_string())?;
+        for element in assigned.elements() {
+            let (topic, partition) = (element.topic(), element.partition());
+            let position = positions
+                .find_partition(topic, partition)
+                .and_then(|at| at.offset().to_raw());
+            let (_, end) = self
+                .consumer
+                .fetch_watermarks(topic, partition, TIMEOUT)
+                .map_err(|error| error.to_string())?;
+            if position.is_some_and(|position| position >= end) || end == 0 {
+                at_end.insert(partition);
+            }
+        }
+        let started = std::time::Instant::now();
+        while at_end.len() < self.partitions.unsigned_abs() as usize && started.elapsed() < TIMEOUT {
+            match self.consumer.poll(Duration::from_millis(300)) {
+                // Quiet: what is left is behind an open transaction, or the end was told in an earlier call.
+                None => break,
+                Some(Ok(message)) => self.records.push(owned(&message)),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    at_end.insert(partition);
+                }
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) => {}
+                Some(Err(error)) => return Err(error.to_string()),
+            }
+        }
+        Ok(self.records.len() - before)
+    }
+
+    /// Records as outputs.
+    pub fn outputs(&self) -> Vec<OutputRecord> {
+        self.records.iter().map(|(_, output)| output.clone()).collect()
+    }
+
+    /// Records as source.
+    pub fn source(&self) -> Vec<SourceRecord> {
+        let mut records: Vec<SourceRecord> = self.records.iter().map(|(source, _)| source.clone()).collect();
+        records.sort_by_key(|record| (record.partition, record.offset));
+        records
+    }
+}
+
+fn owned(message: &BorrowedMessage<'_>) -> (SourceRecord, OutputRecord) {
+    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+    let mut headers = BTreeMap::new();
+    if let Some(all) = message.headers() {
+        for header in all.iter() {
+            headers.insert(header.key.to_owned(), text(header.value));
+        }
+    }
+    let value = message.payload().unwrap_or_default().to_vec();
+    let source = SourceRecord {
+        partition: message.partition(),
+        offset: message.offset(),
+        value,
+    };
+    (
+        source,
+        OutputRecord {
+            key: text(message.key()),
+            value: text(message.payload()),
+            headers,
+        },
+    )
+}

@@ -1,0 +1,100 @@
+//! Reads source and outputs of a job from a broker and has the checker compare them. Must not produce or kill.
+
+use std::time::Duration;
+
+use streamagg_crds::resolved::Resolved;
+
+use crate::broker::{Broker, Reader};
+use crate::checker::{Added, Report, compare, expect};
+use crate::wait::{Seen, await_condition};
+
+/// The four topics of a job.
+pub struct Verifier {
+    job: Resolved,
+    source: Reader,
+    results: Reader,
+    late: Reader,
+    dead: Reader,
+    /// Aggregates that came later.
+    pub added: Vec<Added>,
+}
+
+impl Verifier {
+    /// Opens the topics of a job, which needs both side topics.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn open(broker: &Broker, job: &Resolved) -> Result<Self, String> {
+        let side = |topic: &Option<String>| topic.clone().ok_or("the job has no late or dead-letter topic");
+        Ok(Self {
+            source: broker.reader(&job.source.topic)?,
+            results: broker.reader(&job.sink.topic)?,
+            late: broker.reader(&side(&job.late_topic)?)?,
+            dead: broker.reader(&side(&job.dead_letter_topic)?)?,
+            job: job.clone(),
+            added: Vec::new(),
+        })
+    }
+
+    /// From here on results have other aggregates.
+    pub fn change_job(&mut self, job: &Resolved, added: Vec<Added>) {
+        self.job = job.clone();
+        self.added.extend(added);
+    }
+
+    /// Reads new results; answers how many there are in all.
+    ///
+    /// # Errors
+    /// When the broker does.
+    pub fn results(&mut self) -> Result<usize, String> {
+        self.results.read_on()?;
+        Ok(self.results.records.len())
+    }
+
+    /// Reads everything that is committed now and compares.
+    ///
+    /// # Errors
+    /// When the broker does.
+    pub fn report(&mut self) -> Result<Report, String> {
+        // Outputs first: what they rest on is then surely in what is read of the source.
+        self.results.read_on()?;
+        self.late.read_on()?;
+        self.dead.read_on()?;
+        self.source.read_on()?;
+        let expected = expect(&self.job, &self.source.source());
+        let (results, late, dead) = (self.results.outputs(), self.late.outputs(), self.dead.outputs());
+        Ok(compare(&self.job, &expected, &results, &late, &dead, &self.added))
+    }
+
+    /// Waits until everything is there; gives up at once when something is repeated or wrong.
+    ///
+    /// # Errors
+    /// The last report, when it is not clean.
+    pub fn await_clean(&mut self, deadline: Duration) -> Result<Report, String> {
+        let outcome = await_condition("every expected output", deadline, || match self.report() {
+            Ok(report) if report.is_clean() => Seen::Done(Ok(report)),
+            Ok(report) if report.is_broken() => Seen::Done(Err(report.to_string())),
+            Ok(report) => Seen::NotYet(report.to_string()),
+            Err(error) => Seen::NotYet(error),
+        });
+        outcome?
+    }
+
+    /// Fails when something is repeated or wrong now; what is still missing may come.
+    ///
+    /// # Errors
+    /// The report.
+    pub fn check_so_far(&mut self) -> Result<Report, String> {
+        let report = self.report()?;
+        if report.is_broken() {
+            Err(report.to_string())
+        } else {
+            Ok(report)
+        }
+    }
+
+    /// Records in the source topic that were read so far.
+    pub fn source_len(&self) -> usize {
+        self.source.records.len()
+    }
+}

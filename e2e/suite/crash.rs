@@ -1,0 +1,369 @@
+//! Crashes on a real broker, real RocksDB and the release binary: SIGKILL at random times and at every failpoint,
+//! volumes lost or set back, a zombie that comes back to life, all under load. Nothing may be lost, repeated or wrong.
+//!
+//! `STREAMAGG_KILLS` sets the number of random kills (20), `STREAMAGG_SEED` the seed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use streamagg_crds::job_file::JobFile;
+use streamagg_crds::parse_manifest;
+use streamagg_crds::validate::resolve;
+use streamagg_e2e::broker::Broker;
+use streamagg_e2e::load::Load;
+use streamagg_e2e::process::{ABORTED, Home, Processor};
+use streamagg_e2e::random::Random;
+use streamagg_e2e::traffic::{Shape, Traffic};
+use streamagg_e2e::verify::Verifier;
+use streamagg_e2e::wait::{Seen, await_condition, pause};
+
+const BROKER: &str = "crash";
+const PARTITIONS: i32 = 3;
+const RATE: u64 = 1_500;
+const KILLS_DEFAULT: u64 = 20;
+const START_MS: i64 = 1_760_000_000_000;
+/// Above window, lateness and bound together, in event time.
+const CLOSING_MS: i64 = 20_000;
+const PROGRESS_MAX: Duration = Duration::from_secs(90);
+/// The failpoints, and whether reaching one needs a replay.
+const FAILPOINTS: [(&str, bool); 6] = [
+    ("before-commit", false),
+    ("after-commit-before-state", false),
+    ("after-claim", false),
+    ("mid-replay", true),
+    ("mid-checkpoint-upload", false),
+    ("after-manifest", false),
+];
+const SHAPE: Shape = Shape {
+    partitions: PARTITIONS,
+    step_ms: 10,
+    disorder_ms: 220,
+    late_one_in: 50,
+    late_by_ms: 4_000,
+    bad_one_in: 200,
+    tenants: 8,
+};
+
+fn manifest(bootstrap: &str, name: &str) -> String {
+    format!(
+        r#"
+apiVersion: streamagg.io/v1alpha1
+kind: StreamAggregation
+metadata: {{name: {name}, namespace: e2e}}
+spec:
+  source:
+    kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{name}-in]}}
+    partitioning: {{byKey: {{}}}}
+  event:
+    timestamp: {{field: /ts, unit: Rfc3339}}
+    watermark: {{boundedOutOfOrderness: {{bound: 200ms}}}}
+  groupBy:
+    - {{name: tenant, field: /tenant}}
+    - {{name: model, field: /model, whenMissing: {{default: unknown}}}}
+  windows:
+    - {{name: second, tumbling: {{size: 1s}}, allowedLateness: 500ms}}
+    - {{name: five, sliding: {{size: 5s, slide: 1s}}}}
+  aggregates:
+    - {{name: requests, count: {{}}}}
+    - {{name: tokens, sum: {{field: /usage/prompt}}}}
+    - {{name: cost, sum: {{field: /cost_usd}}}}
+    - {{name: latency, average: {{field: /latency_ms}}}}
+    - {{name: fastest, min: {{field: /latency_ms}}}}
+    - {{name: slowest, max: {{field: /latency_ms}}}}
+  sink: {{kafka: {{topic: {name}-out}}}}
+  lateEvents: {{kafka: {{topic: {name}-late}}}}
+  deadLetters: {{kafka: {{topic: {name}-dead}}}}
+  state:
+    backend: RocksDB
+    volume: {{size: 1Gi}}
+    checkpoints: {{interval: 2s, retain: {{count: 3}}, store: {{volume: {{path: checkpoints}}}}}}
+"#
+    )
+}
+
+/// Everything of one run.
+struct Harness {
+    directory: PathBuf,
+    job: PathBuf,
+    home: Home,
+    verifier: Verifier,
+    load: Option<Load>,
+    random: Random,
+    generation: u64,
+    started: Instant,
+    counts: Counts,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    kills: u64,
+    aborts: Vec<&'static str>,
+    volumes_lost: u64,
+    volumes_set_back: u64,
+    zombies: u64,
+}
+
+impl Harness {
+    fn new(broker: &Broker, name: &str, directory: &Path, seed: u64) -> Result<Self, String> {
+        let manifest = parse_manifest(&manifest(&broker.bootstrap, name)).map_err(|errors| format!("{errors:?}"))?;
+        let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
+        let topics: Vec<String> = ["in", "out", "late", "dead"]
+            .map(|part| format!("{name}-{part}"))
+            .into();
+        broker.create_topics(
+            &topics
+                .iter()
+                .map(|topic| (topic.as_str(), PARTITIONS))
+                .collect::<Vec<_>>(),
+        )?;
+        let io = |error: std::io::Error| error.to_string();
+        let home = Home::create(&directory.join("home-1"), &directory.join("store")).map_err(io)?;
+        home.assign(1, PARTITIONS.unsigned_abs()).map_err(io)?;
+        let job = directory.join("job.json");
+        let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
+        std::fs::write(&job, serde_json::to_string(&file).map_err(|error| error.to_string())?).map_err(io)?;
+        let load = Load::start(
+            broker.loader(&format!("{name}-in"))?,
+            Traffic::new(seed, SHAPE, START_MS),
+            RATE,
+        );
+        Ok(Self {
+            directory: directory.to_owned(),
+            job,
+            home,
+            verifier: Verifier::open(broker, &resolved)?,
+            load: Some(load),
+            random: Random::new(seed ^ 0x5eed),
+            generation: 1,
+            started: Instant::now(),
+            counts: Counts::default(),
+        })
+    }
+
+    fn say(&self, what: &str) {
+        println!("{:7.1} s  {what}", self.started.elapsed().as_secs_f64());
+    }
+
+    fn start(&self, failpoint: Option<&str>) -> Result<Processor, String> {
+        self.home.start(&self.job, failpoint)
+    }
+
+    /// Waits until results come that were not there before.
+    fn await_progress(&mut self, processor: &mut Processor) -> Result<(), String> {
+        let before = self.verifier.results()?;
+        let verifier = &mut self.verifier;
+        await_condition("new results", PROGRESS_MAX, || {
+            if !processor.is_running() {
+                return Seen::Done(Err("the processor ended by itself".to_owned()));
+            }
+            match verifier.results() {
+                Ok(now) if now > before => Seen::Done(Ok(())),
+                Ok(now) => Seen::NotYet(format!("{now} results as before")),
+                Err(error) => Seen::NotYet(error),
+            }
+        })?
+    }
+
+    /// Kills a processor at a random time: while it starts or replays, or while it works.
+    fn kill_at_random(&mut self) -> Result<(), String> {
+        let mut processor = self.start(None)?;
+        if self.random.one_in(2) {
+            self.await_progress(&mut processor)?;
+        }
+        pause(Duration::from_millis(self.random.below(1_500)));
+        processor.kill()?;
+        self.counts.kills += 1;
+        Ok(())
+    }
+
+    /// Lets a processor run into a failpoint.
+    fn abort_at(&mut self, name: &'static str, needs_replay: bool) -> Result<(), String> {
+        if needs_replay {
+            self.lose_volume()?;
+        }
+        let pass = 1 + self.random.below(3);
+        // A claim and a replay come once a start.
+        let setting = if matches!(name, "after-claim" | "mid-replay") {
+            name.to_owned()
+        } else {
+            format!("{name}:{pass}")
+        };
+        let mut processor = self.start(Some(&setting))?;
+        let (code, signal) = processor.ended(&format!("failpoint {setting}"), PROGRESS_MAX)?;
+        if signal != Some(ABORTED) {
+            return Err(format!(
+                "failpoint {setting}: the processor ended with code {code:?}, signal {signal:?}"
+            ));
+        }
+        self.counts.aborts.push(name);
+        self.say(&format!("failpoint {setting}"));
+        Ok(())
+    }
+
+    fn lose_volume(&mut self) -> Result<(), String> {
+        std::fs::remove_dir_all(&self.home.data).map_err(|error| error.to_string())?;
+        std::fs::create_dir_all(&self.home.data).map_err(|error| error.to_string())?;
+        self.counts.volumes_lost += 1;
+        Ok(())
+    }
+
+    fn copy_of_volume(&self) -> PathBuf {
+        self.directory.join("older-volume")
+    }
+
+    /// Keeps a copy of the volume of a processor that is dead.
+    fn copy_volume(&self) -> Result<(), String> {
+        let copy = self.copy_of_volume();
+        if copy.exists() {
+            std::fs::remove_dir_all(&copy).map_err(|error| error.to_string())?;
+        }
+        copy_directory(&self.home.data, &copy)
+    }
+
+    /// Puts the older copy in place of the volume.
+    fn set_volume_back(&mut self) -> Result<(), String> {
+        std::fs::remove_dir_all(&self.home.data).map_err(|error| error.to_string())?;
+        copy_directory(&self.copy_of_volume(), &self.home.data)?;
+        self.counts.volumes_set_back += 1;
+        Ok(())
+    }
+
+    /// Freezes a processor, starts its successor elsewhere in the next generation, and lets the first go on.
+    fn zombie(&mut self) -> Result<(), String> {
+        let mut zombie = self.start(None)?;
+        self.await_progress(&mut zombie)?;
+        zombie.signal("STOP")?;
+        self.generation += 1;
+        let directory = self.directory.join(format!("home-{}", self.generation));
+        let next = Home::create(&directory, &self.home.checkpoints).map_err(|error| error.to_string())?;
+        next.assign(self.generation, PARTITIONS.unsigned_abs())
+            .map_err(|error| error.to_string())?;
+        let old = std::mem::replace(&mut self.home, next);
+        let mut successor = self.start(None)?;
+        self.await_progress(&mut successor)?;
+        zombie.signal("CONT")?;
+        // Both run now; only the successor may commit, and it must not be held up.
+        for _ in 0..3 {
+            self.await_progress(&mut successor)?;
+        }
+        if !zombie.is_running() {
+            return Err(format!("the zombie ended by itself; see {}", old.log().display()));
+        }
+        zombie.kill()?;
+        successor.kill()?;
+        self.counts.kills += 2;
+        self.counts.zombies += 1;
+        Ok(())
+    }
+
+    fn check(&mut self) -> Result<(), String> {
+        let report = self.verifier.check_so_far()?;
+        self.say(&format!(
+            "{} kills, {} records in: {report}",
+            self.counts.kills,
+            self.verifier.source_len()
+        ));
+        Ok(())
+    }
+
+    /// Ends the load, closes all windows and waits until everything is there.
+    fn finish(&mut self) -> Result<(), String> {
+        let load = self.load.take().ok_or("the load was stopped before")?;
+        let (mut loader, mut traffic) = load.stop()?;
+        for message in traffic.close(CLOSING_MS) {
+            loader.send(&message)?;
+        }
+        loader.flush()?;
+        let mut processor = self.start(None)?;
+        let report = self.verifier.await_clean(Duration::from_secs(180))?;
+        self.say(&format!("{} records in: {report}", self.verifier.source_len()));
+        processor.signal("TERM")?;
+        let ending = processor.ended("the end after SIGTERM", Duration::from_secs(60))?;
+        if ending != (Some(0), None) {
+            return Err(format!("after SIGTERM the processor ended with {ending:?}"));
+        }
+        // Nothing comes afterwards, either.
+        self.verifier.await_clean(Duration::from_secs(1)).map(drop)
+    }
+}
+
+fn copy_directory(from: &Path, to: &Path) -> Result<(), String> {
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .map_err(|error| error.to_string())?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("cp -a {} {}: {status}", from.display(), to.display()))
+    }
+}
+
+fn run(harness: &mut Harness, kills: u64) -> Result<(), String> {
+    for (name, needs_replay) in FAILPOINTS {
+        harness.abort_at(name, needs_replay)?;
+    }
+    harness.check()?;
+    while harness.counts.kills < kills {
+        harness.kill_at_random()?;
+        match harness.counts.kills % 8 {
+            1 => harness.copy_volume()?,
+            3 => harness.lose_volume()?,
+            5 if harness.copy_of_volume().exists() => harness.set_volume_back()?,
+            6 => harness.zombie()?,
+            _ => {}
+        }
+        if harness.counts.kills % 5 == 0 {
+            harness.check()?;
+        }
+        if harness.random.one_in(5) {
+            let (name, needs_replay) = FAILPOINTS[usize::try_from(harness.random.below(6)).unwrap_or_default()];
+            harness.abort_at(name, needs_replay)?;
+        }
+    }
+    harness.finish()
+}
+
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{variable} is no number"))
+    })
+}
+
+#[test]
+fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
+    let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
+    let directory = tempfile::Builder::new()
+        .prefix("streamagg-crash-")
+        .tempdir()
+        .expect("a temporary directory");
+    let broker = Broker::start(BROKER).expect("the broker starts");
+    // Topics of an earlier run may still be there: every run has its own.
+    let name = format!("crash-{}", std::process::id());
+    let mut harness = Harness::new(&broker, &name, directory.path(), seed).expect("the harness is set up");
+    let outcome = run(&mut harness, kills);
+    println!("{:?} with seed {seed}", harness.counts);
+    if let Err(problem) = outcome {
+        let kept = directory.keep();
+        panic!(
+            "{problem}\nseed {seed}; job, logs and state are kept in {}",
+            kept.display()
+        );
+    }
+    let counts = &harness.counts;
+    assert!(counts.kills >= kills, "only {} of {kills} kills", counts.kills);
+    assert!(
+        FAILPOINTS.iter().all(|(name, _)| counts.aborts.contains(name)),
+        "not at every failpoint: {counts:?}"
+    );
+    if kills >= KILLS_DEFAULT {
+        assert!(
+            counts.volumes_lost > 0 && counts.volumes_set_back > 0 && counts.zombies > 0,
+            "{counts:?}"
+        );
+    }
+    Broker::delete(BROKER).expect("the broker can be removed");
+}
