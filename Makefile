@@ -9,14 +9,53 @@ export CARGO_TARGET_DIR ?= $(STREAMAGG_CACHE)/target
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
+# On a laptop ---------------------------------------------------------------------------------------------------
+
+# A directory of its own: the processor without RocksDB and librdkafka never replaces the whole one of `make binaries`.
+LAPTOP_TARGET_DIR := $(STREAMAGG_CACHE)/target-laptop
+LAPTOP := $(LAPTOP_TARGET_DIR)/release/streamagg-processor
+TRACE := trace:config/data/azure-llm-inference-2023/conv.csv
+TRAFFIC := generate:events=2000000,rate=5000,disorder=2000,late=0.001,bad=0.0005
+
+.PHONY: run
+run: ## Windows over a real trace and over generated LLM traffic, here and now
+	@echo "Building the processor without RocksDB and librdkafka: about two minutes the first time, then seconds."
+	@CARGO_TARGET_DIR=$(LAPTOP_TARGET_DIR) cargo build --release --locked -p streamagg-processor --no-default-features
+	@echo; echo "A real trace: 19,366 requests of an LLM service (Azure, 2023), by the minute and over ten minutes."
+	$(LAPTOP) run -f config/samples/azure-trace.yaml --input $(TRACE) --table
+	@echo; echo "Generated LLM traffic: 2,000,000 events, out of order, some late, some broken."
+	$(LAPTOP) run -f config/samples/quickstart.yaml --input $(TRAFFIC) --table
+	@echo; echo "Next: results as lines, from your own events or from these:"
+	@echo "  $(LAPTOP) generate events=3"
+	@echo "  $(LAPTOP) run -f config/samples/quickstart.yaml --input FILE.jsonl --late late.jsonl --dead dead.jsonl"
+	@echo "  docs/local.md says more; make cluster runs the same manifests on Kubernetes."
+
+# Checks ----------------------------------------------------------------------------------------------------------
+
+.PHONY: test lint fmt bench
+test: ## All tests, last line "N passed, N failed" (STAGES="lint unit" for some of them)
+	@tests/run $(STAGES)
+
+lint: ## Format, clippy, licences, purity, documentation
+	@tests/run lint deny purity docs
+
+fmt: ## Format the Rust code
+	cargo fmt --all
+
+bench: ## Figures of the engine on one core
+	cargo run --release --locked -p streamagg-tests --bin bench
+
 # Real parts on this machine -------------------------------------------------------------------------------------
 
-.PHONY: cluster cluster-down kafka kafka-down binaries image
+.PHONY: cluster cluster-down kind-check kafka kafka-down binaries image
 cluster: ## A Kubernetes cluster with Kafka and MinIO (PROVIDER=auto|local|kind, CLUSTER_NAME=streamagg)
 	@e2e/cluster/cluster.sh up
 
 cluster-down: ## Remove the cluster and everything in it
 	@e2e/cluster/cluster.sh down
+
+kind-check: ## Show, without Docker, that kind accepts our configuration
+	cd e2e/cluster/kind/check && go test ./...
 
 kafka: ## A Kafka broker on 127.0.0.1:9092
 	@e2e/broker/kafka.sh start default
