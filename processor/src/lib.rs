@@ -7,7 +7,15 @@ pub mod aggregation;
 pub mod core;
 pub mod error;
 pub mod generator;
+pub mod kafka;
 pub mod pipeline;
 pub mod state;
 pub mod watermark;
 pub mod window;
+
+#[cfg(feature = "runtime")]
+pub mod admin;
+#[cfg(feature = "runtime")]
+pub mod metrics;
+#[cfg(feature = "runtime")]
+pub mod serve;

@@ -1,6 +1,11 @@
 //! From a manifest to a running pipeline: the compiled plan, the task that steps over records, what it puts out.
 
 pub mod builder;
+pub mod epoch;
 pub mod operator;
 pub mod output;
 pub mod position;
+pub mod sink;
+
+#[cfg(feature = "runtime")]
+pub mod executor;

@@ -2,6 +2,14 @@
 //! Must not hold: window or aggregate semantics.
 
 pub mod backend;
+pub mod checkpoint;
 pub mod codec;
 pub mod memory;
 pub mod recovery;
+
+#[cfg(feature = "runtime")]
+pub mod local;
+#[cfg(feature = "runtime")]
+pub mod rocksdb;
+#[cfg(feature = "runtime")]
+pub mod store;

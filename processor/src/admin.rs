@@ -1,0 +1,173 @@
+//! The admin server of a pod: probes and metrics for everybody, `/v1` for the holder of the token.
+//! Must not hold: what a pod does; every answer comes from [`Pod`].
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use streamagg_crds::admin::{OperationPhase, OperationStatus};
+
+use crate::pipeline::executor::board::RequestKind;
+use crate::serve::parse_assignment;
+use crate::serve::pod::Pod;
+
+#[derive(Clone)]
+struct Token(Option<Arc<str>>);
+
+/// Routes of the admin API. Without a token every request to `/v1` is refused.
+pub fn router(pod: Arc<Pod>, token: Option<String>) -> Router {
+    let protected = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/assignment", get(assignment).post(take_assignment))
+        .route("/v1/checkpoint", post(checkpoint))
+        .route("/v1/drain", post(drain))
+        .layer(middleware::from_fn_with_state(Token(token.map(Arc::from)), authorize));
+    Router::new()
+        .route("/livez", get(live))
+        .route("/readyz", get(ready))
+        .route("/startupz", get(|| async { "started\n" }))
+        .route("/metrics", get(metrics))
+        .merge(protected)
+        .with_state(pod)
+}
+
+/// Serves until the process ends.
+pub async fn run(listener: tokio::net::TcpListener, router: Router) {
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the admin server ended");
+    }
+}
+
+async fn authorize(State(Token(expected)): State<Token>, request: Request, next: Next) -> Response {
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let good = match (given, expected.as_deref()) {
+        (Some(given), Some(expected)) => equal_in_constant_time(given.as_bytes(), expected.as_bytes()),
+        (_, _) => false,
+    };
+    if good {
+        next.run(request).await
+    } else {
+        (
+            StatusCode::UNAUTHORIZED,
+            "the token of the aggregation is needed: Authorization: Bearer …\n",
+        )
+            .into_response()
+    }
+}
+
+/// Compares without telling by the time taken where the first difference is.
+fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
+    let differing = left
+        .iter()
+        .zip(right)
+        .fold(0_u8, |differing, (left, right)| differing | (left ^ right));
+    left.len() == right.len() && std::hint::black_box(differing) == 0
+}
+
+async fn live(State(pod): State<Arc<Pod>>) -> Response {
+    let stuck = pod.stuck();
+    if stuck.is_empty() {
+        "live\n".into_response()
+    } else {
+        (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("the loops of tasks {stuck:?} do not turn\n"),
+        )
+            .into_response()
+    }
+}
+
+async fn ready(State(pod): State<Arc<Pod>>) -> Response {
+    if pod.is_ready() {
+        "ready\n".into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not every assigned task runs; see /v1/status\n",
+        )
+            .into_response()
+    }
+}
+
+async fn metrics(State(pod): State<Arc<Pod>>) -> Response {
+    pod.is_ready();
+    let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
+    (content_type, pod.context().metrics.text()).into_response()
+}
+
+async fn status(State(pod): State<Arc<Pod>>) -> Response {
+    Json(pod.status()).into_response()
+}
+
+async fn assignment(State(pod): State<Arc<Pod>>) -> Response {
+    Json(pod.assignment()).into_response()
+}
+
+async fn take_assignment(State(pod): State<Arc<Pod>>, body: Bytes) -> Response {
+    match parse_assignment(&body) {
+        Ok(offered) => Json(pod.take(offered)).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("assignment: {error}\n")).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct Operation {
+    id: String,
+    tasks: Option<String>,
+}
+
+async fn checkpoint(State(pod): State<Arc<Pod>>, Query(query): Query<Operation>) -> Response {
+    operate(&pod, RequestKind::Checkpoint, &query)
+}
+
+async fn drain(State(pod): State<Arc<Pod>>, Query(query): Query<Operation>) -> Response {
+    operate(&pod, RequestKind::Drain, &query)
+}
+
+fn operate(pod: &Pod, kind: RequestKind, query: &Operation) -> Response {
+    if query.id.is_empty() || query.id.len() > 253 {
+        return (StatusCode::BAD_REQUEST, "id: 1 to 253 characters\n").into_response();
+    }
+    let tasks = query
+        .tasks
+        .as_deref()
+        .map(|text| text.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>());
+    let tasks = match tasks.transpose() {
+        Ok(tasks) => tasks,
+        Err(error) => return (StatusCode::BAD_REQUEST, format!("tasks: {error}\n")).into_response(),
+    };
+    answer(pod.operate(kind, &query.id, tasks.as_deref()))
+}
+
+fn answer(status: OperationStatus) -> Response {
+    let under_way = status.tasks.iter().any(|row| row.phase == OperationPhase::InProgress);
+    let code = if under_way {
+        StatusCode::ACCEPTED
+    } else {
+        StatusCode::OK
+    };
+    (code, Json(status)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_equal_only_to_itself() {
+        assert!(equal_in_constant_time(b"secret", b"secret"));
+        for other in [&b"secreT"[..], b"secre", b"secrets", b""] {
+            assert!(!equal_in_constant_time(other, b"secret"));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! From a job to librdkafka's settings and to the names of what a job owns on a cluster. Pure.
+//! Must not hold: clients.
+
+use std::collections::BTreeMap;
+
+use streamagg_crds::resolved::Resolved;
+use streamagg_crds::v1alpha1::Compression;
+
+/// Settings of a client, by librdkafka's names.
+pub type Settings = BTreeMap<String, String>;
+
+/// How long the broker keeps an open transaction of a task that vanished: readers wait no longer than this.
+const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
+
+/// Name of the topic that holds a job's committed positions.
+pub fn control_topic(job_id: &str) -> String {
+    format!("{job_id}-control")
+}
+
+/// `transactional.id` of a task.
+pub fn transactional_id(job_id: &str, topic: &str, partition: u32) -> String {
+    format!("{job_id}/task/{topic}/{partition}")
+}
+
+/// Topic settings of the control topic. Segments are small so that compaction gets at the positions of last hour.
+pub fn control_topic_settings() -> [(&'static str, &'static str); 5] {
+    [
+        ("cleanup.policy", "compact"),
+        ("segment.bytes", "16777216"),
+        ("segment.ms", "600000"),
+        ("min.cleanable.dirty.ratio", "0.1"),
+        // Longer than any start-up reads, so that a tombstone is seen by every reader that saw its record.
+        ("delete.retention.ms", "86400000"),
+    ]
+}
+
+fn common(bootstrap_servers: &[String], client_id: &str) -> Settings {
+    let mut settings = Settings::new();
+    for (name, value) in [
+        ("bootstrap.servers", bootstrap_servers.join(",").as_str()),
+        ("client.id", client_id),
+        ("socket.keepalive.enable", "true"),
+        ("reconnect.backoff.max.ms", "2000"),
+        ("log.connection.close", "false"),
+    ] {
+        settings.insert(name.to_owned(), value.to_owned());
+    }
+    settings
+}
+
+fn set(settings: &mut Settings, values: &[(&str, &str)]) {
+    for (name, value) in values {
+        settings.insert((*name).to_owned(), (*value).to_owned());
+    }
+}
+
+/// Reader of a source partition. `queue_kib` bounds what is fetched ahead.
+pub fn source_consumer(job: &Resolved, queue_kib: u32) -> Settings {
+    let mut settings = common(&job.source.bootstrap_servers, &job.job_id);
+    set(
+        &mut settings,
+        &[
+            ("queued.max.messages.kbytes", &queue_kib.to_string()),
+            ("queued.min.messages", "1000000"),
+            // How soon fetching goes on once there is room again.
+            ("fetch.queue.backoff.ms", "10"),
+            ("fetch.error.backoff.ms", "100"),
+        ],
+    );
+    settings.extend(job.source.properties.clone());
+    // What exactly-once rests on comes last: no property of the manifest changes it.
+    set(
+        &mut settings,
+        &[
+            ("group.id", &job.job_id),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "false"),
+            ("allow.auto.create.topics", "false"),
+        ],
+    );
+    settings
+}
+
+/// Reader of the control topic, on the sink's cluster.
+pub fn control_consumer(job: &Resolved) -> Settings {
+    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id);
+    set(
+        &mut settings,
+        &[
+            ("group.id", &job.job_id),
+            ("enable.auto.commit", "false"),
+            ("auto.offset.reset", "error"),
+            ("isolation.level", "read_committed"),
+            ("enable.partition.eof", "true"),
+            ("allow.auto.create.topics", "false"),
+            ("fetch.wait.max.ms", "50"),
+        ],
+    );
+    settings
+}
+
+/// Administration and metadata of one cluster.
+pub fn admin(bootstrap_servers: &[String], job_id: &str) -> Settings {
+    let mut settings = common(bootstrap_servers, job_id);
+    set(&mut settings, &[("allow.auto.create.topics", "false")]);
+    settings
+}
+
+/// The transactional producer of a task.
+pub fn producer(job: &Resolved, task: u32) -> Settings {
+    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id);
+    let timeout = TRANSACTION_TIMEOUT_MS.to_string();
+    let compression = match job.sink.compression {
+        Compression::None => "none",
+        Compression::Gzip => "gzip",
+        Compression::Snappy => "snappy",
+        Compression::Lz4 => "lz4",
+        Compression::Zstd => "zstd",
+    };
+    set(
+        &mut settings,
+        &[
+            (
+                "transactional.id",
+                &transactional_id(&job.job_id, &job.source.topic, task),
+            ),
+            ("transaction.timeout.ms", &timeout),
+            ("message.timeout.ms", &timeout),
+            ("acks", "all"),
+            // An epoch is whole before it is sent: there is nothing to wait for.
+            ("linger.ms", "0"),
+            // With the default of 100 ms, transactions in a row take 106 ms each.
+            ("retry.backoff.ms", "5"),
+            ("retry.backoff.max.ms", "200"),
+            ("queue.buffering.max.messages", "1000000"),
+            ("queue.buffering.max.kbytes", "262144"),
+            ("compression.type", compression),
+            // The shell refuses what a topic does not take, by that topic's own bound.
+            ("message.max.bytes", "100000000"),
+        ],
+    );
+    settings
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,278 @@
+//! Reads one partition from a given offset on the caller's thread. Committed records only; no group, no reset.
+//! Must not hold: what records mean, or where to begin.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::config::Settings;
+use crate::state::recovery::{LastInput, LastInputCheck, Reason, Stop};
+
+/// Longest wait for an answer about offsets.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Error of a read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Passing trouble: the client goes on by itself, what was read stays read.
+    #[error("reading {what}: {message}; still trying")]
+    Passing {
+        /// Topic and partition.
+        what: String,
+        /// The client's words.
+        message: String,
+    },
+    /// The partition no longer has the offset asked for: gather the facts again.
+    #[error("reading {what}: offset out of range")]
+    OutOfRange {
+        /// Topic and partition.
+        what: String,
+    },
+    /// The task stops.
+    #[error(transparent)]
+    Stop(#[from] Stop),
+}
+
+/// Makes a librdkafka configuration.
+pub fn client_config(settings: &Settings) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    for (name, value) in settings {
+        config.set(name, value);
+    }
+    config
+}
+
+/// The stop that a broker's error code means wherever it comes from, if it means one.
+pub fn stop_of(code: RDKafkaErrorCode, operation: &str, topic: &str) -> Option<Stop> {
+    use RDKafkaErrorCode as Code;
+    if matches!(
+        code,
+        Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::SaslAuthenticationFailed
+            | Code::Authentication
+    ) {
+        return Some(Stop::new(
+            Reason::KafkaUnauthorized,
+            format!("no right to {operation} topic {topic}: the broker answered {code}; grant the right to this user"),
+        ));
+    }
+    if matches!(
+        code,
+        Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition
+    ) {
+        return Some(Stop::new(
+            Reason::TopicMissing,
+            format!("cannot {operation} topic {topic}: it does not exist; create it or correct the name"),
+        ));
+    }
+    None
+}
+
+/// A reader of one partition.
+pub struct PartitionReader {
+    consumer: BaseConsumer,
+    topic: String,
+    partition: i32,
+}
+
+impl PartitionReader {
+    /// Connects; nothing is read before [`Self::seek`].
+    pub fn open(settings: &Settings, topic: &str, partition: u32) -> Result<Self, Stop> {
+        let consumer: BaseConsumer = client_config(settings).create().map_err(|error| {
+            Stop::new(
+                Reason::SpecInvalid,
+                format!("spec.source.kafka: the Kafka client refuses its settings: {error}"),
+            )
+        })?;
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        Ok(Self {
+            consumer,
+            topic: topic.to_owned(),
+            partition,
+        })
+    }
+
+    fn what(&self) -> String {
+        format!("{}/{}", self.topic, self.partition)
+    }
+
+    /// The next record read is the first at or behind `offset`.
+    pub fn seek(&self, offset: i64) -> Result<(), ReadError> {
+        self.assign(Offset::Offset(offset))
+    }
+
+    /// The next record read is the first of the partition.
+    pub fn seek_to_beginning(&self) -> Result<(), ReadError> {
+        self.assign(Offset::Beginning)
+    }
+
+    fn assign(&self, offset: Offset) -> Result<(), ReadError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, self.partition, offset)
+            .and_then(|()| self.consumer.assign(&list))
+            .map_err(|error| self.classify(&error))
+    }
+
+    fn classify(&self, error: &KafkaError) -> ReadError {
+        let code = error.rdkafka_error_code();
+        if let Some(stop) = code.and_then(|code| stop_of(code, "read", &self.topic)) {
+            return ReadError::Stop(stop);
+        }
+        match code {
+            Some(RDKafkaErrorCode::OffsetOutOfRange | RDKafkaErrorCode::AutoOffsetReset) => {
+                ReadError::OutOfRange { what: self.what() }
+            }
+            Some(_) | None => ReadError::Passing {
+                what: self.what(),
+                message: error.to_string(),
+            },
+        }
+    }
+
+    /// Appends what is there, at most `max` records, waiting up to `wait` for the first.
+    pub fn poll<'a>(
+        &'a self,
+        max: usize,
+        wait: Duration,
+        batch: &mut Vec<BorrowedMessage<'a>>,
+    ) -> Result<(), ReadError> {
+        let mut wait = wait;
+        while batch.len() < max {
+            match self.consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => batch.push(message),
+                // The end of a partition ends a batch; readers that want to know use `read_to_end`.
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) => return Err(self.classify(&error)),
+            }
+            wait = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    /// Hands every record from the beginning to the end, as it stands when called, to `visit`. Needs
+    /// `enable.partition.eof`. Gives up after `limit` without progress.
+    pub fn read_to_end(
+        &self,
+        limit: Duration,
+        visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), Stop>,
+    ) -> Result<(), ReadError> {
+        // Asked for first: a leader answers only when it knows its own end, so that what follows is not too short.
+        let (start, end) = self.watermarks()?;
+        if start == end {
+            return Ok(());
+        }
+        self.seek_to_beginning()?;
+        let mut heard = Instant::now();
+        loop {
+            match self.consumer.poll(Duration::from_millis(500)) {
+                Some(Ok(message)) => visit(&message)?,
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Err(error)) => match self.classify(&error) {
+                    ReadError::Passing { .. } if heard.elapsed() < limit => continue,
+                    other => return Err(other),
+                },
+                None if heard.elapsed() < limit => continue,
+                None => {
+                    let message = format!("no answer for {} s", limit.as_secs());
+                    return Err(ReadError::Passing {
+                        what: self.what(),
+                        message,
+                    });
+                }
+            }
+            heard = Instant::now();
+        }
+    }
+
+    /// First offset and one past the last committed record.
+    pub fn watermarks(&self) -> Result<(i64, i64), ReadError> {
+        self.consumer
+            .fetch_watermarks(&self.topic, self.partition, QUERY_TIMEOUT)
+            .map_err(|error| self.classify(&error))
+    }
+
+    /// Offset of the first record not before `timestamp_ms`; the end when there is none.
+    pub fn offset_at(&self, timestamp_ms: i64) -> Result<i64, ReadError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, self.partition, Offset::Offset(timestamp_ms))
+            .map_err(|error| self.classify(&error))?;
+        let found = self
+            .consumer
+            .offsets_for_times(list, QUERY_TIMEOUT)
+            .map_err(|error| self.classify(&error))?;
+        match found
+            .find_partition(&self.topic, self.partition)
+            .map(|element| element.offset())
+        {
+            Some(Offset::Offset(offset)) => Ok(offset),
+            Some(_) | None => Ok(self.watermarks()?.1),
+        }
+    }
+
+    /// Re-reads the last consumed record and compares its digest.
+    pub fn check_last_input(&self, last: LastInput, log_start: i64, log_end: i64) -> Result<LastInputCheck, ReadError> {
+        if last.offset < log_start {
+            return Ok(LastInputCheck::Skipped);
+        }
+        if last.offset >= log_end {
+            return Ok(LastInputCheck::Different);
+        }
+        self.seek(last.offset)?;
+        let deadline = Instant::now() + QUERY_TIMEOUT;
+        loop {
+            match self.consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) if message.offset() == last.offset && digest(&message) == last.digest => {
+                    return Ok(LastInputCheck::Same);
+                }
+                Some(Ok(_)) => return Ok(LastInputCheck::Different),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(LastInputCheck::Different),
+                Some(Err(error)) => match self.classify(&error) {
+                    ReadError::Passing { .. } => {}
+                    ReadError::OutOfRange { .. } => return Ok(LastInputCheck::Skipped),
+                    ReadError::Stop(stop) => return Err(stop.into()),
+                },
+                None => {}
+            }
+            if Instant::now() > deadline {
+                let message = format!(
+                    "no record at offset {} within {} s",
+                    last.offset,
+                    QUERY_TIMEOUT.as_secs()
+                );
+                return Err(ReadError::Passing {
+                    what: self.what(),
+                    message,
+                });
+            }
+        }
+    }
+
+    /// Commits a group offset, for lag tools only: nothing reads it back.
+    pub fn publish_group_offset(&self, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        let added = list.add_partition_offset(&self.topic, self.partition, Offset::Offset(offset));
+        if let Err(error) = added.and_then(|()| self.consumer.commit(&list, CommitMode::Async)) {
+            tracing::debug!(%error, "group offset not committed");
+        }
+    }
+}
+
+/// Digest of a record, so that another one at the same offset is noticed.
+pub fn digest(message: &BorrowedMessage<'_>) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&message.timestamp().to_millis().unwrap_or(-1).to_le_bytes());
+    for part in [message.key(), message.payload()] {
+        hasher.update(&part.map_or(u64::MAX, |bytes| bytes.len() as u64).to_le_bytes());
+        hasher.update(part.unwrap_or_default());
+    }
+    hasher.digest()
+}

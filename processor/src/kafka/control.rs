@@ -1,0 +1,181 @@
+//! The control topic: birth, position and decision records of each task, read whole and written in transactions.
+//! Must not hold: what follows from them (`state::recovery`).
+
+use std::time::Duration;
+
+use rdkafka::message::Message;
+use serde::{Deserialize, Serialize};
+
+use super::config::Settings;
+use super::consumer::{PartitionReader, ReadError};
+use crate::pipeline::position::Decision;
+use crate::state::recovery::position::POSITION_VERSION;
+use crate::state::recovery::{Birth, Position, Reason, Stop};
+
+/// Without a record or an end for this long, a read is given up.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
+/// Key of a record in the control topic.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ControlKey {
+    /// Start of a task.
+    Birth {
+        /// Task number.
+        task: u32,
+    },
+    /// Committed position of a task.
+    Position {
+        /// Task number.
+        task: u32,
+    },
+    /// A decision record.
+    #[serde(rename_all = "camelCase")]
+    Decision {
+        /// Task number.
+        task: u32,
+        /// Lineage in which it was made.
+        lineage: String,
+        /// Its number within the task.
+        control_seq: u64,
+    },
+}
+
+/// A decision record with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredDecision {
+    /// Lineage in which it was made.
+    pub lineage: String,
+    /// Its number within the task.
+    pub control_seq: u64,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// What the control partition of one task holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ControlCopy {
+    /// Start of the task.
+    pub birth: Option<Birth>,
+    /// K.
+    pub position: Option<Position>,
+    /// Decision records in the order of the topic, tombstoned ones left out.
+    pub decisions: Vec<StoredDecision>,
+}
+
+impl ControlCopy {
+    /// Decisions that replay up to K obeys, in order: those of K's lineage chain, none beyond K, none at or below
+    /// `after`.
+    pub fn decisions_of(&self, committed: &Position, after: u64) -> Vec<Decision> {
+        let mut obeyed: Vec<&StoredDecision> = self
+            .decisions
+            .iter()
+            .filter(|stored| {
+                let limit = if stored.lineage == committed.lineage {
+                    committed.control_seq
+                } else {
+                    fork_limit(committed, &stored.lineage)
+                };
+                stored.control_seq > after && stored.control_seq <= limit
+            })
+            .collect();
+        obeyed.sort_by_key(|stored| stored.control_seq);
+        obeyed.into_iter().map(|stored| stored.decision).collect()
+    }
+
+    fn take(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Stop> {
+        let key: ControlKey = serde_json::from_slice(key).map_err(|error| unreadable("key", &error))?;
+        match key {
+            ControlKey::Birth { .. } => self.birth = value.map(|bytes| document("birth", bytes)).transpose()?,
+            ControlKey::Position { .. } => {
+                self.position = value.map(|bytes| document("position", bytes)).transpose()?;
+            }
+            ControlKey::Decision {
+                lineage, control_seq, ..
+            } => {
+                self.decisions
+                    .retain(|stored| stored.lineage != lineage || stored.control_seq != control_seq);
+                if let Some(bytes) = value {
+                    let decision = serde_json::from_slice(bytes).map_err(|error| unreadable("decision", &error))?;
+                    self.decisions.push(StoredDecision {
+                        lineage,
+                        control_seq,
+                        decision,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn fork_limit(committed: &Position, lineage: &str) -> u64 {
+    let mut limit = committed.control_seq;
+    for ancestor in &committed.ancestors {
+        limit = limit.min(ancestor.fork.control_seq);
+        if ancestor.lineage == lineage {
+            return limit;
+        }
+    }
+    0
+}
+
+fn unreadable(what: &str, error: &dyn std::fmt::Display) -> Stop {
+    Stop::new(
+        Reason::CommittedPositionBehindState,
+        format!("control topic: a {what} cannot be read ({error}); something else writes there: restore the topic"),
+    )
+}
+
+/// Parses a document after a look at its version: a newer one may have another shape.
+fn document<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T, Stop> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let found: Versioned = serde_json::from_slice(bytes).map_err(|error| unreadable(what, &error))?;
+    if found.version != POSITION_VERSION {
+        return Err(Stop::new(
+            Reason::IncompatibleState,
+            format!(
+                "control topic: the {what} has version {}, this engine reads {POSITION_VERSION}; run the image that \
+                 wrote it",
+                found.version
+            ),
+        ));
+    }
+    serde_json::from_slice(bytes).map_err(|error| unreadable(what, &error))
+}
+
+/// Reads the control partition of `task` to its end.
+pub fn read(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, ReadError> {
+    let reader = PartitionReader::open(settings, topic, task)?;
+    let mut copy = ControlCopy::default();
+    // The control topic is compacted: K is the last of many positions, so only the last is parsed.
+    let mut last_position: Option<(Vec<u8>, Option<Vec<u8>>)> = None;
+    let position_key = key_bytes(&ControlKey::Position { task });
+    reader.read_to_end(READ_LIMIT, &mut |message| {
+        let key = message.key().unwrap_or_default();
+        if key == position_key.as_slice() {
+            last_position = Some((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
+            return Ok(());
+        }
+        copy.take(key, message.payload())
+    })?;
+    if let Some((key, value)) = last_position {
+        copy.take(&key, value.as_deref())?;
+    }
+    Ok(copy)
+}
+
+/// Bytes of a key.
+pub fn key_bytes(key: &ControlKey) -> Vec<u8> {
+    // Serialising these plain types cannot fail.
+    serde_json::to_vec(key).unwrap_or_default()
+}
+
+/// Bytes of a document.
+pub fn value_bytes<T: Serialize>(document: &T) -> Vec<u8> {
+    // Serialising these plain types cannot fail: their maps have text keys.
+    serde_json::to_vec(document).unwrap_or_default()
+}

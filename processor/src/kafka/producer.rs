@@ -1,0 +1,258 @@
+//! One transactional producer of one task: an epoch goes out whole or not at all.
+//! Must not hold: what an epoch is made of, or what follows a fence.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
+
+use super::config::Settings;
+use super::consumer::{client_config, stop_of};
+use crate::pipeline::sink::Outgoing;
+use crate::state::recovery::{Reason, Stop};
+
+/// One call into librdkafka waits at most this long, so that the caller's heartbeat goes on.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// After this long without an answer a commit's outcome is unknown.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(60);
+/// Longest wait for the coordinator when a task starts.
+const INIT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How a transaction failed; the classes of the protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    /// Nothing of it is visible and the producer is good: send the same epoch again.
+    #[error("transaction aborted: {0}")]
+    Aborted(String),
+    /// A record is larger than its topic takes; nothing is visible.
+    #[error("transaction aborted: a record is too large for topic {topic}")]
+    TooLarge {
+        /// The topic.
+        topic: String,
+    },
+    /// Another owner initialised.
+    #[error("fenced: {0}")]
+    Fenced(String),
+    /// It may or may not be visible.
+    #[error("outcome of the commit is unknown: {0}")]
+    Unknown(String),
+    /// The task stops; nothing of it is visible.
+    #[error(transparent)]
+    Stop(#[from] Stop),
+}
+
+/// First delivery failure since the last look.
+#[derive(Default)]
+struct Deliveries {
+    failed: Mutex<Option<(String, RDKafkaErrorCode)>>,
+}
+
+impl ClientContext for Deliveries {}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        use rdkafka::message::Message as _;
+        if let Err((error, message)) = result {
+            // A purge by an abort follows from the failure that is already noted.
+            let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+            if !matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
+                self.failed
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get_or_insert_with(|| (message.topic().to_owned(), code));
+            }
+        }
+    }
+}
+
+/// The producer. Dropping it leaves an open transaction to the next `init`.
+pub struct TaskProducer {
+    producer: BaseProducer<Deliveries>,
+}
+
+impl TaskProducer {
+    /// Connects and initialises: every earlier owner of the id is fenced, its open transaction settled.
+    /// `alive` is called while waiting.
+    pub fn init(settings: &Settings, alive: &dyn Fn()) -> Result<Self, TransactionError> {
+        let producer: BaseProducer<Deliveries> = client_config(settings)
+            .create_with_context(Deliveries::default())
+            .map_err(|error| {
+                let message = format!("spec.sink.kafka: the Kafka client refuses its settings: {error}");
+                Stop::new(Reason::SpecInvalid, message)
+            })?;
+        let this = Self { producer };
+        let deadline = Instant::now() + INIT_TIMEOUT;
+        loop {
+            alive();
+            let error = match this.producer.init_transactions(CALL_TIMEOUT) {
+                Ok(()) => return Ok(this),
+                Err(error) => error,
+            };
+            if let Some(code) = error.rdkafka_error_code()
+                && let Some(stop) = stop_of(code, "write transactionally for", "of the sink")
+            {
+                return Err(stop.into());
+            }
+            if is_fenced(&error) {
+                return Err(TransactionError::Fenced(error.to_string()));
+            }
+            if !is_retriable(&error) || Instant::now() > deadline {
+                return Err(Stop::new(
+                    Reason::KafkaUnreachable,
+                    format!("initialising the transactional producer: {error}; check the brokers of the sink"),
+                )
+                .into());
+            }
+        }
+    }
+
+    /// Publishes `records` in one transaction. `before_commit` runs between the last send and the commit.
+    pub fn publish<'a>(
+        &self,
+        records: impl Iterator<Item = Outgoing<'a>>,
+        alive: &dyn Fn(),
+        before_commit: &dyn Fn(),
+    ) -> Result<(), TransactionError> {
+        self.take_failure();
+        self.producer
+            .begin_transaction()
+            .map_err(|error| self.outcome(&error, alive))?;
+        for record in records {
+            self.send(record, alive)?;
+        }
+        before_commit();
+        self.commit(alive)
+    }
+
+    fn send(&self, outgoing: Outgoing<'_>, alive: &dyn Fn()) -> Result<(), TransactionError> {
+        let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
+        for (key, value) in outgoing.headers {
+            headers = headers.insert(Header {
+                key,
+                value: value.as_deref(),
+            });
+        }
+        let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(outgoing.topic);
+        record.partition = outgoing.partition;
+        record.key = outgoing.key;
+        record.payload = outgoing.value;
+        record.timestamp = outgoing.timestamp_ms;
+        if !outgoing.headers.is_empty() {
+            record.headers = Some(headers);
+        }
+        let deadline = Instant::now() + OUTCOME_TIMEOUT;
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back))
+                    if Instant::now() < deadline =>
+                {
+                    alive();
+                    self.producer.poll(Duration::from_millis(10));
+                    record = back;
+                }
+                Err((error, _)) => {
+                    self.abort(alive)?;
+                    return Err(self.aborted(&error, Some(outgoing.topic)));
+                }
+            }
+        }
+    }
+
+    fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + OUTCOME_TIMEOUT;
+        loop {
+            alive();
+            match self.producer.commit_transaction(CALL_TIMEOUT) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) => return Err(self.outcome(&error, alive)),
+            }
+        }
+    }
+
+    /// What an error that is not worth another try of the same call means.
+    fn outcome(&self, error: &KafkaError, alive: &dyn Fn()) -> TransactionError {
+        if is_fenced(error) {
+            return TransactionError::Fenced(error.to_string());
+        }
+        let requires_abort = match error {
+            KafkaError::Transaction(inner) => inner.txn_requires_abort(),
+            // Flushing failed: the commit was not even asked for.
+            KafkaError::Flush(_) => true,
+            _ => false,
+        };
+        if !requires_abort {
+            return TransactionError::Unknown(error.to_string());
+        }
+        match self.abort(alive) {
+            Ok(()) => self.aborted(error, None),
+            Err(error) => error,
+        }
+    }
+
+    /// The class of an aborted transaction by the failure behind it.
+    fn aborted(&self, error: &KafkaError, topic: Option<&str>) -> TransactionError {
+        let failure = self
+            .take_failure()
+            .or_else(|| Some((topic.unwrap_or("of the sink").to_owned(), error.rdkafka_error_code()?)));
+        if let Some((topic, code)) = failure {
+            if matches!(code, RDKafkaErrorCode::MessageSizeTooLarge) {
+                return TransactionError::TooLarge { topic };
+            }
+            if let Some(stop) = stop_of(code, "write", &topic) {
+                return TransactionError::Stop(stop);
+            }
+        }
+        TransactionError::Aborted(error.to_string())
+    }
+
+    fn abort(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + OUTCOME_TIMEOUT;
+        loop {
+            alive();
+            self.producer.poll(Duration::ZERO);
+            match self.producer.abort_transaction(CALL_TIMEOUT) {
+                Ok(()) => return Ok(()),
+                Err(error) if is_fenced(&error) => return Err(TransactionError::Fenced(error.to_string())),
+                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) => return Err(TransactionError::Unknown(format!("abort failed: {error}"))),
+            }
+        }
+    }
+
+    fn take_failure(&self) -> Option<(String, RDKafkaErrorCode)> {
+        self.producer
+            .context()
+            .failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+}
+
+fn is_retriable(error: &KafkaError) -> bool {
+    match error {
+        KafkaError::Transaction(inner) => inner.is_retriable(),
+        // Still flushing: the records are on their way.
+        KafkaError::Flush(code) => matches!(code, RDKafkaErrorCode::OperationTimedOut),
+        _ => false,
+    }
+}
+
+fn is_fenced(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::Fenced
+                | RDKafkaErrorCode::ProducerFenced
+                | RDKafkaErrorCode::InvalidProducerEpoch
+                | RDKafkaErrorCode::FencedInstanceId
+        )
+    )
+}

@@ -1,0 +1,171 @@
+//! Topics of a job: that they are there, how many partitions they have, how large a record they take.
+//! Must not hold: anything about a topic's content.
+
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use super::config::Settings;
+use super::consumer::{client_config, stop_of};
+use crate::state::recovery::{Reason, Stop};
+
+/// Longest wait for the cluster's controller.
+const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often a topic just created is looked for before it is given up.
+const CREATED_LOOKS_MAX: u32 = 50;
+/// A record's bound where the broker does not tell: Kafka's default less what a batch adds.
+const RECORD_BYTES_DEFAULT: usize = 1_000_000;
+
+/// Administration of one cluster.
+pub struct Topics {
+    admin: AdminClient<DefaultClientContext>,
+    bootstrap_servers: String,
+}
+
+/// What a topic's settings say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Records with the same key replace each other.
+    pub compacted: bool,
+    /// Largest record, bytes.
+    pub record_bytes_max: usize,
+}
+
+impl Topics {
+    /// Connects.
+    pub fn open(settings: &Settings) -> Result<Self, Stop> {
+        let admin = client_config(settings).create().map_err(|error| {
+            Stop::new(
+                Reason::SpecInvalid,
+                format!("bootstrapServers: the Kafka client refuses its settings: {error}"),
+            )
+        })?;
+        let bootstrap_servers = settings.get("bootstrap.servers").cloned().unwrap_or_default();
+        Ok(Self {
+            admin,
+            bootstrap_servers,
+        })
+    }
+
+    fn unreachable(&self, error: &dyn std::fmt::Display) -> Stop {
+        let servers = &self.bootstrap_servers;
+        Stop::new(
+            Reason::KafkaUnreachable,
+            format!("no answer from the brokers at {servers}: {error}; still trying"),
+        )
+    }
+
+    /// Number of partitions, or `None` when there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Result<Option<u32>, Stop> {
+        let metadata = self
+            .admin
+            .inner()
+            .fetch_metadata(Some(topic), ADMIN_TIMEOUT)
+            .map_err(|error| self.unreachable(&error))?;
+        let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
+            return Ok(None);
+        };
+        if let Some(error) = found.error() {
+            let code = RDKafkaErrorCode::from(error);
+            return match (code, stop_of(code, "describe", topic)) {
+                (RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic, _) => Ok(None),
+                (_, Some(stop)) => Err(stop),
+                (_, None) => Err(self.unreachable(&code)),
+            };
+        }
+        Ok(u32::try_from(found.partitions().len()).ok().filter(|count| *count > 0))
+    }
+
+    /// Number of partitions of a topic that must be there.
+    pub fn existing(&self, field: &str, topic: &str) -> Result<u32, Stop> {
+        self.partitions(topic)?
+            .ok_or_else(|| missing(field, topic, "create it or correct the name"))
+    }
+
+    /// Number of partitions of a topic that is created when it is not there.
+    pub fn ensure(
+        &self,
+        field: &str,
+        topic: &str,
+        partitions: u32,
+        settings: &[(&'static str, &'static str)],
+    ) -> Result<u32, Stop> {
+        if let Some(found) = self.partitions(topic)? {
+            return Ok(found);
+        }
+        let count = i32::try_from(partitions).unwrap_or(i32::MAX);
+        // -1: the broker's own default.
+        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(-1));
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let options = AdminOptions::new()
+            .operation_timeout(Some(ADMIN_TIMEOUT))
+            .request_timeout(Some(ADMIN_TIMEOUT));
+        let results = block_on(self.admin.create_topics([&new], &options)).map_err(|error| self.unreachable(&error))?;
+        match results.into_iter().next() {
+            Some(Ok(_)) | None => tracing::info!(topic, partitions, "topic created"),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
+            Some(Err((_, code))) => {
+                if let Some(stop) = stop_of(code, "create", topic) {
+                    return Err(stop);
+                }
+                return Err(missing(
+                    field,
+                    topic,
+                    &format!("creating it failed ({code}): create it by hand"),
+                ));
+            }
+        }
+        for _ in 0..CREATED_LOOKS_MAX {
+            if let Some(found) = self.partitions(topic)? {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Err(missing(
+            field,
+            topic,
+            "it was created but does not show: see the broker's log",
+        ))
+    }
+
+    /// Settings of a topic; defaults where this user may not read them.
+    pub fn settings(&self, topic: &str) -> Result<TopicSettings, Stop> {
+        let mut found = TopicSettings {
+            compacted: false,
+            record_bytes_max: RECORD_BYTES_DEFAULT,
+        };
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let described = block_on(
+            self.admin
+                .describe_configs([&ResourceSpecifier::Topic(topic)], &options),
+        );
+        let resource = match described.map(|results| results.into_iter().next()) {
+            Ok(Some(Ok(resource))) => resource,
+            Ok(Some(Err(code))) => {
+                tracing::warn!(topic, %code, "topic settings not readable, defaults assumed");
+                return Ok(found);
+            }
+            Ok(None) => return Ok(found),
+            Err(KafkaError::AdminOp(code)) => return Err(self.unreachable(&code)),
+            Err(error) => return Err(self.unreachable(&error)),
+        };
+        let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone());
+        found.compacted = value("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+        if let Some(bytes) = value("max.message.bytes").and_then(|text| text.parse().ok()) {
+            found.record_bytes_max = bytes;
+        }
+        Ok(found)
+    }
+}
+
+fn missing(field: &str, topic: &str, what_to_do: &str) -> Stop {
+    Stop::new(
+        Reason::TopicMissing,
+        format!("{field}: topic {topic} does not exist; {what_to_do}"),
+    )
+}

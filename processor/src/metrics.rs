@@ -1,0 +1,250 @@
+//! Metrics of the processor, in Prometheus' text form. Must not decide anything.
+
+use std::time::Duration;
+
+use prometheus::{
+    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::pipeline::output::{Output, Outputs};
+use crate::pipeline::position::NO_WATERMARK;
+use crate::state::checkpoint::Manifest;
+use crate::state::recovery::Position;
+
+/// Upper bounds of the histograms, seconds.
+const SECONDS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
+];
+
+/// The metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    records: IntCounterVec,
+    results: IntCounterVec,
+    late: IntCounterVec,
+    dead: IntCounterVec,
+    too_large: IntCounterVec,
+    commits: IntCounterVec,
+    transaction_seconds: HistogramVec,
+    snapshot_seconds: HistogramVec,
+    checkpoint_seconds: HistogramVec,
+    checkpoint_failures: IntCounterVec,
+    checkpoint_timestamp: GaugeVec,
+    checkpoint_bytes: IntGaugeVec,
+    epoch: IntGaugeVec,
+    input_offset: IntGaugeVec,
+    watermark_ms: IntGaugeVec,
+    lag: IntGaugeVec,
+    keys: IntGaugeVec,
+    rows: IntGaugeVec,
+    open_windows: IntGaugeVec,
+    replays: IntCounterVec,
+    ready: Gauge,
+}
+
+struct Maker<'a> {
+    registry: &'a Registry,
+}
+
+impl Maker<'_> {
+    fn options(name: &str, help: &str) -> Opts {
+        Opts::new(format!("streamagg_{name}"), help)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        let made = IntCounterVec::new(Self::options(name, help), labels)?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
+        let made = IntGaugeVec::new(Self::options(name, help), &["task"])?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn histogram(&self, name: &str, help: &str) -> prometheus::Result<HistogramVec> {
+        let options = HistogramOpts::from(Self::options(name, help)).buckets(SECONDS.to_vec());
+        let made = HistogramVec::new(options, &["task"])?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    ///
+    /// # Errors
+    /// Never with the names below; the library wants to be asked.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let make = Maker { registry: &registry };
+        let task = &["task"][..];
+        let checkpoint_timestamp = GaugeVec::new(
+            Maker::options(
+                "checkpoint_timestamp_seconds",
+                "When the newest checkpoint was completed, Unix time.",
+            ),
+            task,
+        )?;
+        registry.register(Box::new(checkpoint_timestamp.clone()))?;
+        let ready = Gauge::with_opts(Maker::options("ready", "1 while every assigned task runs."))?;
+        registry.register(Box::new(ready.clone()))?;
+        Ok(Self {
+            records: make.counter("records_total", "Records consumed.", task)?,
+            results: make.counter("results_total", "Results put out.", task)?,
+            late: make.counter("late_total", "Events that missed every window.", task)?,
+            dead: make.counter(
+                "dead_letters_total",
+                "Records rejected, by reason.",
+                &["task", "reason"],
+            )?,
+            too_large: make.counter("records_too_large_total", "Outputs too large for their topic.", task)?,
+            commits: make.counter("commits_total", "Epochs committed.", task)?,
+            transaction_seconds: make.histogram("transaction_seconds", "Time of an epoch's transaction.")?,
+            snapshot_seconds: make.histogram("checkpoint_snapshot_seconds", "Pause of the task for a snapshot.")?,
+            checkpoint_seconds: make.histogram("checkpoint_seconds", "Time of a checkpoint, upload included.")?,
+            checkpoint_failures: make.counter("checkpoint_failures_total", "Checkpoints that failed.", task)?,
+            checkpoint_bytes: make.gauge("checkpoint_bytes", "Bytes of the newest checkpoint.")?,
+            epoch: make.gauge("epoch", "Epoch last committed.")?,
+            input_offset: make.gauge("input_offset", "Next input offset after the committed epoch.")?,
+            watermark_ms: make.gauge("watermark_milliseconds", "Committed watermark, Unix time in ms.")?,
+            lag: make.gauge(
+                "lag_records",
+                "Records between the committed offset and the end of the partition.",
+            )?,
+            keys: make.gauge("state_keys", "Keys with state.")?,
+            rows: make.gauge("state_rows", "Rows of state: pane and key.")?,
+            open_windows: make.gauge("open_windows", "Window instances with state.")?,
+            replays: make.counter(
+                "replays_total",
+                "Replays, by kind: exact, across_revisions.",
+                &["task", "kind"],
+            )?,
+            checkpoint_timestamp,
+            ready,
+            registry,
+        })
+    }
+
+    /// Records consumed since the last call.
+    pub fn records(&self, task: u32, count: u64) {
+        self.records.with_label_values(&[&task.to_string()]).inc_by(count);
+    }
+
+    /// What a step put out.
+    pub fn outputs(&self, task: u32, outputs: &Outputs) {
+        if outputs.list.is_empty() {
+            return;
+        }
+        let task = task.to_string();
+        let (mut results, mut late) = (0, 0);
+        for output in &outputs.list {
+            match output {
+                Output::Result(_) => results += 1,
+                Output::Late(_) => late += 1,
+                Output::Dead(dead) => self
+                    .dead
+                    .with_label_values(&[task.as_str(), dead.reason.as_str()])
+                    .inc(),
+            }
+        }
+        self.results.with_label_values(&[&task]).inc_by(results);
+        self.late.with_label_values(&[&task]).inc_by(late);
+    }
+
+    /// An epoch was committed.
+    pub fn committed(&self, task: u32, took: Duration, too_large: u64) {
+        let task = task.to_string();
+        self.commits.with_label_values(&[&task]).inc();
+        self.too_large.with_label_values(&[&task]).inc_by(too_large);
+        self.transaction_seconds
+            .with_label_values(&[&task])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A snapshot was made.
+    pub fn snapshot(&self, task: u32, took: Duration) {
+        self.snapshot_seconds
+            .with_label_values(&[&task.to_string()])
+            .observe(took.as_secs_f64());
+    }
+
+    /// A checkpoint was completed, or failed (`None`).
+    pub fn checkpoint(&self, task: u32, took: Duration, manifest: Option<&Manifest>) {
+        let task = task.to_string();
+        let Some(manifest) = manifest else {
+            self.checkpoint_failures.with_label_values(&[&task]).inc();
+            return;
+        };
+        let info = manifest.info();
+        self.checkpoint_seconds
+            .with_label_values(&[&task])
+            .observe(took.as_secs_f64());
+        self.checkpoint_bytes
+            .with_label_values(&[&task])
+            .set(i64::try_from(info.bytes).unwrap_or(i64::MAX));
+        #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are doubles")]
+        self.checkpoint_timestamp
+            .with_label_values(&[&task])
+            .set(info.completed_at_ms as f64 / 1_000.0);
+    }
+
+    /// A replay began.
+    pub fn replays(&self, task: u32, kind: &str) {
+        self.replays.with_label_values(&[task.to_string().as_str(), kind]).inc();
+    }
+
+    /// Size of the state and the committed position.
+    pub fn state(&self, task: u32, keys: usize, rows: usize, open_windows: u64, committed: &Position) {
+        let task = task.to_string();
+        let set = |gauge: &IntGaugeVec, value: i64| gauge.with_label_values(&[&task]).set(value);
+        let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        set(&self.keys, whole(keys as u64));
+        set(&self.rows, whole(rows as u64));
+        set(&self.open_windows, whole(open_windows));
+        set(&self.epoch, whole(committed.epoch));
+        set(&self.input_offset, committed.engine_position.input_offset);
+        if committed.engine_position.watermark_ms != NO_WATERMARK {
+            set(&self.watermark_ms, committed.engine_position.watermark_ms);
+        }
+    }
+
+    /// Records not yet consumed.
+    pub fn lag(&self, task: u32, lag: i64) {
+        self.lag.with_label_values(&[&task.to_string()]).set(lag);
+    }
+
+    /// Forgets the figures of a task that left: what another pod shows now must not be shown twice.
+    pub fn forget(&self, task: u32) {
+        let task = task.to_string();
+        let gauges = [
+            &self.checkpoint_bytes,
+            &self.epoch,
+            &self.input_offset,
+            &self.watermark_ms,
+            &self.lag,
+            &self.keys,
+            &self.rows,
+            &self.open_windows,
+        ];
+        for gauge in gauges {
+            // Absent when the task never got there.
+            gauge.remove_label_values(&[&task]).ok();
+        }
+        self.checkpoint_timestamp.remove_label_values(&[&task]).ok();
+    }
+
+    /// Whether the pod is ready.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(if ready { 1.0 } else { 0.0 });
+    }
+
+    /// The text that Prometheus reads.
+    pub fn text(&self) -> String {
+        let mut bytes = Vec::new();
+        // Encoding into memory fails only on an empty family, which the registry leaves out.
+        TextEncoder::new().encode(&self.registry.gather(), &mut bytes).ok();
+        String::from_utf8(bytes).unwrap_or_default()
+    }
+}

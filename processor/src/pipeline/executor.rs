@@ -1,0 +1,330 @@
+//! Runs one task on one plain thread: start-up, replay, epochs, commits, checkpoints, release.
+//!
+//! Carries out what `state::recovery` decides. A life of a task ends with an [`End`] that says what comes next; nothing
+//! is repaired half-way: whatever goes wrong, the task closes and starts up from what is durable.
+//! Must not hold: window semantics, or rules of the protocol.
+
+pub mod board;
+mod commit;
+pub mod failpoint;
+mod replay;
+mod running;
+mod saving;
+mod startup;
+
+pub use startup::Topology;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use streamagg_crds::admin::TaskState;
+use streamagg_crds::resolved::Resolved;
+use streamagg_crds::v1alpha1;
+use uuid::Uuid;
+
+use self::board::{Board, RequestKind, View};
+use self::failpoint::Failpoints;
+use super::builder::Plan;
+use super::epoch::EpochLimits;
+use crate::kafka::config;
+use crate::kafka::consumer::ReadError;
+use crate::kafka::control;
+use crate::kafka::producer::TransactionError;
+use crate::metrics::Metrics;
+use crate::state::checkpoint::RetentionRule;
+use crate::state::local::TaskDirectory;
+use crate::state::recovery::ownership::{AfterFence, after_fence, fence_backoff};
+use crate::state::recovery::problem::Until;
+use crate::state::recovery::startup::OnTruncated;
+use crate::state::recovery::{Owner, Reason, Stop};
+use crate::state::rocksdb::Shared;
+use crate::state::store::Store;
+
+/// First wait before a task that stopped for a passing reason tries again; doubles up to [`RETRY_LONGEST`].
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// Longest such wait.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// How often checkpoints are made and how many are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointRule {
+    /// Time between two.
+    pub interval: Duration,
+    /// What retention allows.
+    pub retention: RetentionRule,
+}
+
+/// What all tasks of a process share.
+pub struct JobContext {
+    /// The job.
+    pub job: Resolved,
+    /// `metadata.uid`, or `local`.
+    pub uid: String,
+    /// Revision of the job file.
+    pub revision: String,
+    /// Engine version.
+    pub engine: String,
+    /// The compiled job.
+    pub plan: Arc<Plan>,
+    /// Ordinal of this pod.
+    pub ordinal: u32,
+    /// The job's rule for deleted input.
+    pub on_truncated: OnTruncated,
+    /// Data directory.
+    pub data_directory: PathBuf,
+    /// State backend.
+    pub backend: v1alpha1::Backend,
+    /// What the databases share.
+    pub shared: Shared,
+    /// Memory for records fetched ahead, per task, KiB.
+    pub fetch_queue_kib: u32,
+    /// Checkpoint store and its rule.
+    pub checkpoints: Option<(Store, CheckpointRule)>,
+    /// Bounds of an epoch.
+    pub limits: EpochLimits,
+    /// For the store, which is asynchronous.
+    pub runtime: tokio::runtime::Handle,
+    /// Metrics of the process.
+    pub metrics: Arc<Metrics>,
+    /// Where tests kill the process.
+    pub failpoints: Failpoints,
+}
+
+/// Time in ms since the Unix epoch.
+pub fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn random() -> u64 {
+    Uuid::new_v4().as_u64_pair().0
+}
+
+/// How a life of a task ended.
+#[derive(Debug)]
+pub enum End {
+    /// The process ends or the assignment names another pod.
+    Left,
+    /// Drained; `generation` is the one in force then.
+    Drained {
+        /// Generation.
+        generation: u64,
+    },
+    /// A later owner exists.
+    Released {
+        /// Generation of K.
+        generation: u64,
+    },
+    /// Another process initialised.
+    Fenced(String),
+    /// Local state, the commit or the log was not as expected: start up again.
+    Again(String),
+    /// A problem.
+    Stop(Stop),
+}
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Stop(stop) => Self::Stop(stop),
+            ReadError::OutOfRange { what } => Self::Again(format!("{what}: offset out of range")),
+            ReadError::Passing { .. } => Self::Stop(Stop::new(Reason::KafkaUnreachable, error.to_string())),
+        }
+    }
+}
+
+impl From<TransactionError> for End {
+    fn from(error: TransactionError) -> Self {
+        match error {
+            TransactionError::Fenced(message) => Self::Fenced(message),
+            TransactionError::Stop(stop) => Self::Stop(stop),
+            TransactionError::Aborted(_) | TransactionError::TooLarge { .. } | TransactionError::Unknown(_) => {
+                Self::Again(error.to_string())
+            }
+        }
+    }
+}
+
+/// Runs one task until the process ends or the assignment names another pod.
+pub struct Executor {
+    context: Arc<JobContext>,
+    board: Arc<Board>,
+    task: u32,
+    directory: TaskDirectory,
+}
+
+impl Executor {
+    /// An executor for `task`.
+    pub fn new(context: Arc<JobContext>, board: Arc<Board>, task: u32) -> Self {
+        let directory = TaskDirectory::new(&context.data_directory, task, context.backend, context.shared.clone());
+        Self {
+            context,
+            board,
+            task,
+            directory,
+        }
+    }
+
+    fn owner(&self, generation: u64) -> Owner {
+        Owner {
+            uid: self.context.uid.clone(),
+            job_id: self.context.job.job_id.clone(),
+            task: self.task,
+            revision: self.context.revision.clone(),
+            engine: self.context.engine.clone(),
+            generation,
+        }
+    }
+
+    /// The thread of the task. Returns when the task is no longer this pod's.
+    pub fn run(self) {
+        let (mut fenced, mut failed) = (0, 0);
+        loop {
+            let view = self.board.view();
+            if view.stop || !view.named {
+                break;
+            }
+            self.board.beat();
+            let began = std::time::Instant::now();
+            let end = self.live();
+            if began.elapsed() > RETRY_LONGEST {
+                (fenced, failed) = (0, 0);
+            }
+            tracing::info!(task = self.task, ?end, "life of the task ended");
+            let goes_on = match end {
+                End::Left => false,
+                End::Drained { generation } => self.hold(|view| view.generation > generation),
+                End::Released { generation } => {
+                    self.board.saw_generation(generation);
+                    self.board.enter(TaskState::Released);
+                    self.hold(|view| view.generation >= generation)
+                }
+                End::Fenced(_) => {
+                    let attempt = fenced;
+                    fenced += 1;
+                    self.after_fence(attempt)
+                }
+                End::Again(why) => {
+                    self.board.enter(TaskState::Starting);
+                    let wait = retry_backoff(failed);
+                    failed += 1;
+                    tracing::warn!(task = self.task, why, "starting up again");
+                    self.pause(wait)
+                }
+                End::Stop(stop) => {
+                    tracing::error!(task = self.task, reason = stop.reason.as_str(), "{}", stop.message);
+                    self.board.halt(TaskState::Stopped, &stop);
+                    match stop.reason.until() {
+                        Until::Restart => {
+                            let generation = view.generation;
+                            self.hold(|view| view.generation > generation)
+                        }
+                        Until::Retry => {
+                            let wait = retry_backoff(failed);
+                            failed += 1;
+                            self.pause(wait)
+                        }
+                    }
+                }
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        self.refuse_requests();
+        tracing::info!(task = self.task, "task released");
+    }
+
+    /// Reads K without initialising: only a higher generation takes the task away for good.
+    fn after_fence(&self, attempt: u32) -> bool {
+        self.board.enter(TaskState::Released);
+        let job = &self.context.job;
+        let topic = config::control_topic(&job.job_id);
+        let generation = self.board.view().generation;
+        match control::read(&config::control_consumer(job), &topic, self.task) {
+            Ok(copy) => match after_fence(copy.position.as_ref(), generation) {
+                AfterFence::Release { generation } => {
+                    self.board.saw_generation(generation);
+                    self.hold(|view| view.generation >= generation)
+                }
+                AfterFence::BackOff => self.pause(fence_backoff(attempt, random())),
+            },
+            Err(error) => {
+                tracing::warn!(task = self.task, %error, "committed position not readable after a fence");
+                self.pause(fence_backoff(attempt, random()))
+            }
+        }
+    }
+
+    /// Waits until `over`, the end of the process or of the ownership. `true`: start up again.
+    fn hold(&self, over: impl Fn(View) -> bool) -> bool {
+        loop {
+            self.board.beat();
+            let view = self.board.view();
+            if view.stop || (!view.named && self.board.status().state != TaskState::Released) {
+                return false;
+            }
+            if over(view) {
+                return view.named;
+            }
+            self.refuse_requests();
+            self.board.wait(view, Duration::from_millis(500));
+        }
+    }
+
+    /// Waits `limit`, less if the task is wanted otherwise meanwhile. `true`: start up again.
+    fn pause(&self, limit: Duration) -> bool {
+        let deadline = std::time::Instant::now() + limit;
+        let before = self.board.view();
+        loop {
+            self.board.beat();
+            let view = self.board.view();
+            if view.stop || !view.named {
+                return false;
+            }
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            if view != before || left.is_zero() {
+                return true;
+            }
+            self.board.wait(view, left.min(Duration::from_millis(500)));
+            // Requests wait for the task to run: a passing trouble is no reason to fail them.
+            if self.board.status().state == TaskState::Stopped {
+                self.refuse_requests();
+            }
+        }
+    }
+
+    /// Answers requests to a task that does not run.
+    fn refuse_requests(&self) {
+        while let Some(request) = self.board.next_request() {
+            let status = self.board.status();
+            if status.state == TaskState::Drained {
+                self.board.finish(&request, Ok(status.checkpoint));
+                continue;
+            }
+            let problem = status.problem.unwrap_or_else(|| {
+                let what = match request.kind {
+                    RequestKind::Checkpoint => "checkpoint",
+                    RequestKind::Drain => "drain",
+                };
+                Stop::new(
+                    Reason::CheckpointFailed,
+                    format!("{what}: task {} does not run here", self.task),
+                )
+                .problem()
+            });
+            self.board.finish(&request, Err(problem));
+        }
+    }
+}
+
+fn retry_backoff(attempt: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << attempt.min(8)).min(RETRY_LONGEST)
+}

@@ -1,0 +1,181 @@
+//! Commits an epoch, a claim, a birth or a fork: one transaction, sent again, settled or given up by the protocol.
+//! Must not hold: local state.
+
+use std::time::Duration;
+
+use super::board::Board;
+use super::failpoint::Place;
+use super::{End, JobContext};
+use crate::kafka::config;
+use crate::kafka::control::{self, ControlKey, key_bytes, value_bytes};
+use crate::kafka::producer::{TaskProducer, TransactionError};
+use crate::pipeline::sink::{EpochBuffer, Outgoing, SinkPlan};
+use crate::state::recovery::ownership::{AfterUnknown, after_unknown};
+use crate::state::recovery::{Birth, Position, Reason, Stop};
+
+/// Times that one epoch is sent at most before the task starts up again.
+const SENDS_MAX: u32 = 30;
+/// Longest wait between two of them.
+const SEND_AGAIN_LONGEST: Duration = Duration::from_secs(2);
+
+/// What a transaction carries beside the position.
+pub(super) struct Epoch<'a> {
+    /// Outputs; absent for a claim, a birth or a fork.
+    pub outputs: Option<(&'a mut EpochBuffer, &'a mut SinkPlan)>,
+    /// The birth record.
+    pub birth: Option<&'a Birth>,
+    /// K as it was read or last committed.
+    pub built_on: Option<&'a Position>,
+    /// K afterwards.
+    pub sent: &'a Position,
+}
+
+/// The transactional side of one task.
+pub(super) struct Committer<'a> {
+    context: &'a JobContext,
+    board: &'a Board,
+    task: u32,
+    control_topic: String,
+    producer: Option<TaskProducer>,
+}
+
+impl<'a> Committer<'a> {
+    /// Initialises: every earlier owner is fenced.
+    pub fn init(context: &'a JobContext, board: &'a Board, task: u32) -> Result<Self, End> {
+        let control_topic = config::control_topic(&context.job.job_id);
+        let mut this = Self {
+            context,
+            board,
+            task,
+            control_topic,
+            producer: None,
+        };
+        this.init_again()?;
+        Ok(this)
+    }
+
+    /// Initialises, if the assignment in hand names this pod.
+    fn init_again(&mut self) -> Result<(), End> {
+        self.producer = None;
+        if !self.board.view().named {
+            return Err(End::Left);
+        }
+        let settings = config::producer(&self.context.job, self.task);
+        self.producer = Some(TaskProducer::init(&settings, &|| self.board.beat())?);
+        Ok(())
+    }
+
+    /// Reads the control partition of the task.
+    pub fn read_control(&self) -> Result<control::ControlCopy, End> {
+        let settings = config::control_consumer(&self.context.job);
+        self.board.beat();
+        let copy = control::read(&settings, &self.control_topic, self.task)?;
+        if let Some(position) = &copy.position {
+            self.board.saw_generation(position.generation);
+        }
+        Ok(copy)
+    }
+
+    /// Commits. Returns only when K is `epoch.sent`.
+    pub fn commit(&mut self, mut epoch: Epoch<'_>) -> Result<(), End> {
+        if let Some((buffer, plan)) = &mut epoch.outputs {
+            buffer.refuse_too_large(plan);
+        }
+        let mut documents = Vec::new();
+        if let Some(birth) = epoch.birth {
+            documents.push((key_bytes(&ControlKey::Birth { task: self.task }), value_bytes(birth)));
+        }
+        documents.push((
+            key_bytes(&ControlKey::Position { task: self.task }),
+            value_bytes(epoch.sent),
+        ));
+        for attempt in 0..SENDS_MAX {
+            if !self.board.view().named {
+                return Err(End::Left);
+            }
+            match self.send(&epoch, &documents) {
+                Ok(()) => return Ok(()),
+                Err(TransactionError::Aborted(why)) => {
+                    tracing::warn!(
+                        task = self.task,
+                        why,
+                        attempt,
+                        "transaction aborted, sending the epoch again"
+                    );
+                    self.board.beat();
+                    let wait = Duration::from_millis(10)
+                        .saturating_mul(1 << attempt.min(8))
+                        .min(SEND_AGAIN_LONGEST);
+                    std::thread::sleep(wait);
+                }
+                Err(TransactionError::TooLarge { topic }) => refuse(&mut epoch, &topic)?,
+                Err(TransactionError::Unknown(why)) => {
+                    tracing::warn!(task = self.task, why, "outcome of the commit unknown, reading it back");
+                    if self.settle(&epoch)? {
+                        return Ok(());
+                    }
+                }
+                Err(error @ (TransactionError::Fenced(_) | TransactionError::Stop(_))) => return Err(error.into()),
+            }
+        }
+        Err(End::Again(format!("an epoch was aborted {SENDS_MAX} times")))
+    }
+
+    fn send(&self, epoch: &Epoch<'_>, documents: &[(Vec<u8>, Vec<u8>)]) -> Result<(), TransactionError> {
+        let Some(producer) = &self.producer else {
+            return Err(TransactionError::Unknown("no producer".to_owned()));
+        };
+        let partition = i32::try_from(self.task).ok();
+        let control = documents.iter().map(|(key, value)| Outgoing {
+            topic: &self.control_topic,
+            partition,
+            key: Some(key),
+            value: Some(value),
+            timestamp_ms: None,
+            headers: &[],
+        });
+        let alive = || self.board.beat();
+        let is_epoch = epoch.outputs.is_some();
+        let before_commit = || {
+            if is_epoch {
+                self.context.failpoints.pass(Place::BeforeCommit);
+            }
+        };
+        match &epoch.outputs {
+            Some((buffer, plan)) => producer.publish(buffer.records(plan).chain(control), &alive, &before_commit),
+            None => producer.publish(control, &alive, &before_commit),
+        }
+    }
+
+    /// Finds out whether the epoch was committed. `false`: it was not, send it again.
+    fn settle(&mut self, epoch: &Epoch<'_>) -> Result<bool, End> {
+        self.init_again()?;
+        let committed = self.read_control()?.position;
+        let view = self.board.view();
+        if let Some(position) = &committed
+            && position.generation > view.generation
+        {
+            return Err(End::Released {
+                generation: position.generation,
+            });
+        }
+        match after_unknown(view.named, committed.as_ref(), epoch.sent, epoch.built_on) {
+            AfterUnknown::Committed => Ok(true),
+            AfterUnknown::SendAgain => Ok(false),
+            AfterUnknown::Release => Err(End::Left),
+            AfterUnknown::StartUp => Err(End::Again("somebody else committed meanwhile".to_owned())),
+        }
+    }
+}
+
+/// Makes room for a topic that refused a record, so that the epoch is not tried for ever.
+fn refuse(epoch: &mut Epoch<'_>, topic: &str) -> Result<(), End> {
+    if let Some((buffer, plan)) = &mut epoch.outputs
+        && plan.lower_bound(topic)
+    {
+        buffer.refuse_too_large(plan);
+        return Ok(());
+    }
+    let message = format!("topic {topic} refuses even small records; raise its max.message.bytes");
+    Err(Stop::new(Reason::SpecInvalid, message).into())
+}

@@ -1,0 +1,106 @@
+//! Named places at which a test ends the process as a crash would: at once, nothing flushed, nothing dropped.
+//! Must not read the environment; the binary hands the setting in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// All records of an epoch are sent, the commit is not asked for.
+    BeforeCommit,
+    /// The commit succeeded, local state does not know.
+    AfterCommitBeforeState,
+    /// The claim of a new generation is committed.
+    AfterClaim,
+    /// Part of a replay is in local state.
+    MidReplay,
+    /// Files of a checkpoint are in the store, its manifest is not.
+    MidCheckpointUpload,
+    /// A checkpoint is complete.
+    AfterManifest,
+}
+
+impl Place {
+    /// All places.
+    pub const ALL: [Self; 6] = [
+        Self::BeforeCommit,
+        Self::AfterCommitBeforeState,
+        Self::AfterClaim,
+        Self::MidReplay,
+        Self::MidCheckpointUpload,
+        Self::AfterManifest,
+    ];
+
+    /// Its name in the setting.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BeforeCommit => "before-commit",
+            Self::AfterCommitBeforeState => "after-commit-before-state",
+            Self::AfterClaim => "after-claim",
+            Self::MidReplay => "mid-replay",
+            Self::MidCheckpointUpload => "mid-checkpoint-upload",
+            Self::AfterManifest => "after-manifest",
+        }
+    }
+}
+
+/// Which place ends the process, if one does, and at which pass.
+#[derive(Clone, Debug, Default)]
+pub struct Failpoints {
+    armed: Option<(Place, Arc<AtomicU64>)>,
+}
+
+impl Failpoints {
+    /// Parses `name` or `name:n` (the n-th pass).
+    pub fn parse(setting: &str) -> Result<Self, String> {
+        let (name, pass) = setting.split_once(':').unwrap_or((setting, "1"));
+        let place = Place::ALL.into_iter().find(|place| place.name() == name);
+        let passes = pass.parse::<u64>().ok().filter(|passes| *passes > 0);
+        match (place, passes) {
+            (Some(place), Some(passes)) => Ok(Self {
+                armed: Some((place, Arc::new(AtomicU64::new(passes)))),
+            }),
+            (None, _) => {
+                let names: Vec<&str> = Place::ALL.iter().map(|place| place.name()).collect();
+                Err(format!(
+                    "failpoint {name:?} is not known; known are {}",
+                    names.join(", ")
+                ))
+            }
+            (Some(_), None) => Err(format!("failpoint {setting:?}: the pass must be a number from 1 on")),
+        }
+    }
+
+    /// Passes `place`; ends the process if it is armed and this is the pass.
+    pub fn pass(&self, place: Place) {
+        if let Some((armed, passes)) = &self.armed
+            && *armed == place
+            && passes.fetch_sub(1, Ordering::SeqCst) == 1
+        {
+            tracing::error!(place = place.name(), "failpoint reached: the process aborts");
+            std::process::abort();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_name_a_place_and_a_pass() {
+        for place in Place::ALL {
+            assert!(Failpoints::parse(place.name()).is_ok());
+        }
+        assert!(Failpoints::parse("before-commit:3").is_ok());
+        assert!(Failpoints::parse("nowhere").is_err_and(|error| error.contains("before-commit")));
+        assert!(Failpoints::parse("before-commit:0").is_err());
+        let unarmed = Failpoints::default();
+        unarmed.pass(Place::BeforeCommit);
+        let third = Failpoints::parse("before-commit:3").expect("parses");
+        third.pass(Place::BeforeCommit);
+        third.pass(Place::AfterClaim);
+        third.pass(Place::BeforeCommit);
+    }
+}

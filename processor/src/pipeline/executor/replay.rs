@@ -1,0 +1,188 @@
+//! Re-reads input up to the committed position with output suppressed.
+//! Must not hold: which base is replayed (`state::recovery`).
+
+use std::time::{Duration, Instant};
+
+use rdkafka::message::{BorrowedMessage, Message};
+
+use super::board::Board;
+use super::failpoint::Place;
+use super::{End, JobContext};
+use crate::kafka::consumer::{PartitionReader, ReadError, digest};
+use crate::pipeline::operator::{StepStatus, Task};
+use crate::pipeline::output::{Outputs, Record};
+use crate::pipeline::position::Decision;
+use crate::state::backend::{Backend, Changes};
+use crate::state::local::{self, LocalState, TaskDirectory};
+use crate::state::recovery::{LastInput, Position};
+
+/// Records stepped over at a time.
+const BATCH_RECORDS: usize = 4_096;
+/// Records after which a replay is saved in local state, so that a crash does not start it over.
+const SAVE_RECORDS: u64 = 200_000;
+/// Without a record for this long, the replay is given up and the facts are gathered again.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
+
+/// How a replay ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reached {
+    /// The task stands where the committed position does.
+    Committed,
+    /// The log went past it without meeting it.
+    Missed,
+}
+
+/// A replay under way.
+pub(super) struct Replay<'a> {
+    pub context: &'a JobContext,
+    pub board: &'a Board,
+    pub reader: &'a PartitionReader,
+    pub directory: &'a TaskDirectory,
+    /// K.
+    pub committed: &'a Position,
+    /// Decisions between base and K, in order.
+    pub decisions: Vec<Decision>,
+    /// `control_seq` of the base.
+    pub control_seq: u64,
+}
+
+impl Replay<'_> {
+    /// Steps `task` up to K. With `save`, parts of it are applied to local state on the way, but never the batch that
+    /// reaches K: that one waits until the hashes were compared.
+    pub fn run(&mut self, task: &mut Task, mut save: Option<&mut LocalState>) -> Result<Reached, End> {
+        let target = self.committed.engine_position.input_offset;
+        let begin = task.position().input_offset;
+        self.reader.seek(begin)?;
+        let (mut unsaved, mut heard, mut outputs) = (0, Instant::now(), Outputs::default());
+        let mut next_decision = 0;
+        loop {
+            self.obey_due(task, &mut next_decision, &mut outputs);
+            if task.position().input_offset >= target {
+                return Ok(Reached::Committed);
+            }
+            let view = self.board.view();
+            if view.stop || !view.named {
+                return Err(End::Left);
+            }
+            self.board.beat();
+            let mut batch = Vec::with_capacity(BATCH_RECORDS);
+            match self.reader.poll(BATCH_RECORDS, Duration::from_millis(200), &mut batch) {
+                Ok(()) => {}
+                Err(error @ ReadError::Passing { .. }) => tracing::warn!(%error),
+                Err(error) => return Err(error.into()),
+            }
+            if batch.is_empty() {
+                if heard.elapsed() > SILENCE_MAX {
+                    return Err(End::Again(format!(
+                        "replay: no record behind offset {begin} for a minute"
+                    )));
+                }
+                continue;
+            }
+            heard = Instant::now();
+            let consumed = self.step_batch(task, &batch, target, &mut next_decision, &mut outputs);
+            self.show_progress(task, begin, target);
+            if consumed < batch.len() && task.position().input_offset < target {
+                return Ok(Reached::Missed);
+            }
+            unsaved += consumed as u64;
+            if unsaved >= SAVE_RECORDS
+                && task.position().input_offset < target
+                && let Some(state) = save.as_deref_mut()
+                && let Some(last) = batch.get(consumed.saturating_sub(1))
+            {
+                self.save_part(task, state, next_decision, last)?;
+                unsaved = 0;
+                self.context.failpoints.pass(Place::MidReplay);
+            }
+        }
+    }
+
+    fn obey_due(&self, task: &mut Task, next: &mut usize, outputs: &mut Outputs) {
+        while let Some(decision) = self.decisions.get(*next)
+            && decision.input_offset <= task.position().input_offset
+        {
+            task.decide(decision, outputs);
+            outputs.clear();
+            *next += 1;
+        }
+    }
+
+    /// Steps over the part of the batch before `target`, obeying decisions where they stand. Returns records consumed.
+    fn step_batch(
+        &self,
+        task: &mut Task,
+        batch: &[BorrowedMessage<'_>],
+        target: i64,
+        next_decision: &mut usize,
+        outputs: &mut Outputs,
+    ) -> usize {
+        let before = batch.partition_point(|message| message.offset() < target);
+        let records: Vec<Record<'_>> = batch[..before]
+            .iter()
+            .map(|message| Record {
+                offset: message.offset(),
+                value: message.payload().unwrap_or_default(),
+            })
+            .collect();
+        let mut done = 0;
+        while done < records.len() {
+            self.obey_due(task, next_decision, outputs);
+            let end = self.decisions.get(*next_decision).map_or(records.len(), |decision| {
+                done + records[done..].partition_point(|record| record.offset < decision.input_offset)
+            });
+            // A decision stands at the next offset, which may lie in a gap: at least one record is stepped over.
+            let end = end.max(done + 1);
+            match task.step(&records[done..end], outputs) {
+                StepStatus::Continue => done = end,
+                // The commit that is replayed went on behind it, or stopped there: either way K decides.
+                StepStatus::TooManyBadRecords { consumed, .. } => done += consumed.max(1),
+            }
+            outputs.clear();
+        }
+        done
+    }
+
+    fn show_progress(&self, task: &Task, begin: i64, target: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+        let share = (task.position().input_offset - begin) as f64 / (target - begin).max(1) as f64;
+        self.board.update(|status| {
+            status.progress = Some(share.clamp(0.0, 1.0));
+            status.input_offset = task.position().input_offset;
+        });
+    }
+
+    fn save_part(
+        &self,
+        task: &mut Task,
+        state: &mut LocalState,
+        decisions: usize,
+        last: &BorrowedMessage<'_>,
+    ) -> Result<(), End> {
+        let position = Position {
+            engine_position: task.position(),
+            control_seq: self.control_seq + decisions as u64,
+            last_input: Some(LastInput {
+                offset: last.offset(),
+                digest: digest(last),
+            }),
+            ..self.committed.clone()
+        };
+        save(task, state, self.directory, &position)
+    }
+}
+
+/// Applies every change since the last time, with the position it brings the state to.
+pub(super) fn save(
+    task: &mut Task,
+    state: &mut LocalState,
+    directory: &TaskDirectory,
+    position: &Position,
+) -> Result<(), End> {
+    let mut changes = Changes::default();
+    task.take_changes(&mut changes);
+    LocalState::put_position(&mut changes, position);
+    state
+        .apply(&changes)
+        .map_err(|error| local::stop_of(&error, directory.root()).into())
+}

@@ -1,0 +1,531 @@
+//! Start-up of a task: gathers the facts in the protocol's order, carries out what is decided.
+//! Must not hold: the start-up table (`state::recovery::startup`).
+
+use std::time::Instant;
+
+use streamagg_crds::admin::TaskState;
+use streamagg_crds::resolved::Start;
+use uuid::Uuid;
+
+use super::commit::{Committer, Epoch};
+use super::failpoint::Place;
+use super::replay::{Reached, Replay, save};
+use super::{End, Executor, JobContext};
+use crate::kafka::config;
+use crate::kafka::consumer::PartitionReader;
+use crate::kafka::control::ControlCopy;
+use crate::kafka::topics::Topics;
+use crate::pipeline::operator::Task;
+use crate::pipeline::sink::{OutputTopic, SinkPlan};
+use crate::state::backend::Error;
+use crate::state::checkpoint::Manifest;
+use crate::state::local::{self, LocalState};
+use crate::state::recovery::position::POSITION_VERSION;
+use crate::state::recovery::startup::decide;
+use crate::state::recovery::{
+    Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
+    Startup, Stop,
+};
+use crate::state::store::{FetchError, Listing};
+
+/// The source topic and the topics written, as the brokers have them.
+pub struct Topology {
+    /// Partitions of the source topic: the number of tasks.
+    pub source_partitions: u32,
+    results: OutputTopic,
+    late: Option<OutputTopic>,
+    dead: Option<OutputTopic>,
+}
+
+impl Topology {
+    /// Looks at every topic of the job; creates what is missing but for the source.
+    pub fn observe(context: &JobContext) -> Result<Self, Stop> {
+        let job = &context.job;
+        let source = Topics::open(&config::admin(&job.source.bootstrap_servers, &job.job_id))?;
+        let source_partitions = source.existing("spec.source.kafka.topics[0]", &job.source.topic)?;
+        if source.settings(&job.source.topic)?.compacted {
+            return Err(Stop::new(
+                Reason::TopicCompacted,
+                format!(
+                    "spec.source.kafka.topics[0]: topic {} is compacted, so that records vanish which a replay needs; \
+                     set its cleanup.policy to delete",
+                    job.source.topic
+                ),
+            ));
+        }
+        let sink = Topics::open(&config::admin(&job.sink.bootstrap_servers, &job.job_id))?;
+        let control = config::control_topic(&job.job_id);
+        let found = sink.ensure(
+            "spec.jobId",
+            &control,
+            source_partitions,
+            &config::control_topic_settings(),
+        )?;
+        if found != source_partitions {
+            return Err(Stop::new(
+                Reason::PartitionsChanged,
+                format!(
+                    "control topic {control} has {found} partitions, source topic {} has {source_partitions}: keys \
+                     moved between partitions; give the topic its old number back or start a job with another jobId",
+                    job.source.topic
+                ),
+            ));
+        }
+        if !sink.settings(&control)?.compacted {
+            tracing::warn!(
+                control,
+                "the control topic is not compacted: positions vanish with its retention"
+            );
+        }
+        let output = |field: &str, name: &str| -> Result<OutputTopic, Stop> {
+            let partitions = sink.ensure(field, name, source_partitions, &[])?;
+            let record_bytes_max = sink.settings(name)?.record_bytes_max;
+            Ok(OutputTopic {
+                name: name.to_owned(),
+                partitions,
+                record_bytes_max,
+            })
+        };
+        let side = |field: &str, name: &Option<String>| name.as_ref().map(|name| output(field, name)).transpose();
+        Ok(Self {
+            source_partitions,
+            results: output("spec.sink.kafka.topic", &job.sink.topic)?,
+            late: side("spec.lateEvents.kafka.topic", &job.late_topic)?,
+            dead: side("spec.deadLetters.kafka.topic", &job.dead_letter_topic)?,
+        })
+    }
+
+    fn sink_plan(&self, context: &JobContext, task: u32) -> SinkPlan {
+        let job = &context.job;
+        let source = (job.source.topic.as_str(), task);
+        let side = (self.late.clone(), self.dead.clone());
+        SinkPlan::new(
+            &job.job_id,
+            context.plan.window_names(),
+            source,
+            self.results.clone(),
+            side,
+        )
+    }
+}
+
+/// A task that stands at the committed position.
+pub(super) struct Started<'a> {
+    pub committer: Committer<'a>,
+    pub reader: PartitionReader,
+    pub task: Task,
+    pub state: LocalState,
+    pub committed: Position,
+    pub sink: SinkPlan,
+    /// First offset to read.
+    pub next_offset: i64,
+    /// Newest checkpoint that belongs to K's past, as the base of the next upload.
+    pub newest: Option<Manifest>,
+}
+
+/// What is gathered once and changes only by what start-up itself does.
+struct Found {
+    owner: Owner,
+    control: ControlCopy,
+    local: Local,
+    listing: Listing,
+    log: InputLog,
+    last_input: LastInputCheck,
+    refused: Vec<(Base, Refusal)>,
+}
+
+impl Executor {
+    /// From an assignment that names this pod to a task at the committed position.
+    pub(super) fn start_up(&self) -> Result<Started<'_>, End> {
+        self.board.enter(TaskState::Starting);
+        let view = self.board.view();
+        if !view.named {
+            return Err(End::Left);
+        }
+        let began = Instant::now();
+        let topology = Topology::observe(&self.context)?;
+        let mut committer = Committer::init(&self.context, &self.board, self.task)?;
+        // In this order: the store is listed after K was read, so that no checkpoint is ahead of it unnoticed.
+        let control = committer.read_control()?;
+        let opened = self.directory.open()?;
+        let reader = self.open_reader()?;
+        let (start, end) = reader.watermarks()?;
+        let last_input = match control.position.as_ref().and_then(|position| position.last_input) {
+            Some(last) => reader.check_last_input(last, start, end)?,
+            None => LastInputCheck::Skipped,
+        };
+        let listing = self.list_store(&control, &opened.local)?;
+        let log = InputLog {
+            start,
+            end,
+            partitions: topology.source_partitions,
+        };
+        let owner = self.owner(view.generation);
+        let found = Found {
+            owner,
+            control,
+            local: opened.local,
+            listing,
+            log,
+            last_input,
+            refused: Vec::new(),
+        };
+        let started = self.carry_out(found, &mut committer, &reader, opened.state)?;
+        tracing::info!(
+            task = self.task,
+            took_ms = began.elapsed().as_millis(),
+            "task at the committed position"
+        );
+        let (task, state, committed, next_offset, newest) = started;
+        let sink = topology.sink_plan(&self.context, self.task);
+        Ok(Started {
+            committer,
+            reader,
+            task,
+            state,
+            committed,
+            sink,
+            next_offset,
+            newest,
+        })
+    }
+
+    fn open_reader(&self) -> Result<PartitionReader, Stop> {
+        let settings = config::source_consumer(&self.context.job, self.context.fetch_queue_kib);
+        PartitionReader::open(&settings, &self.context.job.source.topic, self.task)
+    }
+
+    fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
+        let Some((store, _)) = &self.context.checkpoints else {
+            return Ok(Listing::default());
+        };
+        self.board.beat();
+        match self.context.runtime.block_on(store.list(self.task)) {
+            Ok(listing) => {
+                for (id, why) in &listing.unreadable {
+                    tracing::warn!(task = self.task, id, why, "checkpoint manifest unreadable, passed over");
+                }
+                Ok(listing)
+            }
+            Err(error) => match (control.position.as_ref(), local) {
+                // Local state at K needs no checkpoint: a store that is down does not stop a restart.
+                (Some(committed), Local::Held(position))
+                    if position.lineage == committed.lineage && position.place() == committed.place() =>
+                {
+                    tracing::warn!(task = self.task, %error, "checkpoint store not readable, local state is enough");
+                    Ok(Listing::default())
+                }
+                _ => Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into()),
+            },
+        }
+    }
+
+    #[expect(
+        clippy::type_complexity,
+        reason = "the parts of a started task, taken apart by its one caller"
+    )]
+    fn carry_out(
+        &self,
+        mut found: Found,
+        committer: &mut Committer<'_>,
+        reader: &PartitionReader,
+        mut state: Option<LocalState>,
+    ) -> Result<(Task, LocalState, Position, i64, Option<Manifest>), End> {
+        // Every turn ends, claims once, or puts one of finitely many bases aside.
+        loop {
+            self.board.beat();
+            let facts: Vec<CheckpointFact> = found.listing.manifests.iter().map(Manifest::fact).collect();
+            let decision = decide(&Facts {
+                owner: &found.owner,
+                committed: found.control.position.as_ref(),
+                birth: found.control.birth.as_ref(),
+                local: &found.local,
+                checkpoints: &facts,
+                log: found.log,
+                last_input: found.last_input,
+                on_truncated: self.context.on_truncated,
+                refused: &found.refused,
+            });
+            tracing::info!(task = self.task, ?decision, "start-up");
+            let resume = match decision {
+                Startup::Stop(stop) => return Err(stop.into()),
+                Startup::Release { generation } => return Err(End::Released { generation }),
+                Startup::Birth { discard_local } => {
+                    let state = self.emptied(state.take(), discard_local.as_deref())?;
+                    return self.give_birth(&found, committer, reader, state);
+                }
+                Startup::Resume(resume) => resume,
+            };
+            if resume.claim {
+                self.claim(&mut found, committer)?;
+                continue;
+            }
+            if let Some(why) = &resume.discard_local {
+                state = Some(self.emptied(state.take(), Some(why))?);
+                found.local = Local::Absent;
+                continue;
+            }
+            match self.resume(&mut found, committer, reader, &resume, &mut state)? {
+                Some((task, committed)) => {
+                    let Some(state) = state.take() else {
+                        return Err(End::Again("local state is closed".to_owned()));
+                    };
+                    let next = resume.skip_to.unwrap_or(committed.engine_position.input_offset);
+                    let newest = newest_of(found.listing.manifests, &committed);
+                    return Ok((task, state, committed, next, newest));
+                }
+                None => continue,
+            }
+        }
+    }
+
+    /// Empty local state: what is there if it is empty, else what is left after discarding.
+    fn emptied(&self, state: Option<LocalState>, why: Option<&str>) -> Result<LocalState, Stop> {
+        match (state, why) {
+            (Some(state), None) => Ok(state),
+            (state, why) => {
+                drop(state);
+                tracing::warn!(task = self.task, why, "local state discarded");
+                self.directory.discard()
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "as carry_out")]
+    fn give_birth(
+        &self,
+        found: &Found,
+        committer: &mut Committer<'_>,
+        reader: &PartitionReader,
+        mut state: LocalState,
+    ) -> Result<(Task, LocalState, Position, i64, Option<Manifest>), End> {
+        let start_offset = match self.context.job.source.start {
+            Start::Earliest => found.log.start,
+            Start::Latest => found.log.end,
+            Start::TimestampMs(timestamp_ms) => reader.offset_at(timestamp_ms)?,
+        };
+        let birth = Birth {
+            version: POSITION_VERSION,
+            uid: found.owner.uid.clone(),
+            job_id: found.owner.job_id.clone(),
+            task: self.task,
+            start_offset,
+            partitions: found.log.partitions,
+        };
+        let born = Position::born(&birth, &found.owner, Uuid::new_v4().to_string());
+        committer.commit(Epoch {
+            outputs: None,
+            birth: Some(&birth),
+            built_on: None,
+            sent: &born,
+        })?;
+        let mut task = Task::new(self.context.plan.clone(), start_offset);
+        save(&mut task, &mut state, &self.directory, &born)?;
+        Ok((task, state, born, start_offset, None))
+    }
+
+    /// The owner's first act: K again, with its generation.
+    fn claim(&self, found: &mut Found, committer: &mut Committer<'_>) -> Result<(), End> {
+        if let Some(committed) = &found.control.position {
+            let claimed = committed.claimed(found.owner.generation);
+            committer.commit(Epoch {
+                outputs: None,
+                birth: None,
+                built_on: Some(committed),
+                sent: &claimed,
+            })?;
+            found.control.position = Some(claimed);
+            self.context.failpoints.pass(Place::AfterClaim);
+        }
+        Ok(())
+    }
+
+    /// Loads the base and brings it to K. `None`: the base was put aside, decide again.
+    fn resume(
+        &self,
+        found: &mut Found,
+        committer: &mut Committer<'_>,
+        reader: &PartitionReader,
+        resume: &Resume,
+        state: &mut Option<LocalState>,
+    ) -> Result<Option<(Task, Position)>, End> {
+        let Some(committed) = found.control.position.clone() else {
+            return Err(End::Again("no committed position".to_owned()));
+        };
+        let refusal = match self.load(found, &resume.base, state)? {
+            Err(why) => {
+                tracing::warn!(task = self.task, base = ?resume.base, why, "base refused");
+                Refusal::Unreadable
+            }
+            Ok(mut task) => match self.reach(found, committer, reader, resume, &committed, &mut task, state)? {
+                Some(committed) => return Ok(Some((task, committed))),
+                None => {
+                    tracing::error!(task = self.task, base = ?resume.base, "replay from this base diverged");
+                    Refusal::Diverged
+                }
+            },
+        };
+        found.refused.push((resume.base.clone(), refusal));
+        Ok(None)
+    }
+
+    /// The task of a base; `Err` says why the base is refused.
+    fn load(
+        &self,
+        found: &mut Found,
+        base: &Base,
+        state: &mut Option<LocalState>,
+    ) -> Result<Result<Task, String>, End> {
+        match base {
+            Base::Local => {}
+            Base::Birth => {
+                let start_offset = found.control.birth.as_ref().map_or(0, |birth| birth.start_offset);
+                drop(state.take());
+                *state = Some(self.directory.discard()?);
+                found.local = Local::Absent;
+                return Ok(Ok(Task::new(self.context.plan.clone(), start_offset)));
+            }
+            Base::Checkpoint(id) => {
+                if let Err(why) = self.fetch(found, id, state)? {
+                    return Ok(Err(why));
+                }
+            }
+        }
+        let Some(open) = state.as_ref() else {
+            return Ok(Err("local state is closed".to_owned()));
+        };
+        match Task::restore(self.context.plan.clone(), open) {
+            Ok(Some(task)) => Ok(Ok(task)),
+            Ok(None) => Ok(Err("it holds no task".to_owned())),
+            Err(Error::Corrupt { what }) => Ok(Err(what)),
+            Err(error @ (Error::Store { .. } | Error::Format { .. } | Error::Incompatible { .. })) => {
+                Err(local::stop_of(&error, self.directory.root()).into())
+            }
+        }
+    }
+
+    /// Fetches a checkpoint and puts it in the place of local state.
+    fn fetch(&self, found: &mut Found, id: &str, state: &mut Option<LocalState>) -> Result<Result<(), String>, End> {
+        let manifest = found
+            .listing
+            .manifests
+            .iter()
+            .find(|manifest| manifest.id == id)
+            .cloned();
+        let (Some((store, _)), Some(manifest)) = (&self.context.checkpoints, manifest) else {
+            return Ok(Err("it is not in the store".to_owned()));
+        };
+        self.board.enter(TaskState::Restoring);
+        let staging = self.directory.staging();
+        let progress = |share: f64| {
+            self.board.beat();
+            self.board.update(|status| status.progress = Some(share));
+        };
+        match self
+            .context
+            .runtime
+            .block_on(store.fetch(self.task, &manifest, &staging, progress))
+        {
+            Ok(()) => {}
+            Err(error @ FetchError::Damaged { .. }) => return Ok(Err(error.to_string())),
+            Err(FetchError::Store(error)) => {
+                return Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into());
+            }
+        }
+        drop(state.take());
+        found.local = Local::Absent;
+        match self.directory.install(manifest.format) {
+            Ok(installed) => {
+                *state = Some(installed);
+                self.board.update(|status| status.restored_from = Some(id.to_owned()));
+                Ok(Ok(()))
+            }
+            Err(Error::Corrupt { what }) => {
+                *state = Some(self.directory.discard()?);
+                Ok(Err(what))
+            }
+            Err(error) => Err(local::stop_of(&error, self.directory.root()).into()),
+        }
+    }
+
+    /// Brings a loaded base to K and saves it. `None`: it diverged.
+    #[expect(clippy::too_many_arguments, reason = "one step of start-up over what start-up holds")]
+    fn reach(
+        &self,
+        found: &Found,
+        committer: &mut Committer<'_>,
+        reader: &PartitionReader,
+        resume: &Resume,
+        committed: &Position,
+        task: &mut Task,
+        state: &mut Option<LocalState>,
+    ) -> Result<Option<Position>, End> {
+        let Some(state) = state.as_mut() else {
+            return Err(End::Again("local state is closed".to_owned()));
+        };
+        if task.position().input_count != resume.from.input_count {
+            return Ok(None);
+        }
+        let mut replay = Replay {
+            context: &self.context,
+            board: &self.board,
+            reader,
+            directory: &self.directory,
+            committed,
+            decisions: found.control.decisions_of(committed, resume.from.control_seq),
+            control_seq: resume.from.control_seq,
+        };
+        match resume.how {
+            How::GoOn => {
+                if !committed.same_state(&task.position(), resume.from.control_seq) {
+                    return Ok(None);
+                }
+            }
+            How::Replay => {
+                self.board.enter(TaskState::Replaying);
+                self.context.metrics.replays(self.task, "exact");
+                task.set_result_revision(committed.engine_position.result_revision);
+                let reached = replay.run(task, Some(state))?;
+                if reached == Reached::Missed || task.position() != committed.engine_position {
+                    return Ok(None);
+                }
+            }
+            How::Rebuild => {
+                self.board.enter(TaskState::Replaying);
+                self.context.metrics.replays(self.task, "across_revisions");
+                tracing::warn!(
+                    task = self.task,
+                    "ReplayedAcrossRevisions: state is rebuilt by another revision"
+                );
+                task.set_result_revision(committed.engine_position.result_revision + 1);
+                let reached = replay.run(task, None)?;
+                if reached == Reached::Missed
+                    || task.position().input_offset != committed.engine_position.input_offset
+                    || task.position().input_hash != committed.engine_position.input_hash
+                {
+                    return Ok(None);
+                }
+                let lineage = Uuid::new_v4().to_string();
+                let forked = committed.forked(&found.owner, lineage, resume.from, task.position());
+                committer.commit(Epoch {
+                    outputs: None,
+                    birth: None,
+                    built_on: Some(committed),
+                    sent: &forked,
+                })?;
+                save(task, state, &self.directory, &forked)?;
+                return Ok(Some(forked));
+            }
+        }
+        save(task, state, &self.directory, committed)?;
+        Ok(Some(committed.clone()))
+    }
+}
+
+/// The newest checkpoint of K's past.
+fn newest_of(manifests: Vec<Manifest>, committed: &Position) -> Option<Manifest> {
+    manifests
+        .into_iter()
+        .filter(|manifest| committed.descends_from(&manifest.position.lineage, manifest.position.place()))
+        .max_by_key(|manifest| (manifest.position.place(), manifest.completed_at_ms))
+}

@@ -1,0 +1,280 @@
+//! The subcommand `serve`: a processor pod, or the same on a laptop with `--assign-all`.
+//!
+//! Reads its documents, starts the admin server and the pod, waits for the signal to end. Must not hold: rules of the
+//! protocol or of the admin API.
+
+pub mod pod;
+mod supervise;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use streamagg_crds::job_file::{JobFile, LOCAL_UID};
+use streamagg_crds::resolved;
+use streamagg_crds::v1alpha1;
+use streamagg_crds::validate;
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::pod::Pod;
+pub use self::supervise::parse_assignment;
+use crate::admin;
+use crate::metrics::Metrics;
+use crate::pipeline::builder::Plan;
+use crate::pipeline::epoch::EpochLimits;
+use crate::pipeline::executor::failpoint::Failpoints;
+use crate::pipeline::executor::{CheckpointRule, JobContext};
+use crate::state::checkpoint::RetentionRule;
+use crate::state::recovery::startup::OnTruncated;
+use crate::state::rocksdb::Shared;
+use crate::state::store::{Credentials, Store};
+
+/// Exit code for a bad job file, manifest or flag.
+const EXIT_BAD_INPUT: u8 = 2;
+/// Memory of a pod for state and buffers where the spec names none.
+const MEMORY_BUDGET_DEFAULT: u64 = 256 << 20;
+/// Records fetched ahead, per task, KiB.
+const FETCH_QUEUE_KIB: (u64, u64) = (1_024, 16_384);
+/// Longest time to end after the signal.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(600);
+
+/// Flags of `serve`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ServeArgs {
+    /// Job file written by the operator, or a StreamAggregation manifest
+    #[arg(long, value_name = "FILE")]
+    pub job: PathBuf,
+    /// Assignment written by the operator; read again whenever it changes
+    #[arg(long, value_name = "FILE", required_unless_present = "assign_all")]
+    pub assignment: Option<PathBuf>,
+    /// File with the token that /v1 asks for; without it /v1 refuses every request
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Directory for state
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Address of the admin server
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where the volume of a checkpoint store of kind `volume` is mounted
+    #[arg(long, value_name = "DIR")]
+    pub checkpoint_volume: Option<PathBuf>,
+    /// Ordinal of this pod; default: the number at the end of the pod's name
+    #[arg(long, value_name = "N")]
+    pub ordinal: Option<u32>,
+    /// Name of this pod
+    #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "local-0")]
+    pub pod_name: String,
+    /// Run every task here, without an operator
+    #[arg(long)]
+    pub assign_all: bool,
+    /// Identity of the job when --job is a manifest
+    #[arg(long, value_name = "UID", default_value = LOCAL_UID)]
+    pub uid: String,
+    /// What is logged, such as `info` or `streamagg_processor=debug`
+    #[arg(long, env = "STREAMAGG_LOG", default_value = "info")]
+    pub log: String,
+    /// Where a test ends the process: `name` or `name:n`
+    #[arg(long, env = "STREAMAGG_FAILPOINT", hide = true)]
+    pub failpoint: Option<String>,
+    /// Access key id of an S3 checkpoint store
+    #[arg(long, env = "AWS_ACCESS_KEY_ID", hide = true, hide_env_values = true)]
+    pub s3_access_key_id: Option<String>,
+    /// Secret access key of an S3 checkpoint store
+    #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide = true, hide_env_values = true)]
+    pub s3_secret_access_key: Option<String>,
+}
+
+/// Why `serve` does not start.
+#[derive(Debug, thiserror::Error)]
+enum ServeError {
+    /// A flag or a document is wrong.
+    #[error("{0}")]
+    Input(String),
+    /// The system refuses.
+    #[error("{0}")]
+    System(String),
+}
+
+/// Runs a pod until it is told to end. 0 after SIGTERM or SIGINT, 2 for bad input, 1 otherwise.
+pub fn serve(args: ServeArgs) -> ExitCode {
+    let filter = tracing_subscriber::EnvFilter::try_new(&args.log);
+    match filter {
+        // A subscriber that is already there (tests) stays.
+        Ok(filter) => drop(
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_writer(std::io::stderr)
+                .try_init(),
+        ),
+        Err(error) => {
+            eprintln!("--log: {error}");
+            return ExitCode::from(EXIT_BAD_INPUT);
+        }
+    }
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error @ ServeError::Input(_)) => {
+            eprintln!("{error}");
+            ExitCode::from(EXIT_BAD_INPUT)
+        }
+        Err(error @ ServeError::System(_)) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &ServeArgs) -> Result<(), ServeError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| ServeError::System(format!("starting threads: {error}")))?;
+    let job_file = load_job(&args.job, &args.uid)?;
+    let token = args.token_file.as_deref().map(read_token).transpose()?;
+    let context = Arc::new(context(args, &job_file, runtime.handle().clone())?);
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind(args.listen))
+        .map_err(|error| ServeError::System(format!("--listen {}: {error}", args.listen)))?;
+    let pod = Arc::new(Pod::new(Arc::clone(&context), args.pod_name.clone()));
+    let supervisor = supervise::start(Arc::clone(&pod), args.assignment.clone(), args.assign_all)
+        .map_err(|error| ServeError::System(format!("starting threads: {error}")))?;
+    runtime.spawn(admin::run(listener, admin::router(Arc::clone(&pod), token)));
+    tracing::info!(job = context.job.job_id, uid = context.uid, listen = %args.listen, "processor started");
+    runtime
+        .block_on(ended())
+        .map_err(|error| ServeError::System(format!("waiting for signals: {error}")))?;
+    tracing::info!("ending: each task finishes its epoch, commits and checkpoints");
+    pod.stop();
+    supervisor.join(SHUTDOWN_MAX);
+    // Uploads have been waited for by their tasks; what else runs must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    Ok(())
+}
+
+async fn ended() -> std::io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+fn read(path: &Path, flag: &str) -> Result<String, ServeError> {
+    std::fs::read_to_string(path).map_err(|error| ServeError::Input(format!("{flag} {}: {error}", path.display())))
+}
+
+fn read_token(path: &Path) -> Result<String, ServeError> {
+    let token = read(path, "--token-file")?.trim().to_owned();
+    if token.is_empty() {
+        return Err(ServeError::Input(format!(
+            "--token-file {}: it is empty",
+            path.display()
+        )));
+    }
+    Ok(token)
+}
+
+/// A job file, or a manifest with the identity given.
+fn load_job(path: &Path, uid: &str) -> Result<JobFile, ServeError> {
+    let text = read(path, "--job")?;
+    let bad = |message: String| ServeError::Input(format!("--job {}: {message}", path.display()));
+    let is_job_file = serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|value| value.get("kind").is_none());
+    if is_job_file {
+        return JobFile::parse(&text).map_err(|error| bad(error.to_string()));
+    }
+    let manifest = streamagg_crds::parse_manifest(&text)
+        .map_err(|errors| bad(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")))?;
+    Ok(JobFile::new(
+        &manifest.metadata.namespace,
+        &manifest.metadata.name,
+        uid,
+        manifest.spec,
+    ))
+}
+
+fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle) -> Result<JobContext, ServeError> {
+    let bad = |message: String| ServeError::Input(format!("--job {}: {message}", args.job.display()));
+    let spec = &job_file.spec;
+    let job = validate::resolve(spec, &job_file.namespace, &job_file.name)
+        .map_err(|errors| bad(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")))?;
+    let failpoints = match args.failpoint.as_deref().filter(|setting| !setting.is_empty()) {
+        Some(setting) => Failpoints::parse(setting).map_err(ServeError::Input)?,
+        None => Failpoints::default(),
+    };
+    std::fs::create_dir_all(&args.data_dir)
+        .map_err(|error| ServeError::System(format!("--data-dir {}: {error}", args.data_dir.display())))?;
+    let budget = spec
+        .state
+        .memory_budget
+        .as_ref()
+        .map_or(MEMORY_BUDGET_DEFAULT, |budget| budget.units());
+    let on_truncated = match spec
+        .source
+        .kafka
+        .as_ref()
+        .map(|kafka| kafka.on_truncated)
+        .unwrap_or_default()
+    {
+        v1alpha1::OnTruncated::Stop => OnTruncated::Stop,
+        v1alpha1::OnTruncated::Skip => OnTruncated::Skip,
+    };
+    let fetch_queue_kib = (budget / 8 / 1024).clamp(FETCH_QUEUE_KIB.0, FETCH_QUEUE_KIB.1);
+    Ok(JobContext {
+        plan: Arc::new(Plan::compile(&job)),
+        checkpoints: checkpoints(args, job_file)?,
+        ordinal: ordinal(args)?,
+        job,
+        uid: job_file.uid.clone(),
+        revision: job_file.revision.clone(),
+        engine: env!("CARGO_PKG_VERSION").to_owned(),
+        on_truncated,
+        data_directory: args.data_dir.clone(),
+        backend: spec.state.backend,
+        shared: Shared::new(usize::try_from(budget / 4).unwrap_or(usize::MAX), 4),
+        fetch_queue_kib: u32::try_from(fetch_queue_kib).unwrap_or(u32::MAX),
+        limits: EpochLimits::default(),
+        runtime,
+        metrics: Arc::new(Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?),
+        failpoints,
+    })
+}
+
+fn checkpoints(args: &ServeArgs, job_file: &JobFile) -> Result<Option<(Store, CheckpointRule)>, ServeError> {
+    let (Some(config), Some(checkpoints)) = (resolved::store(&job_file.spec), &job_file.spec.state.checkpoints) else {
+        return Ok(None);
+    };
+    let credentials = Credentials {
+        access_key_id: args.s3_access_key_id.clone(),
+        secret_access_key: args.s3_secret_access_key.clone(),
+    };
+    let volume = args.checkpoint_volume.as_deref();
+    let store =
+        Store::open(&config, &job_file.job_id, volume, &credentials).map_err(|stop| ServeError::Input(stop.message))?;
+    let retain = &checkpoints.retain;
+    let rule = CheckpointRule {
+        interval: Duration::from_millis(checkpoints.interval.ms()),
+        retention: RetentionRule {
+            count: usize::try_from(retain.count).unwrap_or(1),
+            age_ms: retain.age.and_then(|age| i64::try_from(age.ms()).ok()),
+        },
+    };
+    Ok(Some((store, rule)))
+}
+
+fn ordinal(args: &ServeArgs) -> Result<u32, ServeError> {
+    if let Some(ordinal) = args.ordinal {
+        return Ok(ordinal);
+    }
+    let number = args.pod_name.rsplit('-').next().and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        ServeError::Input(format!(
+            "POD_NAME {:?} does not end in a number; give --ordinal",
+            args.pod_name
+        ))
+    })
+}

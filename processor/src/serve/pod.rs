@@ -1,0 +1,295 @@
+//! What a pod holds: the assignment in force, a thread for each of its tasks, what it answers to the admin API.
+//! Must not hold: HTTP, or what a task does.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, Problem, TaskOperation, TaskState};
+use streamagg_crds::assignment::Assignment;
+
+use crate::pipeline::executor::board::{Board, RequestKind};
+use crate::pipeline::executor::{Executor, JobContext};
+use crate::state::recovery::ownership::takes;
+
+/// A task's loop that has not turned for so long is stuck. Longer than any call into a library may wait.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+/// A thread that ended by itself is started again no sooner.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
+/// Operations remembered, so that asking again answers even after a task has moved away.
+const OPERATIONS_KEPT: usize = 64;
+
+struct Held {
+    board: Arc<Board>,
+    thread: JoinHandle<()>,
+    started: Instant,
+}
+
+#[derive(Default)]
+struct Inner {
+    assignment: Arc<Assignment>,
+    tasks: BTreeMap<u32, Held>,
+    /// When a task's thread was last started.
+    last_start: BTreeMap<u32, Instant>,
+    lags: BTreeMap<u32, i64>,
+    task_count: Option<u32>,
+    generation_seen: u64,
+    problem: Option<Problem>,
+    operations: VecDeque<((String, RequestKind), BTreeMap<u32, TaskOperation>)>,
+    stopping: bool,
+}
+
+/// A processor pod.
+pub struct Pod {
+    context: Arc<JobContext>,
+    name: String,
+    inner: Mutex<Inner>,
+}
+
+impl Pod {
+    /// A pod without an assignment.
+    pub fn new(context: Arc<JobContext>, name: String) -> Self {
+        Self {
+            context,
+            name,
+            inner: Mutex::default(),
+        }
+    }
+
+    /// What all tasks share.
+    pub fn context(&self) -> &Arc<JobContext> {
+        &self.context
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The assignment in force.
+    pub fn assignment(&self) -> Assignment {
+        self.lock().assignment.as_ref().clone()
+    }
+
+    /// Takes an assignment if its generation is higher. Returns the one in force.
+    pub fn take(&self, offered: Assignment) -> Assignment {
+        {
+            let mut inner = self.lock();
+            if !takes(&inner.assignment, &offered) {
+                return inner.assignment.as_ref().clone();
+            }
+            tracing::info!(generation = offered.generation, tasks = ?offered.tasks, "assignment taken");
+            inner.assignment = Arc::new(offered);
+            for held in inner.tasks.values() {
+                held.board.assign(Arc::clone(&inner.assignment));
+            }
+        }
+        self.reconcile();
+        self.assignment()
+    }
+
+    /// Starts threads for tasks assigned here, forgets those that ended.
+    pub fn reconcile(&self) {
+        let mut inner = self.lock();
+        let ended: Vec<u32> = inner
+            .tasks
+            .iter()
+            .filter(|(_, held)| held.thread.is_finished())
+            .map(|(task, _)| *task)
+            .collect();
+        for task in ended {
+            if let Some(held) = inner.tasks.remove(&task) {
+                tracing::info!(task, after_s = held.started.elapsed().as_secs(), "task has left");
+                inner.generation_seen = inner.generation_seen.max(held.board.generation_seen());
+                self.context.metrics.forget(task);
+                if held.thread.join().is_err() {
+                    tracing::error!(task, "the task's thread panicked; it is started again");
+                }
+            }
+        }
+        if inner.stopping {
+            return;
+        }
+        let assignment = Arc::clone(&inner.assignment);
+        for task in assignment.tasks_of(self.context.ordinal) {
+            let soon = inner
+                .last_start
+                .get(&task)
+                .is_some_and(|at| at.elapsed() < RESTART_AFTER);
+            if inner.tasks.contains_key(&task) || soon && !inner.tasks.is_empty() {
+                continue;
+            }
+            let board = Arc::new(Board::new(task, self.context.ordinal, Arc::clone(&assignment)));
+            let executor = Executor::new(Arc::clone(&self.context), Arc::clone(&board), task);
+            let thread = std::thread::Builder::new()
+                .name(format!("task-{task}"))
+                .spawn(move || executor.run());
+            match thread {
+                Ok(thread) => {
+                    inner.last_start.insert(task, Instant::now());
+                    inner.tasks.insert(
+                        task,
+                        Held {
+                            board,
+                            thread,
+                            started: Instant::now(),
+                        },
+                    );
+                }
+                Err(error) => tracing::error!(task, %error, "no thread for a task"),
+            }
+        }
+    }
+
+    /// Every task finishes and leaves; none is started again.
+    pub fn stop(&self) {
+        let mut inner = self.lock();
+        inner.stopping = true;
+        for held in inner.tasks.values() {
+            held.board.stop();
+        }
+    }
+
+    /// Whether [`Self::stop`] was called.
+    pub fn is_stopping(&self) -> bool {
+        self.lock().stopping
+    }
+
+    /// Whether every task has left after [`Self::stop`].
+    pub fn is_stopped(&self) -> bool {
+        self.lock().tasks.values().all(|held| held.thread.is_finished())
+    }
+
+    /// Notes what was learnt about the topics.
+    pub fn learn(&self, task_count: u32, generation_seen: u64) {
+        let mut inner = self.lock();
+        inner.task_count = Some(task_count);
+        inner.generation_seen = inner.generation_seen.max(generation_seen);
+        inner.problem = None;
+    }
+
+    /// Notes a problem of the whole pod, or that it is over.
+    pub fn set_problem(&self, problem: Option<Problem>) {
+        self.lock().problem = problem;
+    }
+
+    /// Number of tasks, once known.
+    pub fn task_count(&self) -> Option<u32> {
+        self.lock().task_count
+    }
+
+    /// Tasks held here.
+    pub fn held(&self) -> Vec<u32> {
+        self.lock().tasks.keys().copied().collect()
+    }
+
+    /// Notes the end of a task's partition.
+    pub fn set_end_offset(&self, task: u32, end: i64) {
+        let mut inner = self.lock();
+        let Some(held) = inner.tasks.get(&task) else { return };
+        let lag = (end - held.board.status().input_offset).max(0);
+        self.context.metrics.lag(task, lag);
+        inner.lags.insert(task, lag);
+    }
+
+    /// What `GET /v1/status` answers.
+    pub fn status(&self) -> PodStatus {
+        let inner = self.lock();
+        let mut generation_seen = inner.generation_seen;
+        let mut tasks = Vec::with_capacity(inner.tasks.len());
+        for (task, held) in &inner.tasks {
+            let mut status = held.board.status();
+            status.lag = inner.lags.get(task).copied();
+            generation_seen = generation_seen.max(held.board.generation_seen());
+            tasks.push(status);
+        }
+        PodStatus {
+            pod: self.name.clone(),
+            ordinal: self.context.ordinal,
+            job_id: self.context.job.job_id.clone(),
+            uid: self.context.uid.clone(),
+            revision: self.context.revision.clone(),
+            engine: self.context.engine.clone(),
+            task_count: inner.task_count,
+            generation: inner.assignment.generation,
+            generation_seen,
+            tasks,
+            problem: inner.problem.clone(),
+        }
+    }
+
+    /// Whether every task assigned here works as told, or none is assigned by an assignment that is known.
+    pub fn is_ready(&self) -> bool {
+        let inner = self.lock();
+        let ready = inner.assignment.generation > 0
+            && inner.assignment.tasks_of(self.context.ordinal).all(|task| {
+                inner.tasks.get(&task).is_some_and(|held| {
+                    matches!(
+                        held.board.status().state,
+                        TaskState::Running | TaskState::Draining | TaskState::Drained
+                    )
+                })
+            });
+        self.context.metrics.ready(ready);
+        ready
+    }
+
+    /// Tasks whose loop does not turn.
+    pub fn stuck(&self) -> Vec<u32> {
+        let inner = self.lock();
+        let stuck = inner
+            .tasks
+            .iter()
+            .filter(|(_, held)| held.board.since_beat() > STUCK_AFTER);
+        stuck.map(|(task, _)| *task).collect()
+    }
+
+    /// Asks tasks (all that are held, by default) for a checkpoint or drain, or how far they are.
+    pub fn operate(&self, kind: RequestKind, id: &str, tasks: Option<&[u32]>) -> OperationStatus {
+        let mut inner = self.lock();
+        let key = (id.to_owned(), kind);
+        let mut rows = match inner.operations.iter().position(|(known, _)| *known == key) {
+            Some(index) => inner.operations.remove(index).map(|(_, rows)| rows).unwrap_or_default(),
+            None => BTreeMap::new(),
+        };
+        let asked: Vec<u32> = match tasks {
+            Some(tasks) => tasks.to_vec(),
+            None => inner.tasks.keys().chain(rows.keys()).copied().collect(),
+        };
+        for task in asked {
+            let settled = rows
+                .get(&task)
+                .is_some_and(|row| row.phase != OperationPhase::InProgress);
+            if settled {
+                continue;
+            }
+            let row = match inner.tasks.get(&task) {
+                Some(held) => held.board.request(id, kind),
+                None => not_here(task),
+            };
+            rows.insert(task, row);
+        }
+        let status = OperationStatus {
+            id: id.to_owned(),
+            tasks: rows.values().cloned().collect(),
+        };
+        inner.operations.push_back((key, rows));
+        while inner.operations.len() > OPERATIONS_KEPT {
+            inner.operations.pop_front();
+        }
+        status
+    }
+}
+
+fn not_here(task: u32) -> TaskOperation {
+    let problem = Problem {
+        reason: "TaskNotHeld".to_owned(),
+        message: format!("task {task} is not held by this pod; ask the pod that the assignment names"),
+    };
+    TaskOperation {
+        task,
+        phase: OperationPhase::Failed,
+        checkpoint: None,
+        problem: Some(problem),
+    }
+}

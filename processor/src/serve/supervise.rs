@@ -1,0 +1,172 @@
+//! The threads beside the tasks: one keeps tasks and assignment in step, one watches the topics.
+//! Must not hold: rules of ownership.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
+
+use super::pod::Pod;
+use crate::kafka::config;
+use crate::kafka::consumer::PartitionReader;
+use crate::kafka::control;
+use crate::pipeline::executor::Topology;
+use crate::state::recovery::Stop;
+
+/// How often the assignment file is looked at and ended threads are noticed.
+const RECONCILE_EVERY: Duration = Duration::from_millis(250);
+/// How often the ends of the partitions are asked for.
+const LAG_EVERY: Duration = Duration::from_secs(2);
+/// How often a failed look at the topics is repeated.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// The threads.
+pub(super) struct Supervisor {
+    pod: Arc<Pod>,
+    reconciler: JoinHandle<()>,
+}
+
+/// Starts both threads.
+pub(super) fn start(pod: Arc<Pod>, assignment: Option<PathBuf>, assign_all: bool) -> std::io::Result<Supervisor> {
+    let (for_reconciler, for_watcher) = (Arc::clone(&pod), Arc::clone(&pod));
+    let reconciler = std::thread::Builder::new()
+        .name("reconcile".to_owned())
+        .spawn(move || {
+            let mut last_problem = None;
+            while !(for_reconciler.is_stopping() && for_reconciler.is_stopped()) {
+                if let Some(path) = &assignment {
+                    look_at_assignment(&for_reconciler, path, &mut last_problem);
+                }
+                for_reconciler.reconcile();
+                std::thread::sleep(RECONCILE_EVERY);
+            }
+        })?;
+    // Not joined at the end: it may be waiting for a broker.
+    std::thread::Builder::new()
+        .name("watch-topics".to_owned())
+        .spawn(move || watch(&for_watcher, assign_all))?;
+    Ok(Supervisor { pod, reconciler })
+}
+
+impl Supervisor {
+    /// Waits until every task has left, `limit` at most.
+    pub(super) fn join(self, limit: Duration) {
+        let deadline = Instant::now() + limit;
+        while !self.pod.is_stopped() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        if self.reconciler.is_finished() && self.reconciler.join().is_err() {
+            tracing::error!("the reconcile thread panicked");
+        }
+    }
+}
+
+fn look_at_assignment(pod: &Pod, path: &Path, last_problem: &mut Option<String>) {
+    let problem = match std::fs::read_to_string(path) {
+        // Not written yet: generation 0.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => Some(error.to_string()),
+        Ok(text) if text.trim().is_empty() => None,
+        Ok(text) => match parse_assignment(text.as_bytes()) {
+            Ok(assignment) => {
+                pod.take(assignment);
+                None
+            }
+            Err(error) => Some(error),
+        },
+    };
+    if problem != *last_problem {
+        if let Some(problem) = &problem {
+            tracing::error!(path = %path.display(), problem, "assignment not readable, the one in force stays");
+        }
+        *last_problem = problem;
+    }
+}
+
+/// Parses an assignment of a version that this build reads.
+pub fn parse_assignment(bytes: &[u8]) -> Result<Assignment, String> {
+    let assignment: Assignment = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    if assignment.version == ASSIGNMENT_VERSION {
+        Ok(assignment)
+    } else {
+        Err(format!(
+            "version {} is not supported, this image reads {ASSIGNMENT_VERSION}",
+            assignment.version
+        ))
+    }
+}
+
+fn watch(pod: &Pod, assign_all: bool) {
+    while pod.task_count().is_none() {
+        match look_at_topics(pod) {
+            Ok((task_count, generation)) => {
+                pod.learn(task_count, generation);
+                if assign_all {
+                    let ordinal = pod.context().ordinal;
+                    let tasks: BTreeMap<u32, u32> = (0..task_count).map(|task| (task, ordinal)).collect();
+                    pod.take(Assignment {
+                        version: ASSIGNMENT_VERSION,
+                        generation: generation.max(1),
+                        tasks,
+                    });
+                }
+            }
+            Err(stop) => {
+                tracing::error!(reason = stop.reason.as_str(), "{}", stop.message);
+                pod.set_problem(Some(stop.problem()));
+                std::thread::sleep(LOOK_AGAIN_EVERY);
+            }
+        }
+    }
+    let mut readers: BTreeMap<u32, PartitionReader> = BTreeMap::new();
+    while !pod.is_stopping() {
+        let held = pod.held();
+        readers.retain(|task, _| held.contains(task));
+        for task in held {
+            match end_of(pod, task, &mut readers) {
+                Ok(end) => pod.set_end_offset(task, end),
+                Err(error) => tracing::debug!(task, error, "end of the partition not known"),
+            }
+        }
+        std::thread::sleep(LAG_EVERY);
+    }
+}
+
+/// Number of tasks, and the highest generation in any committed position: both before anything is assigned.
+fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
+    let context = pod.context();
+    let topology = Topology::observe(context)?;
+    let settings = config::control_consumer(&context.job);
+    let topic = config::control_topic(&context.job.job_id);
+    let mut generation = 0;
+    for task in 0..topology.source_partitions {
+        match control::read(&settings, &topic, task) {
+            Ok(copy) => generation = generation.max(copy.position.map_or(0, |position| position.generation)),
+            Err(crate::kafka::consumer::ReadError::Stop(stop)) => return Err(stop),
+            Err(error) => {
+                return Err(Stop::new(
+                    crate::state::recovery::Reason::KafkaUnreachable,
+                    error.to_string(),
+                ));
+            }
+        }
+    }
+    Ok((topology.source_partitions, generation))
+}
+
+fn end_of(pod: &Pod, task: u32, readers: &mut BTreeMap<u32, PartitionReader>) -> Result<i64, String> {
+    let context = pod.context();
+    if let std::collections::btree_map::Entry::Vacant(vacant) = readers.entry(task) {
+        let settings = config::source_consumer(&context.job, 64);
+        let reader = PartitionReader::open(&settings, &context.job.source.topic, task).map_err(|s| s.to_string())?;
+        vacant.insert(reader);
+    }
+    let reader = readers.get(&task).ok_or("no reader")?;
+    reader
+        .watermarks()
+        .map(|(_, end)| end)
+        .map_err(|error| error.to_string())
+}

@@ -1,0 +1,124 @@
+//! State on RocksDB: one database a task, write-ahead log on, no fsync (local state is only a prefix of the committed
+//! position; a machine that dies loses what a replay brings back).
+//! Must not hold: what keys mean.
+
+use std::path::Path;
+
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, WriteBatch,
+    WriteBufferManager,
+};
+
+use super::backend::{Backend, Change, Changes, Error, Visit};
+
+/// Open files of one database at most.
+const OPEN_FILES_MAX: i32 = 512;
+/// Log files that RocksDB keeps about itself.
+const LOG_FILES_KEPT: usize = 2;
+
+/// What the databases of a process share: one cache, one bound for all write buffers.
+#[derive(Clone)]
+pub struct Shared {
+    cache: Cache,
+    write_buffers: WriteBufferManager,
+    write_buffer_bytes: usize,
+}
+
+impl Shared {
+    /// Splits `budget_bytes` between block cache and write buffers of at most `tasks` databases.
+    pub fn new(budget_bytes: usize, tasks: usize) -> Self {
+        let cache = Cache::new_lru_cache(budget_bytes / 2);
+        let buffers = budget_bytes / 2;
+        Self {
+            write_buffers: WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone()),
+            cache,
+            write_buffer_bytes: (buffers / tasks.max(1)).clamp(1 << 20, 32 << 20),
+        }
+    }
+
+    fn options(&self) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_bloom_filter(10.0, false);
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.set_block_based_table_factory(&table);
+        options.set_write_buffer_manager(&self.write_buffers);
+        options.set_write_buffer_size(self.write_buffer_bytes);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_keep_log_file_num(LOG_FILES_KEPT);
+        options.set_max_background_jobs(2);
+        // Checkpoints hard-link files: an open database must never re-use one.
+        options.set_recycle_log_file_num(0);
+        options
+    }
+}
+
+/// The database of one task.
+pub struct RocksBackend {
+    database: DB,
+}
+
+impl RocksBackend {
+    /// Opens or creates the database in `directory`. RocksDB's lock keeps a second process out.
+    pub fn open(directory: &Path, shared: &Shared) -> Result<Self, Error> {
+        let database = DB::open(&shared.options(), directory).map_err(|error| {
+            let what = format!("{}: {error}", directory.display());
+            match error.kind() {
+                rocksdb::ErrorKind::Corruption => Error::Corrupt { what },
+                _ => Error::Store { message: what },
+            }
+        })?;
+        Ok(Self { database })
+    }
+
+    /// Writes a copy of the state into `directory`, which must not exist; files are hard-linked, not copied.
+    pub fn snapshot(&self, directory: &Path) -> Result<(), Error> {
+        Checkpoint::new(&self.database)
+            .and_then(|checkpoint| checkpoint.create_checkpoint(directory))
+            .map_err(|error| self.failed("checkpoint", &error))
+    }
+
+    fn failed(&self, operation: &str, error: &rocksdb::Error) -> Error {
+        Error::Store {
+            message: format!("{operation} in {}: {error}", self.database.path().display()),
+        }
+    }
+}
+
+impl Backend for RocksBackend {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.database.get(key).map_err(|error| self.failed("read", &error))
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mut options = ReadOptions::default();
+        options.set_readahead_size(1 << 20);
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        for pair in self.database.iterator_opt(mode, options) {
+            let (key, value) = pair.map_err(|error| self.failed("scan", &error))?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
+        let mut batch = WriteBatch::default();
+        for change in changes.iter() {
+            match change {
+                Change::Put { key, value } => batch.put(key, value),
+                Change::Delete { key } => batch.delete(key),
+                Change::DeleteRange { from, to } => batch.delete_range(from, to),
+            }
+        }
+        self.database.write(batch).map_err(|error| self.failed("write", &error))
+    }
+}
+
+#[cfg(test)]
+mod tests;
