@@ -91,7 +91,8 @@ case $command in
     print_env "$(kubeconfig_path)"
     ;;
   down)
-    [ -d "$dir" ] || { say "cluster $name is not there"; exit 0; }
+    # The namespace is looked at too: somebody may have removed the directory of a running cluster.
+    [ -d "$dir" ] || [ -e "/run/netns/$name" ] || { say "cluster $name is not there"; exit 0; }
     lock "$dir"
     provider_down
     rm -rf --one-file-system "${dir:?}"

@@ -212,6 +212,7 @@ all_alive() {
 provider_up() {
   bin=$cache/bin
   pki=$dir/pki
+  refuse_foreign
   if [ -e "$dir/complete" ] && all_alive && api /readyz >/dev/null 2>&1 && node_ready; then
     return 0
   fi
@@ -273,9 +274,23 @@ remove_cgroup() {
   die "the cgroup $cgroup cannot be removed"
 }
 
+# refuse_foreign: the same name under another STREAMAGG_CACHE is somebody else's cluster, not ours to touch.
+refuse_foreign() {
+  [ -e "$netns" ] || return 0
+  local pid owner
+  for pid in $(ip netns pids "$name"); do
+    owner=$(tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | sed -n 's/^STREAMAGG_PROCESS=//p') || continue
+    case $owner in
+      '' | "$dir"/*) ;;
+      *) die "a cluster $name of ${owner%/*} is running: choose another CLUSTER_NAME, or stop it with its own STREAMAGG_CACHE" ;;
+    esac
+  done
+}
+
 # provider_down: needs nothing of the cluster to be alive, nor its files to be whole.
 provider_down() {
   local file sockets
+  refuse_foreign
   # The kubelet first, or it would start again what is being ended. Nothing here is worth a graceful end.
   stop_process "$dir" kubelet 0
   kill_pods

@@ -11,6 +11,9 @@ trap 'say "error: ${BASH_SOURCE[0]}, line $LINENO: $BASH_COMMAND"' ERR
 say() { printf '%s\n' "$*" >&2; }
 die() { say "error: $*"; exit 1; }
 
+# Processes are known by the absolute path of their directory.
+case ${STREAMAGG_CACHE:-/} in /*) ;; *) die "STREAMAGG_CACHE is $STREAMAGG_CACHE; it must be an absolute path" ;; esac
+
 # now_ms: milliseconds since the epoch.
 now_ms() { echo $(($(date +%s%N) / 1000000)); }
 
