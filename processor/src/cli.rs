@@ -35,6 +35,10 @@ enum Command {
     Validate(ValidateArguments),
     /// Writes generated LLM traffic, or a recorded trace, as JSON lines.
     Generate(GenerateArguments),
+    /// Runs a manifest or a job file on Kafka, exactly once, with an admin server.
+    #[cfg(feature = "runtime")]
+    #[command(after_help = EXIT_CODES)]
+    Serve(Box<streamagg_processor::serve::ServeArgs>),
 }
 
 /// `run`.
@@ -93,6 +97,8 @@ pub(crate) fn dispatch(arguments: Arguments) -> ExitCode {
         Command::Run(arguments) => local::run(&arguments),
         Command::Validate(arguments) => local::validate(&arguments.manifests),
         Command::Generate(arguments) => local::generate(&arguments),
+        #[cfg(feature = "runtime")]
+        Command::Serve(arguments) => return streamagg_processor::serve::serve(*arguments),
     };
     match ending {
         Ok(()) => ExitCode::SUCCESS,
