@@ -254,6 +254,18 @@ impl Reader {
         Ok(self.records.len() - before)
     }
 
+    /// The next record as soon as it can be read, or nothing after `wait`. It is not kept in `records`.
+    ///
+    /// # Errors
+    /// When the broker does.
+    pub fn next_output(&mut self, wait: Duration) -> Result<Option<OutputRecord>, String> {
+        match self.consumer.poll(wait) {
+            None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
+            Some(Ok(message)) => Ok(Some(owned(&message).1)),
+            Some(Err(error)) => Err(error.to_string()),
+        }
+    }
+
     /// Records as outputs.
     pub fn outputs(&self) -> Vec<OutputRecord> {
         self.records.iter().map(|(_, output)| output.clone()).collect()

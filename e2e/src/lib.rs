@@ -4,11 +4,16 @@
 #[cfg(feature = "broker")]
 pub mod broker;
 pub mod checker;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "broker")]
 pub mod load;
+#[cfg(feature = "cluster")]
+pub mod pod_process;
 #[cfg(feature = "broker")]
 pub mod process;
 pub mod random;
+pub mod trace;
 pub mod traffic;
 #[cfg(feature = "broker")]
 pub mod verify;
