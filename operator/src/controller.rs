@@ -4,6 +4,8 @@
 pub mod apply;
 pub mod build;
 pub mod desired;
+#[cfg(test)]
+mod fixtures;
 pub mod memory;
 pub mod observe;
 pub mod observed;

@@ -1,5 +1,7 @@
 //! Log output. Must not hold: metrics, or any decision.
 
+use std::io::IsTerminal;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -24,7 +26,7 @@ pub fn install(format: LogFormat, filter: &str) -> Result<(), String> {
         .with_target(false)
         .with_writer(std::io::stderr);
     match format {
-        LogFormat::Text => builder.init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
     }
     Ok(())

@@ -38,7 +38,6 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
         image: aggregation.image.clone(),
         pipeline_revision: aggregation.job.revision.clone(),
         has_store: aggregation.spec.state.checkpoints.is_some(),
-        on_checkpoint_failure: aggregation.spec.upgrade.on_checkpoint_failure,
         objects: Objects {
             service_account: service::service_account(aggregation),
             service: service::service(aggregation),
@@ -122,3 +121,6 @@ pub fn short_hash(text: &str) -> String {
         .take(HASH_DIGITS)
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,6 @@
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use streamagg_crds::v1alpha1::CheckpointFailurePolicy;
 
 /// The spec's wishes and the objects that carry them out.
 #[derive(Clone, Debug)]
@@ -25,8 +24,6 @@ pub struct Desired {
     pub pipeline_revision: String,
     /// There is a store that moved tasks can be restored from.
     pub has_store: bool,
-    /// `spec.upgrade.onCheckpointFailure`.
-    pub on_checkpoint_failure: CheckpointFailurePolicy,
     /// The objects.
     pub objects: Objects,
 }

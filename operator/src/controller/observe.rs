@@ -4,20 +4,26 @@
 mod pods;
 mod stateful_set;
 
+#[cfg(test)]
+pub(crate) use stateful_set::facts as stateful_set_facts;
+
+use std::sync::{Mutex, PoisonError};
+
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, DynamicObject, ListParams, ObjectMeta};
 use kube::{Api, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use streamagg_crds::v1alpha1::{StreamAggregation, StreamAggregationStatus};
+use streamagg_crds::assignment::Assignment;
+use streamagg_crds::v1alpha1::{KIND, StreamAggregation, StreamAggregationStatus};
 use streamagg_crds::validate::SpecError;
 
 use super::Context;
-use super::observed::{AssignmentFacts, NamedUid, Observed};
+use super::observed::{AssignmentFacts, Foreign, NamedUid, Observed, PodFacts};
 use crate::error::Error;
 use crate::{labels, names};
 
@@ -65,24 +71,29 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
     let reader = Reader {
         namespace,
         name,
+        uid: &uid,
+        foreign: Mutex::default(),
         context,
     };
     let token = reader.token().await?;
     let now = Timestamp::now();
+    let set = reader
+        .get::<StatefulSet>(&names::stateful_set(name), "statefulset")
+        .await?;
+    let set_uid = set.as_ref().and_then(|set| set.metadata.uid.clone());
+    let jobs = reader.jobs().await?;
     let observed = Observed {
         now,
         generation: object.metadata.generation.unwrap_or(0),
         deleting: object.metadata.deletion_timestamp.is_some(),
         status: status.unwrap_or_else(StreamAggregationStatus::default),
-        stateful_set: reader
-            .get::<StatefulSet>(&names::stateful_set(name), "statefulset")
-            .await?
-            .map(|set| stateful_set::facts(&set)),
+        stateful_set: set.as_ref().map(stateful_set::facts),
         assignment: reader.assignment().await?,
         token_exists: token.is_some(),
-        children: reader.children().await?,
-        job_config_maps: reader.job_config_maps().await?,
-        pods: reader.pods(token.as_deref(), now).await?,
+        children: reader.children(&jobs).await?,
+        job_config_maps: jobs.iter().filter_map(named).collect(),
+        pods: reader.pods(set_uid.as_deref(), token.as_deref(), now).await?,
+        foreign: reader.foreign.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
     Ok(Some(Seen {
         namespace: namespace.to_owned(),
@@ -115,6 +126,9 @@ fn required(value: Option<String>, object: &str, field: &'static str) -> Result<
 struct Reader<'a> {
     namespace: &'a str,
     name: &'a str,
+    uid: &'a str,
+    /// Objects met under our names that are not ours.
+    foreign: Mutex<Vec<Foreign>>,
     context: &'a Context,
 }
 
@@ -133,10 +147,30 @@ impl Reader<'_> {
             + std::fmt::Debug
             + DeserializeOwned,
     {
-        self.api::<K>()
-            .get_opt(name)
-            .await
-            .map_err(|error| Error::api("get", format!("{kind} {name}"), error))
+        let got = self.api::<K>().get_opt(name).await;
+        let object = got.map_err(|error| Error::api("get", format!("{kind} {name}"), error))?;
+        if let Some(foreign) = object
+            .as_ref()
+            .and_then(|object| self.foreign(&format!("{kind} {name}"), object.meta()))
+        {
+            self.foreign
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(foreign);
+        }
+        Ok(object)
+    }
+
+    fn foreign(&self, object: &str, metadata: &ObjectMeta) -> Option<Foreign> {
+        let owners = metadata.owner_references.as_deref().unwrap_or_default();
+        if owners.iter().any(|owner| owner.uid == self.uid) {
+            return None;
+        }
+        let passing = owners.iter().any(|owner| owner.kind == KIND && owner.name == self.name);
+        Some(Foreign {
+            object: object.to_owned(),
+            passing,
+        })
     }
 
     async fn token(&self) -> Result<Option<String>, Error> {
@@ -158,14 +192,18 @@ impl Reader<'_> {
             .unwrap_or_default()
             .remove(names::ASSIGNMENT_KEY)
             .unwrap_or_default();
-        let assignment = serde_json::from_str(&text).map_err(|source| Error::Document { object: name, source })?;
+        let assignment = serde_json::from_str(&text).unwrap_or_else(|error| {
+            // Somebody edited it; `plan` writes it anew from what the pods hold.
+            tracing::warn!(namespace = self.namespace, configmap = name, %error, "assignment does not parse");
+            Assignment::default()
+        });
         Ok(Some(AssignmentFacts {
             resource_version,
             assignment,
         }))
     }
 
-    async fn children(&self) -> Result<Vec<Value>, Error> {
+    async fn children(&self, jobs: &[ConfigMap]) -> Result<Vec<Value>, Error> {
         let account = self
             .get::<ServiceAccount>(&names::service_account(self.name), "serviceaccount")
             .await?;
@@ -176,7 +214,7 @@ impl Reader<'_> {
             .into_iter()
             .filter(|value| !value.is_null())
             .collect();
-        children.extend(self.jobs().await?.iter().map(json));
+        children.extend(jobs.iter().map(json));
         Ok(children)
     }
 
@@ -189,24 +227,20 @@ impl Reader<'_> {
         Ok(listed.map_err(|error| Error::api("list", "configmaps", error))?.items)
     }
 
-    async fn job_config_maps(&self) -> Result<Vec<NamedUid>, Error> {
-        let named = |map: ConfigMap| {
-            Some(NamedUid {
-                name: map.metadata.name?,
-                uid: map.metadata.uid?,
-            })
-        };
-        Ok(self.jobs().await?.into_iter().filter_map(named).collect())
-    }
-
-    async fn pods(&self, token: Option<&str>, now: Timestamp) -> Result<Vec<super::observed::PodFacts>, Error> {
+    /// The pods of exactly this StatefulSet; those of an earlier one under the same name are not ours.
+    async fn pods(&self, set_uid: Option<&str>, token: Option<&str>, now: Timestamp) -> Result<Vec<PodFacts>, Error> {
         let query = ListParams::default().labels(&labels::instance_query(self.name));
         let listed = self
             .api::<Pod>()
             .list(&query)
             .await
             .map_err(|error| Error::api("list", "pods", error))?;
-        let pods = pods::facts(self.name, &listed.items, now, &self.context.resolver);
+        let owned = |pod: &Pod| {
+            let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
+            owners.iter().any(|owner| Some(owner.uid.as_str()) == set_uid)
+        };
+        let items: Vec<Pod> = listed.items.into_iter().filter(owned).collect();
+        let pods = pods::facts(self.name, &items, now, &self.context.resolver);
         let mut pods = pods::ask(pods, token, &self.context.admin).await;
         let memory = &self.context.memory;
         memory.keep_drains(self.namespace, self.name, |uid| pods.iter().any(|pod| pod.uid == uid));
@@ -215,6 +249,13 @@ impl Reader<'_> {
         }
         Ok(pods)
     }
+}
+
+fn named(map: &ConfigMap) -> Option<NamedUid> {
+    Some(NamedUid {
+        name: map.metadata.name.clone()?,
+        uid: map.metadata.uid.clone()?,
+    })
 }
 
 fn json<T: Serialize>(object: &T) -> Value {

@@ -22,6 +22,8 @@ pub struct Observed {
     pub stateful_set: Option<StatefulSetFacts>,
     /// The assignment ConfigMap, if there is one.
     pub assignment: Option<AssignmentFacts>,
+    /// Live objects under our names that belong to somebody else.
+    pub foreign: Vec<Foreign>,
     /// The token Secret exists.
     pub token_exists: bool,
     /// Live simple children (Service, ServiceAccount, PodDisruptionBudget, job ConfigMap) as JSON.
@@ -37,6 +39,15 @@ impl Observed {
     pub fn rollout(&self) -> Option<&Rollout> {
         self.status.rollout.as_ref()
     }
+}
+
+/// A live object under one of our names that we do not own and must not touch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Kind and name.
+    pub object: String,
+    /// It belongs to an earlier aggregation of the same name and goes by itself.
+    pub passing: bool,
 }
 
 /// An object that may be deleted, told apart from a later one of the same name.

@@ -23,7 +23,7 @@ use streamagg_crds::v1alpha1::Rollout;
 use streamagg_crds::validate::SpecError;
 
 use super::desired::Desired;
-use super::observed::Observed;
+use super::observed::{Foreign, Observed};
 
 /// One effect on the cluster or a pod; each is idempotent, or guarded by UID or resourceVersion.
 #[derive(Clone, Debug, PartialEq)]
@@ -192,6 +192,9 @@ pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
             ..Plan::default()
         };
     }
+    if let Some(foreign) = observed.foreign.first() {
+        return wait_for_owner(foreign, observed);
+    }
     let mut plan = Plan {
         requeue: REQUEUE_IDLE,
         ..Plan::default()
@@ -211,6 +214,23 @@ pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
     plan
 }
 
+/// Objects of others are never taken over. Those of an earlier aggregation of this name go by themselves.
+fn wait_for_owner(foreign: &Foreign, observed: &Observed) -> Plan {
+    let verdict = (!foreign.passing).then(|| Verdict {
+        reason: "NameConflict".to_owned(),
+        message: format!(
+            "{} exists and is not ours; remove or rename it, or rename the aggregation",
+            foreign.object
+        ),
+    });
+    Plan {
+        rollout: observed.status.rollout.clone(),
+        verdict,
+        requeue: REQUEUE_ACTIVE,
+        ..Plan::default()
+    }
+}
+
 fn requeue(observed: &Observed, plan: &Plan) -> Duration {
     let step = |rollout: Option<&Rollout>| rollout.map(|rollout| (rollout.id.clone(), rollout.step));
     if step(plan.rollout.as_ref()) != step(observed.rollout()) {
@@ -221,3 +241,6 @@ fn requeue(observed: &Observed, plan: &Plan) -> Duration {
         REQUEUE_IDLE
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,7 @@ pub fn validate(
     let spec = &aggregation.spec;
     let name = aggregation.name_any();
     let namespace = aggregation.namespace().unwrap_or_default();
-    let mut problems = validate::validate(spec);
+    let mut problems = validate::validate_for_cluster(&namespace, &name, spec);
     if name.len() > NAME_LENGTH_MAX {
         let message = format!(
             "has {} characters, at most {NAME_LENGTH_MAX} fit the names of the pods",

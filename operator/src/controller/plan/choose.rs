@@ -69,8 +69,11 @@ fn replicas_in_force(desired: &Desired, observed: &Observed, set: &StatefulSetFa
 /// upgrade: it follows it.
 fn still_wanted(rollout: &Rollout, desired: &Desired, set: &StatefulSetFacts, replicas: u32) -> bool {
     match rollout.kind {
-        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume => {
-            !desired.suspend && rollout.target_revision == desired.revision
+        RolloutKind::Upgrade | RolloutKind::Restart => !desired.suspend && rollout.target_revision == desired.revision,
+        RolloutKind::Resume => {
+            !desired.suspend
+                && rollout.target_revision == desired.revision
+                && rollout.target_replicas.unsigned_abs() == replicas
         }
         RolloutKind::Rescale => {
             !desired.suspend && rollout.target_replicas.unsigned_abs() == replicas && set.revision == desired.revision

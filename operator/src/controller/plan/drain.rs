@@ -71,6 +71,13 @@ pub fn plan(rollout: &Rollout, observed: &Observed, late: bool, plan: &mut Plan)
     if waiting { Drained::Waiting } else { Drained::All }
 }
 
+/// Whether a task that has to be drained works on its owner.
+pub fn still_running(rollout: &Rollout, observed: &Observed) -> bool {
+    let id = operation_id(rollout);
+    let pending = |(task, owner): (u32, u32)| matches!(look(task, owner, &id, observed), Task::Pending(_));
+    concerned(rollout, observed).into_iter().any(pending)
+}
+
 /// A new id for each try: a failed operation stays failed under its old one.
 fn operation_id(rollout: &Rollout) -> String {
     match rollout.attempts {

@@ -3,7 +3,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::SignedDuration;
-use streamagg_crds::v1alpha1::{CheckpointFailurePolicy, Rollout, RolloutKind, RolloutStep};
+use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
 
 use super::assignment::{balance, successor};
 use super::drain::{self, Drained};
@@ -14,8 +14,12 @@ use crate::controller::observed::{Observed, StatefulSetFacts};
 
 /// How long pods may take to drain.
 const CHECKPOINT_LIMIT: SignedDuration = SignedDuration::from_secs(120);
-/// How long the old revision runs between two tries to drain.
-const RETRY_PAUSE: SignedDuration = SignedDuration::from_secs(60);
+/// How long the old revision runs after the first failed try to drain; doubled each time.
+const RETRY_PAUSE_FIRST_SECONDS: i64 = 5;
+/// Longest pause between two tries.
+const RETRY_PAUSE_MAX_SECONDS: i64 = 60;
+/// Failed tries before people are told.
+const ATTEMPTS_BEFORE_VERDICT: i32 = 3;
 /// How long new pods may take to be there and answer.
 const PODS_LIMIT: SignedDuration = SignedDuration::from_secs(300);
 /// How long restoring may take before it counts as stuck; it goes on after that.
@@ -94,15 +98,19 @@ fn next(rollout: &Rollout, outcome: &Outcome, observed: &Observed) -> Option<Rol
             RolloutStep::Plan
         }
     };
-    let limit = if matches!(outcome, Outcome::Retry(_)) {
-        RETRY_PAUSE
-    } else {
-        limit(step)
+    let limit = match outcome {
+        Outcome::Retry(_) => retry_pause(next.attempts),
+        Outcome::Stay | Outcome::Go(_) | Outcome::Done => limit(step),
     };
     next.step = step;
     next.step_started_at = Some(Time(observed.now));
     next.deadline = Some(Time(observed.now + limit));
     Some(next)
+}
+
+fn retry_pause(attempts: i32) -> SignedDuration {
+    let doublings = attempts.clamp(1, 10).unsigned_abs() - 1;
+    SignedDuration::from_secs((RETRY_PAUSE_FIRST_SECONDS << doublings).min(RETRY_PAUSE_MAX_SECONDS))
 }
 
 /// Past the deadline of the step under way.
@@ -158,11 +166,12 @@ impl Step<'_> {
     /// Plan: wait out the pause after a failed try; new pods of a larger set have to be there and answer.
     fn prepare(&self, plan: &mut Plan) -> Outcome {
         if let Some(error) = self.rollout.last_error.as_ref() {
-            plan.verdict = Some(Verdict {
+            // The first failures may be a hiccup of the store; the old revision goes on meanwhile.
+            plan.verdict = (self.rollout.attempts >= ATTEMPTS_BEFORE_VERDICT).then(|| Verdict {
                 reason: "CheckpointFailed".to_owned(),
-                message: error.clone(),
+                message: format!("{error}; the old revision goes on, the change is tried again (or take it back)"),
             });
-            if self.on_checkpoint_failure() == CheckpointFailurePolicy::Abort || !overdue(self.rollout, self.observed) {
+            if !overdue(self.rollout, self.observed) {
                 return Outcome::Stay;
             }
         }
@@ -187,31 +196,29 @@ impl Step<'_> {
         (0..self.target_replicas()).all(answers)
     }
 
-    fn on_checkpoint_failure(&self) -> CheckpointFailurePolicy {
-        self.desired
-            .map_or(CheckpointFailurePolicy::Block, |desired| desired.on_checkpoint_failure)
-    }
-
-    /// Checkpoint: every task concerned drains to its committed position.
+    /// Checkpoint: every task concerned drains to its committed position. A failed checkpoint blocks the change.
     fn checkpoint(&self, plan: &mut Plan) -> Outcome {
-        let late = overdue(self.rollout, self.observed);
-        match drain::plan(self.rollout, self.observed, late, plan) {
+        match drain::plan(self.rollout, self.observed, overdue(self.rollout, self.observed), plan) {
             Drained::All => Outcome::Go(RolloutStep::Commit),
             Drained::Waiting => Outcome::Stay,
-            Drained::Failed(error) => match self.on_checkpoint_failure() {
-                CheckpointFailurePolicy::UseLatest if late => Outcome::Go(RolloutStep::Commit),
-                CheckpointFailurePolicy::UseLatest => Outcome::Stay,
-                CheckpointFailurePolicy::Block | CheckpointFailurePolicy::Abort => Outcome::Retry(error),
-            },
+            Drained::Failed(error) => Outcome::Retry(error),
         }
     }
 
-    /// Commit: from here on the change is carried through. A rescale and a resume write the new assignment.
+    /// Commit: from here on the change is carried through. A rescale writes the new assignment, unless a task that
+    /// was drained has been started again meanwhile (its container was restarted): then it drains once more.
     fn commit(&self, plan: &mut Plan) -> Outcome {
-        if self.rollout.kind == RolloutKind::Rescale && self.write_assignment(plan) {
-            return Outcome::Stay;
+        if self.rollout.kind != RolloutKind::Rescale {
+            return Outcome::Go(RolloutStep::Apply);
         }
-        Outcome::Go(RolloutStep::Apply)
+        if drain::still_running(self.rollout, self.observed) {
+            return Outcome::Go(RolloutStep::Checkpoint);
+        }
+        if self.write_assignment(plan) {
+            Outcome::Stay
+        } else {
+            Outcome::Go(RolloutStep::Apply)
+        }
     }
 
     /// Whether the assignment still has to be written for the target replicas.

@@ -95,7 +95,7 @@ pub fn plan(observed: &Observed, plan: &mut Plan) {
 
 /// A new assignment without moving a task: lost, behind the pods, incomplete, or to wake drained tasks.
 fn write(observed: &Observed) -> Option<Action> {
-    let replicas = observed.stateful_set.as_ref()?.replicas;
+    let replicas = ordinals(observed)?;
     let Some(live) = observed.assignment.as_ref() else {
         let tasks = held(observed);
         let wanted = successor(generation_max(observed), tasks);
@@ -104,11 +104,20 @@ fn write(observed: &Observed) -> Option<Action> {
             resource_version: None,
         });
     };
-    let current = &live.assignment.tasks;
+    let pods_hold = if live.assignment.tasks.is_empty() {
+        held(observed)
+    } else {
+        BTreeMap::new()
+    };
+    let current = if pods_hold.is_empty() {
+        &live.assignment.tasks
+    } else {
+        &pods_hold
+    };
     let completed = balance(current, task_count(observed), replicas);
     let completes = completed != *current && moves(current, &completed).is_empty();
     let behind = generation_max(observed) > live.assignment.generation;
-    if !(completes || behind || wakes(observed)) {
+    if !(completes || behind || !pods_hold.is_empty() || wakes(observed)) {
         return None;
     }
     let tasks = if completes { completed } else { current.clone() };
@@ -119,6 +128,17 @@ fn write(observed: &Observed) -> Option<Action> {
         assignment: successor(generation_max(observed), tasks),
         resource_version: Some(live.resource_version.clone()),
     })
+}
+
+/// Ordinals that may be given tasks: those there are, but not those that a rescale takes away.
+fn ordinals(observed: &Observed) -> Option<u32> {
+    let set = observed.stateful_set.as_ref()?;
+    let rescale = observed
+        .rollout()
+        .filter(|rollout| rollout.kind == RolloutKind::Rescale);
+    Some(rescale.map_or(set.replicas, |rollout| {
+        set.replicas.min(rollout.target_replicas.unsigned_abs())
+    }))
 }
 
 /// The assignment as the pods hold it, when the ConfigMap is lost. Of two holders the higher generation counts.

@@ -1,0 +1,131 @@
+//! Golden manifests of the samples, and what changes a revision. `UPDATE_GOLDEN=1 cargo test` writes them anew.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use streamagg_crds::v1alpha1::StreamAggregation;
+
+use super::{Desired, build};
+use crate::controller::fixtures::desired;
+use crate::controller::observed::StatefulSetFacts;
+use crate::controller::validate::validate;
+
+/// Every sample and its rendered objects, one YAML-free JSON file each.
+#[test]
+fn samples_render_as_their_golden_files_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let samples = root.join("../config/samples");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&samples).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let rendered = format!("{:#}\n", render(&path, &text));
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let golden = root.join("tests/golden").join(format!("{name}.json"));
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
+            std::fs::write(&golden, &rendered).unwrap();
+        }
+        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+        assert!(
+            expected == rendered,
+            "{name} renders differently; UPDATE_GOLDEN=1 writes it anew:\n{rendered}"
+        );
+        seen += 1;
+    }
+    assert!(seen > 0, "no samples in {}", samples.display());
+}
+
+fn render(path: &Path, text: &str) -> Value {
+    let mut manifest = streamagg_crds::manifest::read_yaml(text).unwrap();
+    manifest["metadata"]["namespace"] = "default".into();
+    manifest["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
+    let aggregation: StreamAggregation = serde_json::from_value(manifest).unwrap();
+    let validated = validate(&aggregation, None, Some("localhost/streamagg:dev"));
+    let desired = build(&validated.unwrap_or_else(|problems| panic!("{}: {problems:?}", path.display())));
+    objects(&desired)
+}
+
+fn objects(desired: &Desired) -> Value {
+    let objects = &desired.objects;
+    json!([
+        objects.service_account,
+        objects.service,
+        objects.disruption_budget,
+        objects.job,
+        objects.stateful_set
+    ])
+}
+
+#[test]
+fn only_what_pods_see_changes_the_revision() {
+    let base = desired(&json!({}), None);
+    let same = [
+        json!({"replicas": 3}),
+        json!({"suspend": true}),
+        json!({"upgrade": {"onCheckpointFailure": "Block"}}),
+    ];
+    for change in same {
+        assert_eq!(desired(&change, None).revision, base.revision, "{change}");
+    }
+    let other = [
+        json!({"image": "example.org/streamagg:2"}),
+        json!({"restartNonce": 1}),
+        json!({"resources": {"limits": {"memory": "1Gi"}}}),
+        json!({"windows": [{"name": "hour", "tumbling": {"size": "1h"}}]}),
+    ];
+    for change in other {
+        assert_ne!(desired(&change, None).revision, base.revision, "{change}");
+    }
+    let restarted = desired(&json!({"restartNonce": 1}), None);
+    assert_eq!(
+        restarted.content, base.content,
+        "a restart changes nothing but the nonce"
+    );
+}
+
+#[test]
+fn the_default_image_is_pinned_until_the_nonce_changes() {
+    let first = desired(&json!({"image": null}), None);
+    assert_eq!(first.image, "example.org/default:1");
+    let live = StatefulSetFacts {
+        image: "example.org/default:0".to_owned(),
+        image_is_default: true,
+        restart_nonce: Some(0),
+        volume: crate::controller::observed::volume_text(1 << 30, None),
+        ..StatefulSetFacts::default()
+    };
+    assert_eq!(
+        desired(&json!({"image": null}), Some(&live)).image,
+        "example.org/default:0"
+    );
+    assert_eq!(
+        desired(&json!({"image": null, "restartNonce": 1}), Some(&live)).image,
+        "example.org/default:1"
+    );
+}
+
+#[test]
+fn the_job_file_loads_as_the_pods_load_it() {
+    let desired = desired(&json!({}), None);
+    let text = &desired.objects.job.data.as_ref().unwrap()["job.json"];
+    let job = streamagg_crds::job_file::JobFile::parse(text).unwrap();
+    assert_eq!((job.name.as_str(), job.uid.as_str()), ("sample", "uid-1"));
+    assert_eq!(job.revision, desired.pipeline_revision);
+}
+
+#[test]
+fn a_changed_volume_is_refused_by_name() {
+    let live = StatefulSetFacts {
+        volume: crate::controller::observed::volume_text(2 << 30, None),
+        ..StatefulSetFacts::default()
+    };
+    let problems = validate(&crate::controller::fixtures::aggregation(&json!({})), Some(&live), None).unwrap_err();
+    assert!(
+        problems.iter().any(|problem| problem.path == "spec.state.volume"),
+        "{problems:?}"
+    );
+}

@@ -1,0 +1,100 @@
+//! From any history of faults and changes of the spec the plan converges, and never does what must not be done
+//! (the model asserts that at each action).
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::world::World;
+
+/// What may happen between two looks.
+#[derive(Clone, Debug)]
+enum Event {
+    Reconcile,
+    /// The operator dies after so many effects.
+    Crash(usize),
+    Tick(u8),
+    Replicas(u32),
+    Image(u8),
+    Suspend(bool),
+    RestartNonce(u8),
+    KillContainer(u32),
+    PodAway(u32, bool),
+    StoreBroken(bool),
+    StatusWiped,
+    Partitions(u32),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => Just(Event::Reconcile),
+        6 => (0usize..6).prop_map(Event::Crash),
+        8 => (1u8..4).prop_map(Event::Tick),
+        1 => (130u8..140).prop_map(Event::Tick),
+        2 => (1u32..5).prop_map(Event::Replicas),
+        2 => (1u8..4).prop_map(Event::Image),
+        1 => any::<bool>().prop_map(Event::Suspend),
+        1 => (0u8..3).prop_map(Event::RestartNonce),
+        2 => (0u32..4).prop_map(Event::KillContainer),
+        2 => ((0u32..4), any::<bool>()).prop_map(|(ordinal, away)| Event::PodAway(ordinal, away)),
+        1 => any::<bool>().prop_map(Event::StoreBroken),
+        1 => Just(Event::StatusWiped),
+        1 => (4u32..7).prop_map(Event::Partitions),
+    ]
+}
+
+fn happen(world: &mut World, event: &Event) {
+    match event {
+        Event::Reconcile => drop(world.reconcile(None)),
+        Event::Crash(prefix) => drop(world.reconcile(Some(*prefix))),
+        Event::Tick(seconds) => (0..*seconds).for_each(|_| world.tick()),
+        Event::Replicas(replicas) => world.change("replicas", json!(replicas)),
+        Event::Image(tag) => world.change("image", json!(format!("example.org/streamagg:{tag}"))),
+        Event::Suspend(suspend) => world.change("suspend", json!(suspend)),
+        Event::RestartNonce(nonce) => world.change("restartNonce", json!(nonce)),
+        Event::KillContainer(ordinal) => world.restart_container(*ordinal),
+        Event::PodAway(ordinal, away) => {
+            if let Some(pod) = world.pods.get_mut(ordinal) {
+                pod.down = *away;
+            }
+        }
+        Event::StoreBroken(broken) => world.store_broken = *broken,
+        Event::StatusWiped => world.status = Default::default(),
+        Event::Partitions(count) => world.task_count = world.task_count.max(*count),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_history_converges(events in prop::collection::vec(event(), 1..60)) {
+        let mut world = World::new(4, 2);
+        for event in &events {
+            happen(&mut world, event);
+        }
+        world.store_broken = false;
+        world.pods.values_mut().for_each(|pod| pod.down = false);
+        world.settle(600);
+        reached(&world);
+        let before = world.observe();
+        let plan = world.reconcile(None);
+        prop_assert!(plan.is_settled(&before), "a second look finds work: {plan:#?}");
+    }
+}
+
+/// What the spec asks for is in force.
+fn reached(world: &World) {
+    let set = world.set.as_ref().unwrap();
+    let wish = world.wish();
+    let desired = wish.desired().unwrap();
+    assert_eq!(set.revision, desired.revision);
+    if desired.suspend {
+        assert_eq!((set.replicas, world.pods.len()), (0, 0));
+        return;
+    }
+    assert_eq!(set.replicas, desired.replicas);
+    let (_, assignment) = world.assignment.as_ref().unwrap();
+    assert_eq!(assignment.tasks.len(), world.task_count as usize);
+    assert!(assignment.tasks.values().all(|owner| *owner < desired.replicas));
+    assert!(world.pods.values().all(|pod| pod.revision == desired.revision));
+}

@@ -1,0 +1,512 @@
+//! The operator against a real kube-apiserver with kube-controller-manager (StatefulSets, garbage collection): only
+//! the kubelet and the processors are played (`pods`). Each test has a namespace of its own.
+//!
+//! Needs `KUBECONFIG_API`, the kubeconfig of a server of its own; `tests/apiserver.sh` starts one.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail by panicking, like the tests themselves"
+)]
+
+mod pods;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use pods::Node;
+use serde_json::{Value, json};
+use streamagg_crds::v1alpha1::{StreamAggregation, StreamAggregationStatus};
+use streamagg_operator::admin_client::AdminClient;
+use streamagg_operator::controller::memory::Memory;
+use streamagg_operator::controller::{Context, reconcile_once, run};
+use streamagg_operator::metrics::Metrics;
+use streamagg_operator::preflight;
+use tokio::sync::oneshot;
+
+/// How long anything may take.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A namespace with a node and, while `operator` is held, an operator.
+struct World {
+    client: Client,
+    namespace: String,
+    node: Node,
+}
+
+impl World {
+    async fn new(name: &str) -> Self {
+        let path = std::env::var("KUBECONFIG_API").expect("KUBECONFIG_API is not set; run operator/tests/apiserver.sh");
+        let kubeconfig = Kubeconfig::read_from(&path).expect("KUBECONFIG_API names a kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        let client = Client::try_from(config).unwrap();
+        install(&client).await;
+        let namespace = format!("{name}-{}", std::process::id());
+        let object = Namespace {
+            metadata: ObjectMeta {
+                name: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
+        let node = Node::start(client.clone(), &namespace).await;
+        Self {
+            client,
+            namespace,
+            node,
+        }
+    }
+
+    fn context(&self) -> Context {
+        let reporter = Reporter {
+            controller: "streamagg-operator".to_owned(),
+            instance: None,
+        };
+        Context {
+            client: self.client.clone(),
+            admin: AdminClient::new().unwrap(),
+            resolver: self.node.resolver.clone(),
+            recorder: Recorder::new(self.client.clone(), reporter),
+            metrics: Metrics::new().unwrap(),
+            default_image: Some("example.org/default:1".to_owned()),
+            memory: Memory::default(),
+        }
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Runs the controller until the sender is dropped.
+    fn operator(&self) -> oneshot::Sender<()> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move { drop(stopped.await) };
+        tokio::spawn(run::run(
+            Arc::new(self.context()),
+            Some(self.namespace.clone()),
+            shutdown,
+        ));
+        stop
+    }
+
+    async fn create(&self, change: &Value) {
+        self.create_named("sample", change).await;
+    }
+
+    async fn create_named(&self, name: &str, change: &Value) {
+        let mut spec = json!({
+            "image": "example.org/streamagg:1",
+            "replicas": 2,
+            "source": {
+                "kafka": {"bootstrapServers": ["kafka:9092"], "topics": ["events"]},
+                "partitioning": {"byKey": {}},
+            },
+            "event": {"timestamp": {"field": "/ts"}, "watermark": {"boundedOutOfOrderness": {"bound": "5s"}}},
+            "windows": [{"name": "minute", "tumbling": {"size": "1m"}}],
+            "aggregates": [{"name": "requests", "count": {}}],
+            "sink": {"kafka": {"topic": "results"}},
+            "state": {
+                "backend": "RocksDB",
+                "volume": {"size": "1Gi"},
+                "checkpoints": {"store": {"volume": {"claimName": "checkpoints"}}},
+            },
+        });
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({
+            "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamAggregation", "metadata": {"name": name}, "spec": spec,
+        });
+        let object: StreamAggregation = serde_json::from_value(object).unwrap();
+        self.api().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    async fn change(&self, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.api::<StreamAggregation>()
+            .patch("sample", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    async fn status(&self, name: &str) -> (i64, StreamAggregationStatus) {
+        let object = self.api::<StreamAggregation>().get(name).await.unwrap();
+        (object.metadata.generation.unwrap(), object.status.unwrap_or_default())
+    }
+
+    /// Waits until the current generation has the condition, with the reason; prints what was seen if it never has.
+    async fn await_condition(&self, name: &str, type_: &str, status: &str, reason: &str) -> StreamAggregationStatus {
+        let started = Instant::now();
+        loop {
+            let (generation, seen) = self.status(name).await;
+            let holds = seen.conditions.iter().any(|condition| {
+                condition.type_ == type_
+                    && condition.status == status
+                    && condition.reason == reason
+                    && condition.observed_generation == Some(generation)
+            });
+            if holds {
+                kstatus_contract(&seen);
+                return seen;
+            }
+            let waited = started.elapsed();
+            assert!(
+                waited < DEADLINE,
+                "{name} never {type_}={status}/{reason}; tasks {:?}; {seen:#?}",
+                self.node.processors.running()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn await_running(&self) -> StreamAggregationStatus {
+        self.await_condition("sample", "Ready", "True", "Running").await
+    }
+
+    /// resourceVersion of everything there is.
+    async fn versions(&self) -> Vec<String> {
+        let mut versions = Vec::new();
+        self.list::<StreamAggregation>("sagg", &mut versions).await;
+        self.list::<StatefulSet>("statefulset", &mut versions).await;
+        self.list::<ConfigMap>("configmap", &mut versions).await;
+        self.list::<Secret>("secret", &mut versions).await;
+        self.list::<Service>("service", &mut versions).await;
+        self.list::<ServiceAccount>("serviceaccount", &mut versions).await;
+        self.list::<Pod>("pod", &mut versions).await;
+        versions
+    }
+
+    async fn list<K>(&self, kind: &str, into: &mut Vec<String>)
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let list = self.api::<K>().list(&ListParams::default()).await.unwrap();
+        into.extend(
+            list.iter()
+                .map(|object| format!("{kind} {} {:?}", object.name_any(), object.resource_version())),
+        );
+    }
+}
+
+/// Applies the definition and waits until it is served.
+async fn install(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let crd = streamagg_crds::crd::crd().unwrap();
+    let params = PatchParams::apply("operator-test").force();
+    api.patch(StreamAggregation::crd_name(), &params, &Patch::Apply(crd))
+        .await
+        .unwrap();
+    let started = Instant::now();
+    loop {
+        match preflight::check(client, None).await {
+            Ok(()) => return,
+            Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Present only while True, and never both.
+fn kstatus_contract(status: &StreamAggregationStatus) {
+    let find = |type_: &str| status.conditions.iter().find(|condition| condition.type_ == type_);
+    for type_ in ["Reconciling", "Stalled"] {
+        assert!(
+            find(type_).is_none_or(|condition| condition.status == "True"),
+            "{status:#?}"
+        );
+    }
+    assert!(
+        find("Reconciling").is_none() || find("Stalled").is_none(),
+        "{status:#?}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_object_gets_its_children_and_a_second_look_writes_nothing() {
+    let world = World::new("create").await;
+    let operator = world.operator();
+    world.create(&json!({})).await;
+    let status = world.await_running().await;
+    drop(operator);
+    assert_eq!(status.replicas_text.as_deref(), Some("2/2"));
+    assert_eq!(status.state.as_deref(), Some("Running"));
+    assert_eq!(
+        status.tasks.as_ref().map(|tasks| (tasks.count, tasks.running)),
+        Some((4, 4))
+    );
+    assert_eq!(
+        status.selector.as_deref(),
+        Some("app.kubernetes.io/instance=sample,app.kubernetes.io/name=streamagg")
+    );
+
+    let set = world.api::<StatefulSet>().get("sample").await.unwrap().spec.unwrap();
+    assert_eq!(set.pod_management_policy.as_deref(), Some("Parallel"));
+    assert_eq!(
+        set.update_strategy.unwrap().rolling_update.unwrap().partition,
+        Some(10_000)
+    );
+    let pod = set.template.spec.unwrap();
+    assert_eq!(pod.automount_service_account_token, Some(false));
+    assert_eq!(pod.containers[0].image.as_deref(), Some("example.org/streamagg:1"));
+    let budget = world.api::<PodDisruptionBudget>().get("sample").await.unwrap();
+    assert_eq!(
+        budget.spec.unwrap().max_unavailable,
+        Some(k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(1))
+    );
+    let secret = world.api::<Secret>().get("sample-token").await.unwrap();
+    let token = String::from_utf8(secret.data.unwrap()["token"].0.clone()).unwrap();
+    assert_eq!(
+        world.node.processors.tokens(),
+        [token],
+        "every request carries the token"
+    );
+
+    // The operator above may still be in its last reconcile; then nothing moves any more.
+    let context = world.context();
+    for _ in 0..3 {
+        reconcile_once(&world.namespace, "sample", &context).await.unwrap();
+    }
+    let before = world.versions().await;
+    for _ in 0..5 {
+        reconcile_once(&world.namespace, "sample", &context).await.unwrap();
+    }
+    assert_eq!(world.versions().await, before);
+    assert_eq!(
+        context.metrics.actions.with_label_values(&["apply_stateful_set"]).get(),
+        0
+    );
+}
+
+#[tokio::test]
+async fn what_somebody_edited_is_put_back() {
+    let world = World::new("drift").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    let patch = Patch::Merge(json!({"spec": {"publishNotReadyAddresses": false}}));
+    world
+        .api::<Service>()
+        .patch("sample", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let context = world.context();
+    reconcile_once(&world.namespace, "sample", &context).await.unwrap();
+    let service = world.api::<Service>().get("sample").await.unwrap();
+    assert_eq!(service.spec.unwrap().publish_not_ready_addresses, Some(true));
+}
+
+#[tokio::test]
+async fn an_invalid_spec_is_named_and_never_stops_the_others() {
+    let world = World::new("invalid").await;
+    let _operator = world.operator();
+    let long = "n".repeat(60);
+    world.create_named(&long, &json!({})).await;
+    let status = world.await_condition(&long, "Stalled", "True", "SpecInvalid").await;
+    assert!(status.message.unwrap().contains("metadata.name"));
+    world.await_condition(&long, "SpecValid", "False", "SpecInvalid").await;
+    assert!(world.api::<StatefulSet>().get_opt(&long).await.unwrap().is_none());
+    world.create(&json!({})).await;
+    world.await_running().await;
+}
+
+#[tokio::test]
+async fn a_deleted_pod_comes_back_as_it_was() {
+    let world = World::new("pod").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    let before = world.await_running().await;
+    let pods = world.api::<Pod>();
+    let old = pods.get("sample-1").await.unwrap().uid();
+    pods.delete("sample-1", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
+    let started = Instant::now();
+    loop {
+        let running = world.node.processors.running();
+        let uid = pods.get_opt("sample-1").await.unwrap().and_then(|pod| pod.uid());
+        if uid.is_some() && uid != old && running.get("sample-1").is_some_and(|tasks| tasks.len() == 2) {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "{running:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let after = world.await_running().await;
+    assert_eq!(
+        after.assignment_generation, before.assignment_generation,
+        "no task moved"
+    );
+    assert_eq!(after.rollout, None);
+}
+
+#[tokio::test]
+async fn scale_by_the_subresource_moves_only_what_it_must() {
+    let world = World::new("scale").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    for (replicas, moved) in [(4, 2), (1, 3)] {
+        let earlier = world
+            .node
+            .processors
+            .drained()
+            .into_iter()
+            .flat_map(|(_, tasks)| tasks)
+            .count();
+        let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
+        world
+            .api::<StreamAggregation>()
+            .patch_scale("sample", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+        let status = world.await_running().await;
+        assert_eq!(status.replicas_text, Some(format!("{replicas}/{replicas}")));
+        let scale = world.api::<StreamAggregation>().get_scale("sample").await.unwrap();
+        assert_eq!(scale.status.unwrap().replicas, replicas);
+        let drained: Vec<_> = world.node.processors.drained();
+        assert_eq!(
+            drained.into_iter().flat_map(|(_, tasks)| tasks).count() - earlier,
+            moved
+        );
+        let running = world.node.processors.running();
+        assert_eq!(running.values().map(Vec::len).sum::<usize>(), 4, "{running:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_survives_an_operator_that_is_killed_all_the_time() {
+    let world = World::new("killed").await;
+    world.create(&json!({})).await;
+    let operator = world.operator();
+    world.await_running().await;
+    drop(operator);
+    let uids = |world: &World| {
+        let pods = world.api::<Pod>();
+        async move {
+            let list = pods.list(&ListParams::default()).await.unwrap();
+            list.iter().filter_map(ResourceExt::uid).collect::<Vec<_>>()
+        }
+    };
+    let before = uids(&world).await;
+    world.change(json!({"image": "example.org/streamagg:2"})).await;
+    // Each operator lives for some milliseconds: killed between any two calls, it is followed by one that knows nothing.
+    let mut killed = 0;
+    for round in 0..300u64 {
+        let context = world.context();
+        let life = Duration::from_millis(5 + (round * 7) % 90);
+        let looked = tokio::time::timeout(life, reconcile_once(&world.namespace, "sample", &context)).await;
+        killed += u32::from(looked.is_err());
+        let (_, status) = world.status("sample").await;
+        if status.rollout.is_none() && status.image.as_deref() == Some("example.org/streamagg:2") {
+            break;
+        }
+    }
+    assert!(killed > 0, "no operator was killed");
+    let _operator = world.operator();
+    let status = world.await_running().await;
+    assert_eq!(status.image.as_deref(), Some("example.org/streamagg:2"));
+    let after = uids(&world).await;
+    assert!(after.iter().all(|uid| !before.contains(uid)), "every pod was replaced");
+    assert!(!world.node.processors.drained().is_empty(), "tasks drained first");
+}
+
+#[tokio::test]
+async fn a_revision_that_cannot_start_is_named_and_a_fix_supersedes_it() {
+    let world = World::new("broken").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    world.change(json!({"image": "example.org/missing:2"})).await;
+    let status = world.await_condition("sample", "Stalled", "True", "ImagePull").await;
+    assert!(status.message.unwrap().contains("spec.image"));
+    world.change(json!({"image": "example.org/streamagg:3"})).await;
+    let status = world.await_running().await;
+    assert_eq!(status.image.as_deref(), Some("example.org/streamagg:3"));
+    assert_eq!(status.last_stable_revision, status.current_revision);
+}
+
+#[tokio::test]
+async fn suspend_leaves_no_pods_and_resume_brings_them_back() {
+    let world = World::new("suspend").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    world.change(json!({"suspend": true})).await;
+    let status = world.await_condition("sample", "Ready", "True", "Suspended").await;
+    assert_eq!((status.replicas, status.state.as_deref()), (0, Some("Suspended")));
+    assert!(
+        world
+            .api::<Pod>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .is_empty()
+    );
+    assert_eq!(
+        world
+            .api::<PersistentVolumeClaim>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+    world
+        .change(json!({"suspend": false, "resources": {"limits": {"memory": "256Mi"}}}))
+        .await;
+    world.await_running().await;
+}
+
+#[tokio::test]
+async fn deletion_takes_the_children_and_keeps_the_volumes() {
+    let world = World::new("delete").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    world
+        .api::<StreamAggregation>()
+        .delete("sample", &DeleteParams::foreground())
+        .await
+        .unwrap();
+    let started = Instant::now();
+    loop {
+        let left = world.versions().await;
+        let ours: Vec<_> = left.iter().filter(|object| object.contains("sample")).collect();
+        if ours.is_empty() {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "still there: {ours:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(
+        world
+            .api::<PersistentVolumeClaim>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+}

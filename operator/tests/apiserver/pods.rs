@@ -1,0 +1,273 @@
+//! Plays the parts that need a node: the kubelet (pods become Ready) and the processors' admin API, on loopback.
+//! Everything else in these tests is real. Must not know what the operator decides.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, TaskOperation, TaskState, TaskStatus};
+use streamagg_crds::assignment::Assignment;
+use streamagg_operator::controller::Resolver;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Partitions of the topic that the pods pretend to read.
+pub const TASK_COUNT: u32 = 4;
+
+/// One pod's processor.
+#[derive(Clone, Debug, Default)]
+pub struct Processor {
+    /// UID of the pod it lives in.
+    pub uid: String,
+    generation: u64,
+    tasks: BTreeMap<u32, TaskState>,
+}
+
+/// All processors of a namespace, by pod name, and what they were asked.
+#[derive(Clone, Debug, Default)]
+pub struct Processors {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pods: HashMap<String, Processor>,
+    drained: Vec<(String, Vec<u32>)>,
+    tokens: Vec<String>,
+}
+
+impl Processors {
+    /// Tasks each pod runs now.
+    pub fn running(&self) -> BTreeMap<String, Vec<u32>> {
+        let inner = self.inner.lock().unwrap();
+        let runs = |pod: &Processor| {
+            pod.tasks
+                .iter()
+                .filter(|(_, state)| **state == TaskState::Running)
+                .map(|(task, _)| *task)
+                .collect()
+        };
+        inner.pods.iter().map(|(name, pod)| (name.clone(), runs(pod))).collect()
+    }
+
+    /// Tasks drained so far, as asked.
+    pub fn drained(&self) -> Vec<(String, Vec<u32>)> {
+        self.inner.lock().unwrap().drained.clone()
+    }
+
+    /// Tokens that requests carried.
+    pub fn tokens(&self) -> Vec<String> {
+        self.inner.lock().unwrap().tokens.clone()
+    }
+
+    fn answer<T>(
+        &self,
+        name: &str,
+        headers: &HeaderMap,
+        with: impl FnOnce(&mut Inner) -> Option<T>,
+    ) -> Result<Json<T>, StatusCode> {
+        let header = headers.get("authorization").and_then(|value| value.to_str().ok());
+        let token = header
+            .and_then(|header| header.strip_prefix("Bearer "))
+            .ok_or(StatusCode::UNAUTHORIZED)?;
+        let mut inner = self.inner.lock().unwrap();
+        if !inner.tokens.iter().any(|seen| seen == token) {
+            inner.tokens.push(token.to_owned());
+        }
+        if !inner.pods.contains_key(name) {
+            return Err(StatusCode::SERVICE_UNAVAILABLE);
+        }
+        with(&mut inner).map(Json).ok_or(StatusCode::BAD_REQUEST)
+    }
+}
+
+async fn status(
+    State(all): State<Processors>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<PodStatus>, StatusCode> {
+    all.answer(&name, &headers, |inner| {
+        let pod = inner.pods.get(&name)?;
+        let rows = pod.tasks.iter().map(|(task, state)| TaskStatus {
+            task: *task,
+            state: *state,
+            lag: Some(0),
+            watermark_ms: None,
+            ..TaskStatus::default()
+        });
+        Some(PodStatus {
+            pod: name.clone(),
+            task_count: Some(TASK_COUNT),
+            generation: pod.generation,
+            generation_seen: pod.generation,
+            revision: "pipeline".to_owned(),
+            tasks: rows.collect(),
+            ..PodStatus::default()
+        })
+    })
+}
+
+async fn assign(
+    State(all): State<Processors>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    Json(assignment): Json<Assignment>,
+) -> Result<Json<Assignment>, StatusCode> {
+    all.answer(&name, &headers, |inner| {
+        take(&name, inner.pods.get_mut(&name)?, &assignment);
+        Some(assignment)
+    })
+}
+
+async fn drain(
+    State(all): State<Processors>,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Json<OperationStatus>, StatusCode> {
+    all.answer(&name, &headers, |inner| {
+        let tasks: Vec<u32> = query
+            .get("tasks")?
+            .split(',')
+            .filter_map(|task| task.parse().ok())
+            .collect();
+        let id = query.get("id")?.clone();
+        let pod = inner.pods.get_mut(&name)?;
+        for task in &tasks {
+            pod.tasks.insert(*task, TaskState::Drained);
+        }
+        inner.drained.push((name.clone(), tasks.clone()));
+        let done = |task| TaskOperation {
+            task,
+            phase: OperationPhase::Complete,
+            ..TaskOperation::default()
+        };
+        Some(OperationStatus {
+            id,
+            tasks: tasks.into_iter().map(done).collect(),
+        })
+    })
+}
+
+fn take(name: &str, pod: &mut Processor, assignment: &Assignment) {
+    if assignment.generation <= pod.generation {
+        return;
+    }
+    let ordinal = name
+        .rsplit('-')
+        .next()
+        .and_then(|ordinal| ordinal.parse().ok())
+        .unwrap();
+    pod.generation = assignment.generation;
+    pod.tasks = assignment
+        .tasks_of(ordinal)
+        .map(|task| (task, TaskState::Running))
+        .collect();
+}
+
+/// Serves the processors and plays the kubelet of `namespace`; ends when dropped.
+pub struct Node {
+    /// What the processors do.
+    pub processors: Processors,
+    /// Finds them.
+    pub resolver: Resolver,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl Node {
+    /// Starts both.
+    pub async fn start(client: Client, namespace: &str) -> Self {
+        let processors = Processors::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new()
+            .route("/{pod}/v1/status", get(status))
+            .route("/{pod}/v1/assignment", post(assign))
+            .route("/{pod}/v1/drain", post(drain))
+            .with_state(processors.clone());
+        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let kubelet = tokio::spawn(kubelet(client, namespace.to_owned(), processors.clone()));
+        let resolver: Resolver = Arc::new(move |pod: &Pod| Some(format!("{base}/{}", pod.name_any())));
+        Self {
+            processors,
+            resolver,
+            tasks: vec![server, kubelet],
+        }
+    }
+}
+
+/// Pods become Ready, with a processor that knows what is mounted; those that are gone take theirs with them.
+async fn kubelet(client: Client, namespace: String, processors: Processors) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
+    loop {
+        let Ok(list) = pods.list(&ListParams::default()).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        processors.inner.lock().unwrap().pods.retain(|name, pod| {
+            list.iter()
+                .any(|live| live.name_any() == *name && live.uid().as_deref() == Some(&pod.uid))
+        });
+        for pod in list.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
+            let known = processors.inner.lock().unwrap().pods.contains_key(&pod.name_any());
+            // An image of this name does not exist, as on a real node.
+            let image = pod
+                .spec
+                .as_ref()
+                .and_then(|spec| spec.containers.first()?.image.clone())
+                .unwrap_or_default();
+            if !known && image.contains("missing") {
+                let waiting = json!({"reason": "ImagePullBackOff", "message": "not found"});
+                set_status(&pods, pod, false, json!({"waiting": waiting})).await;
+            } else if !known {
+                let assignment = mounted(&maps, pod).await.unwrap_or_default();
+                let mut processor = Processor {
+                    uid: pod.uid().unwrap(),
+                    ..Processor::default()
+                };
+                take(&pod.name_any(), &mut processor, &assignment);
+                processors.inner.lock().unwrap().pods.insert(pod.name_any(), processor);
+                set_status(&pods, pod, true, json!({"running": {}})).await;
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn mounted(maps: &Api<ConfigMap>, pod: &Pod) -> Option<Assignment> {
+    let (name, _) = pod
+        .name_any()
+        .rsplit_once('-')
+        .map(|(name, ordinal)| (name.to_owned(), ordinal.to_owned()))?;
+    let map = maps.get_opt(&format!("{name}-assignment")).await.ok()??;
+    serde_json::from_str(map.data?.get("assignment.json")?).ok()
+}
+
+async fn set_status(pods: &Api<Pod>, pod: &Pod, ready: bool, state: serde_json::Value) {
+    let status = json!({"status": {
+        "phase": if ready { "Running" } else { "Pending" },
+        "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
+        "containerStatuses": [{
+            "name": "processor", "image": "image", "imageID": "", "ready": ready, "restartCount": 0, "state": state,
+        }],
+    }});
+    // The pod may be gone by now.
+    let _ = pods
+        .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status))
+        .await;
+}
