@@ -179,7 +179,9 @@ impl Loader {
 /// Everything committed in a topic; reads on from call to call.
 pub struct Reader {
     consumer: BaseConsumer,
-    partitions: i32,
+    topic: String,
+    /// Next offset to read, by partition.
+    next: BTreeMap<i32, i64>,
     /// Records read so far: partition, offset and what an output record has.
     pub records: Vec<(SourceRecord, OutputRecord)>,
 }
@@ -192,7 +194,7 @@ impl Reader {
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
-            .set("auto.offset.reset", "error")
+            .set("auto.offset.reset", "earliest")
             .create()?;
         let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
         let found = metadata
@@ -203,51 +205,44 @@ impl Reader {
         if partitions == 0 {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         }
+        let next = (0..partitions).map(|partition| (partition, 0)).collect();
+        let reader = Self { consumer, topic: topic.to_owned(), next, records: Vec::new() };
+        reader.assign()?;
+        Ok(reader)
+    }
+
+    /// Assigns every partition anew: the end of each is then told again, even of one where nothing has changed.
+    fn assign(&self) -> Result<(), KafkaError> {
         let mut list = TopicPartitionList::new();
-        for partition in 0..partitions {
-            list.add_partition_offset(topic, partition, Offset::Beginning)?;
+        for (partition, offset) in &self.next {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(*offset))?;
         }
-        consumer.assign(&list)?;
-        Ok(Self {
-            consumer,
-            partitions,
-            records: Vec::new(),
-        })
+        self.consumer.assign(&list)
     }
 
     /// Reads to the present end of every partition, as a read_committed reader sees it; answers how many were new.
     ///
     /// # Errors
-    /// When the broker does, or does not answer.
+    /// When the broker does, or when an end was not reached in time: half a topic must not pass for the whole.
     pub fn read_on(&mut self) -> Result<usize, String> {
         let before = self.records.len();
         let mut at_end = std::collections::BTreeSet::new();
-        // A partition whose end was seen before says so again only after something new: ask for the ends.
-        let assigned = self.consumer.assignment().map_err(|error| error.to_string())?;
-        let positions = self.consumer.position().map_err(|error| error.to_string())?;
-        for element in assigned.elements() {
-            let (topic, partition) = (element.topic(), element.partition());
-            let position = positions
-                .find_partition(topic, partition)
-                .and_then(|at| at.offset().to_raw());
-            let (_, end) = self
-                .consumer
-                .fetch_watermarks(topic, partition, TIMEOUT)
-                .map_err(|error| error.to_string())?;
-            if position.is_some_and(|position| position >= end) || end == 0 {
-                at_end.insert(partition);
-            }
-        }
+        self.assign().map_err(|error| error.to_string())?;
         let started = std::time::Instant::now();
-        while at_end.len() < self.partitions.unsigned_abs() as usize && started.elapsed() < TIMEOUT {
+        while at_end.len() < self.next.len() {
             match self.consumer.poll(Duration::from_millis(300)) {
-                // Quiet: what is left is behind an open transaction, or the end was told in an earlier call.
-                None => break,
-                Some(Ok(message)) => self.records.push(owned(&message)),
+                None if started.elapsed() < TIMEOUT => {}
+                None => return Err(format!("topic {}: ends of {at_end:?} only after {TIMEOUT:?}", self.topic)),
+                Some(Ok(message)) => {
+                    self.next.insert(message.partition(), message.offset() + 1);
+                    self.records.push(owned(&message));
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     at_end.insert(partition);
                 }
-                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::BrokerTransportFailure))) => {}
+                Some(Err(KafkaError::MessageConsumption(
+                    RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown,
+                ))) => {}
                 Some(Err(error)) => return Err(error.to_string()),
             }
         }

@@ -72,6 +72,7 @@ impl Verifier {
     /// The last report, when it is not clean.
     pub fn await_clean(&mut self, deadline: Duration) -> Result<Report, String> {
         let outcome = await_condition("every expected output", deadline, || match self.report() {
+            Ok(_) if self.source.records.is_empty() => Seen::NotYet("nothing in the source topic".to_owned()),
             Ok(report) if report.is_clean() => Seen::Done(Ok(report)),
             Ok(report) if report.is_broken() => Seen::Done(Err(report.to_string())),
             Ok(report) => Seen::NotYet(report.to_string()),
