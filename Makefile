@@ -42,8 +42,14 @@ lint: ## Format, clippy, licences, purity, documentation
 fmt: ## Format the Rust code
 	cargo fmt --all
 
-bench: ## Figures of the engine on one core
-	cargo run --release --locked -p streamagg-tests --bin bench
+BENCH_EVENTS ?= 1000000
+bench: ## Figures: the engine on one core, a local run, the processor on a real broker
+	@echo "The engine alone, one core, input in memory:"
+	@cargo run --release --locked --quiet -p streamagg-tests --bin bench
+	@tests/tools/bench-local $(BENCH_EVENTS)
+	@cargo build --release --locked --quiet -p streamagg-processor
+	@echo "On a real broker:"
+	@cargo run --release --locked --quiet -p streamagg-e2e --features broker --bin bench-broker -- $(BENCH_EVENTS)
 
 # Real parts on this machine -------------------------------------------------------------------------------------
 

@@ -170,16 +170,27 @@ impl Table {
 
     fn row(&self, name: &str, end_ms: i64, result: &Value) -> Vec<String> {
         let start = result["start"].as_i64().map(instant).unwrap_or_default();
+        let end = end_text(result["start"].as_i64(), end_ms);
         let keys = self.key_names.iter().map(|name| layout::cell(&result["key"][name]));
         let values = self
             .aggregate_names
             .iter()
             .map(|name| layout::cell(&result["values"][name]));
-        [name.to_owned(), start, instant(end_ms)]
+        [name.to_owned(), start, end]
             .into_iter()
             .chain(keys)
             .chain(values)
             .collect()
+    }
+}
+
+/// The end without its date where the start has told it.
+fn end_text(start_ms: Option<i64>, end_ms: i64) -> String {
+    const DAY_MS: i64 = 86_400_000;
+    let end = instant(end_ms);
+    match (start_ms, end.split_once(' ')) {
+        (Some(start_ms), Some((_, of_day))) if end_ms - start_ms < DAY_MS => of_day.to_owned(),
+        _ => end,
     }
 }
 
@@ -234,10 +245,10 @@ mod tests {
         observe(&mut table, 120_000, "b", 30);
         observe(&mut table, 120_000, "a", 4);
         let expected = [
-            "window  start (UTC)          end                  model  requests  latency",
-            "minute  1970-01-01 00:01:00  1970-01-01 00:02:00  b            30    1.235",
-            "minute  1970-01-01 00:01:00  1970-01-01 00:02:00  a             4    1.235",
-            "minute  1970-01-01 00:00:00  1970-01-01 00:01:00  a             9    1.235",
+            "window  start (UTC)          end       model  requests  latency",
+            "minute  1970-01-01 00:01:00  00:02:00  b            30    1.235",
+            "minute  1970-01-01 00:01:00  00:02:00  a             4    1.235",
+            "minute  1970-01-01 00:00:00  00:01:00  a             9    1.235",
         ];
         assert_eq!(table.lines(40), expected);
     }
