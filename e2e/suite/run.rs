@@ -65,10 +65,7 @@ impl Run {
             .map_or(Ok(1), |text| text.parse())
             .map_err(|_| "STREAMAGG_SEED")?;
         let cluster = Cluster::new(&format!("e2e-{}", std::process::id()));
-        let operator = Cluster {
-            namespace: OPERATOR_NAMESPACE.to_owned(),
-            ..cluster.clone()
-        };
+        let operator = Cluster::new(OPERATOR_NAMESPACE);
         Ok(Self {
             operator,
             cluster,
