@@ -69,8 +69,10 @@ kafka: ## A Kafka broker on 127.0.0.1:9092
 kafka-down: ## Stop that broker and remove its data
 	@e2e/broker/kafka.sh delete default
 
+# One at a time: built together their dependencies' features differ, and RocksDB would compile a second time.
 binaries: ## Operator and processor, release build
-	cargo build --release --locked -p streamagg-operator -p streamagg-processor
+	cargo build --release --locked -p streamagg-processor
+	cargo build --release --locked -p streamagg-operator
 
 image: ## The image localhost/streamagg:dev, loaded into the cluster when that is up
 	@timeout 10 docker info >/dev/null 2>&1 || $(MAKE) --no-print-directory binaries # Docker compiles by itself
