@@ -261,3 +261,29 @@ fn named(map: &ConfigMap) -> Option<NamedUid> {
 fn json<T: Serialize>(object: &T) -> Value {
     serde_json::to_value(object).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use kube::core::{DeserializeGuard, ObjectList};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn one_malformed_object_is_named_and_hides_no_other() {
+        let good = crate::controller::fixtures::aggregation(&json!({}));
+        let mut bad = serde_json::to_value(&good).unwrap();
+        bad["spec"]["windows"] = json!("none");
+        let list = json!({
+            "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamAggregationList", "metadata": {}, "items": [bad, good],
+        });
+        let list: ObjectList<DeserializeGuard<StreamAggregation>> = serde_json::from_value(list).unwrap();
+        assert!(list.items[0].0.is_err() && list.items[1].0.is_ok());
+        let object: DynamicObject = serde_json::from_value(bad).unwrap();
+        let problem = typed(&object).unwrap_err().to_string();
+        assert!(
+            problem.contains("spec") && problem.contains("apply the manifest anew"),
+            "{problem}"
+        );
+    }
+}

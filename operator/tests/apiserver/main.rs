@@ -28,6 +28,7 @@ use streamagg_crds::v1alpha1::{StreamAggregation, StreamAggregationStatus};
 use streamagg_operator::admin_client::AdminClient;
 use streamagg_operator::controller::memory::Memory;
 use streamagg_operator::controller::{Context, reconcile_once, run};
+use streamagg_operator::lease::Candidate;
 use streamagg_operator::metrics::Metrics;
 use streamagg_operator::preflight;
 use tokio::sync::oneshot;
@@ -37,6 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A namespace with a node and, while `operator` is held, an operator.
 struct World {
+    config: Config,
     client: Client,
     namespace: String,
     node: Node,
@@ -49,7 +51,7 @@ impl World {
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
             .await
             .unwrap();
-        let client = Client::try_from(config).unwrap();
+        let client = Client::try_from(config.clone()).unwrap();
         install(&client).await;
         let namespace = format!("{name}-{}", std::process::id());
         let object = Namespace {
@@ -65,6 +67,7 @@ impl World {
             .unwrap();
         let node = Node::start(client.clone(), &namespace).await;
         Self {
+            config,
             client,
             namespace,
             node,
@@ -316,16 +319,71 @@ async fn what_somebody_edited_is_put_back() {
 }
 
 #[tokio::test]
-async fn an_invalid_spec_is_named_and_never_stops_the_others() {
+async fn a_spec_that_only_the_operator_can_refuse_is_named_and_what_runs_goes_on() {
     let world = World::new("invalid").await;
     let _operator = world.operator();
-    let long = "n".repeat(60);
-    world.create_named(&long, &json!({})).await;
-    let status = world.await_condition(&long, "Stalled", "True", "SpecInvalid").await;
-    assert!(status.message.unwrap().contains("metadata.name"));
-    world.await_condition(&long, "SpecValid", "False", "SpecInvalid").await;
-    assert!(world.api::<StatefulSet>().get_opt(&long).await.unwrap().is_none());
+    world
+        .create(&json!({"state": {"backend": "RocksDB", "volume": {"size": "1Gi"}}}))
+        .await;
+    world.await_running().await;
+    world.change(json!({"replicas": 4})).await;
+    let status = world
+        .await_condition("sample", "SpecValid", "False", "SpecInvalid")
+        .await;
+    assert!(
+        status
+            .message
+            .as_ref()
+            .unwrap()
+            .contains("spec.state.checkpoints.store"),
+        "{status:#?}"
+    );
+    let stalled = world.await_condition("sample", "Stalled", "True", "SpecInvalid").await;
+    assert_eq!(stalled.tasks.map(|tasks| tasks.running), Some(4), "what runs goes on");
+    assert_eq!(
+        world
+            .api::<Pod>()
+            .list(&ListParams::default())
+            .await
+            .unwrap()
+            .items
+            .len(),
+        2
+    );
+    world.change(json!({"replicas": 2})).await;
+    world.await_running().await;
+}
+
+#[tokio::test]
+async fn objects_of_others_are_named_and_not_taken_over() {
+    let world = World::new("foreign").await;
+    let _operator = world.operator();
+    let document = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "sample"},
+        "spec": {"clusterIP": "None", "selector": {"app": "somebody-else"}},
+    });
+    let foreign: Service = serde_json::from_value(document).unwrap();
+    world
+        .api::<Service>()
+        .create(&PostParams::default(), &foreign)
+        .await
+        .unwrap();
     world.create(&json!({})).await;
+    let status = world.await_condition("sample", "Stalled", "True", "NameConflict").await;
+    assert!(status.message.unwrap().contains("service sample"));
+    let live = world.api::<Service>().get("sample").await.unwrap();
+    assert_eq!(
+        live.spec.unwrap().selector.unwrap()["app"],
+        "somebody-else",
+        "not taken over"
+    );
+    world.create_named("other", &json!({})).await;
+    world.await_condition("other", "Ready", "True", "Running").await;
+    world
+        .api::<Service>()
+        .delete("sample", &DeleteParams::default())
+        .await
+        .unwrap();
     world.await_running().await;
 }
 
@@ -509,4 +567,38 @@ async fn deletion_takes_the_children_and_keeps_the_volumes() {
             .len(),
         2
     );
+}
+
+#[tokio::test]
+async fn one_of_two_candidates_leads_and_hands_over() {
+    let world = World::new("lease").await;
+    let candidate = |name: &str| Candidate::new(world.client.clone(), &world.namespace, name.to_owned());
+    let (mut first, mut second) = (candidate("first"), candidate("second"));
+    tokio::time::timeout(DEADLINE, first.acquire()).await.unwrap();
+    let blocked = tokio::time::timeout(Duration::from_secs(4), second.acquire()).await;
+    assert!(blocked.is_err(), "both lead");
+    first.release().await.unwrap();
+    tokio::time::timeout(DEADLINE, second.acquire()).await.unwrap();
+    let lost = tokio::time::timeout(DEADLINE, first.keep()).await.unwrap();
+    assert!(lost.to_string().contains("another replica"), "{lost}");
+}
+
+#[tokio::test]
+async fn missing_rights_are_named_by_verb_and_resource() {
+    let world = World::new("rights").await;
+    let mut config = world.config.clone();
+    config.auth_info.impersonate = Some("somebody-without-rights".to_owned());
+    config.auth_info.impersonate_groups = Some(vec!["system:authenticated".to_owned()]);
+    let client = Client::try_from(config).unwrap();
+    let error = preflight::check(&client, Some(&world.namespace))
+        .await
+        .unwrap_err()
+        .to_string();
+    for right in [
+        "patch statefulsets.apps",
+        "delete pods",
+        "patch streamaggregations/status.streamagg.io",
+    ] {
+        assert!(error.contains(right), "{right} is not in: {error}");
+    }
 }

@@ -55,7 +55,7 @@ fn container(aggregation: &ValidatedAggregation) -> Container {
         name: names::CONTAINER.to_owned(),
         image: Some(aggregation.image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(vec!["streamagg-processor".to_owned()]),
+        command: Some(vec!["/usr/local/bin/streamagg-processor".to_owned()]),
         args: Some(arguments()),
         env: Some(environment(aggregation)),
         ports: Some(vec![ContainerPort {

@@ -17,9 +17,10 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
         // An invalid spec starts nothing; what had passed its Commit is finished, what had not is given up.
         return current.filter(|rollout| committed(rollout, set)).cloned();
     };
-    let replicas = replicas_in_force(desired, observed, set, plan);
+    let replicas = replicas_in_force(desired, observed, plan);
     if let Some(rollout) = current
         && still_wanted(rollout, desired, set, replicas)
+        && !(rollout.step >= RolloutStep::Restore && stranded(observed, set))
     {
         return Some(rollout.clone());
     }
@@ -43,17 +44,13 @@ fn committed(rollout: &Rollout, set: &StatefulSetFacts) -> bool {
 }
 
 /// `spec.replicas`, unless tasks would have to move with nothing to restore them from.
-fn replicas_in_force(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, plan: &mut Plan) -> u32 {
+fn replicas_in_force(desired: &Desired, observed: &Observed, plan: &mut Plan) -> u32 {
     let tasks = upkeep::tasks(observed);
     let wanted = balance(tasks, upkeep::task_count(observed), desired.replicas);
     if desired.has_store || moves(tasks, &wanted).is_empty() {
         return desired.replicas;
     }
-    let kept = if set.replicas > 0 {
-        set.replicas
-    } else {
-        tasks.values().max().map_or(desired.replicas, |last| last + 1)
-    };
+    let kept = tasks.values().max().map_or(desired.replicas, |last| last + 1);
     plan.verdict = Some(Verdict {
         reason: "SpecInvalid".to_owned(),
         message: format!(
@@ -63,6 +60,11 @@ fn replicas_in_force(desired: &Desired, observed: &Observed, set: &StatefulSetFa
     });
     plan.replicas = Some(kept);
     kept
+}
+
+/// A task belongs to an ordinal that the set no longer has: no restore can end, only a rescale helps.
+fn stranded(observed: &Observed, set: &StatefulSetFacts) -> bool {
+    set.replicas > 0 && upkeep::tasks(observed).values().any(|owner| *owner >= set.replicas)
 }
 
 /// The rollout in the log leads to what the spec asks for. Another number of replicas does not supersede an

@@ -101,8 +101,11 @@ fn concerned(rollout: &Rollout, observed: &Observed) -> Vec<(u32, u32)> {
 }
 
 fn look<'a>(task: u32, owner: u32, id: &str, observed: &'a Observed) -> Task<'a> {
-    let Some(pod) = observed.pods.iter().find(|pod| pod.ordinal == owner && !pod.deleting) else {
-        return Task::Absent;
+    let mut owners = observed.pods.iter().filter(|pod| pod.ordinal == owner && !pod.deleting);
+    let Some(pod) = owners.next() else {
+        // A pod that the set no longer has will not come back to drain.
+        let gone = observed.stateful_set.as_ref().is_none_or(|set| owner >= set.replicas);
+        return if gone { Task::Done } else { Task::Absent };
     };
     if let Some(error) = failure(pod, task, id) {
         return Task::Failed(error);

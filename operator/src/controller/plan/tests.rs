@@ -394,3 +394,32 @@ fn a_lost_assignment_is_rebuilt_from_the_pods_above_every_generation_seen() {
     assert_eq!(rebuilt.tasks, lost.tasks);
     assert!(rebuilt.generation > lost.generation);
 }
+
+#[test]
+fn a_resume_that_meets_tasks_of_pods_that_never_were_moves_them() {
+    // Found by `any_history_converges`: suspended before the first pod answered, resumed smaller while it did.
+    let mut world = World::new(4, 2);
+    world.reconcile(None);
+    world.change("suspend", json!(true));
+    world.change("replicas", json!(1));
+    for _ in 0..4 {
+        world.reconcile(None);
+    }
+    for _ in 0..3 {
+        world.tick();
+    }
+    world.reconcile(None);
+    world.change("suspend", json!(false));
+    world.settle(60);
+    assert_eq!(world.pods.len(), 1);
+}
+
+#[test]
+fn a_set_scaled_by_hand_is_put_back() {
+    let mut world = running();
+    let set = world.set.as_mut().unwrap();
+    set.replicas = 1;
+    world.settle(60);
+    assert_eq!(world.set.as_ref().unwrap().replicas, 2);
+    assert_eq!(world.pods.len(), 2);
+}
