@@ -29,6 +29,7 @@ dir=$cache/cluster/$name
 # Host ports: fixed for the default name; another name moves all three by the same multiple of ten.
 offset=0
 [ "$name" = streamagg ] || offset=$((10 * (1 + $(printf %s "$name" | cksum | cut -d' ' -f1) % 90)))
+# shellcheck disable=SC2034 # api_port is the providers'
 readonly api_port=$((16443 + offset)) kafka_port=$((19092 + offset)) minio_port=$((19000 + offset))
 readonly access_key=streamagg secret_key=streamagg-secret bucket=checkpoints
 

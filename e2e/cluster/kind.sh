@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the variables are cluster.sh's
 # The kind provider: the same cluster in Docker, for machines that have it. Sourced by cluster.sh, whose variables
 # it uses. Kafka and MinIO run as pods from public images.
 

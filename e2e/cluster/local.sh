@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # the variables are cluster.sh's
 # The local provider: a real one-node cluster from the node binary, containerd and runc, in a network namespace
 # (/run/netns/NAME) and a mount namespace (kept by the process "holder") of its own, so that pod and service
 # addresses exist nowhere else and no mount outlives it. Sourced by cluster.sh, whose variables it uses.
