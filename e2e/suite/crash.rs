@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use streamagg_crds::job_file::JobFile;
 use streamagg_crds::parse_manifest;
 use streamagg_crds::validate::resolve;
-use streamagg_e2e::broker::Broker;
+use streamagg_e2e::broker::{Broker, Loader};
 use streamagg_e2e::load::Load;
 use streamagg_e2e::process::{ABORTED, Home, Processor};
 use streamagg_e2e::random::Random;
@@ -26,15 +26,16 @@ const START_MS: i64 = 1_760_000_000_000;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
 const PROGRESS_MAX: Duration = Duration::from_secs(90);
-/// The failpoints, and whether reaching one needs a replay.
-const FAILPOINTS: [(&str, bool); 6] = [
-    ("before-commit", false),
-    ("after-commit-before-state", false),
-    ("after-claim", false),
-    ("mid-replay", true),
-    ("mid-checkpoint-upload", false),
-    ("after-manifest", false),
+/// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
+const FAILPOINTS: [&str; 5] = [
+    "before-commit",
+    "after-commit-before-state",
+    "after-claim",
+    "mid-checkpoint-upload",
+    "after-manifest",
 ];
+/// A replay is saved on the way after 200,000 records.
+const LONG_RECORDS: u64 = 230_000;
 const SHAPE: Shape = Shape {
     partitions: PARTITIONS,
     step_ms: 10,
@@ -88,7 +89,11 @@ struct Harness {
     job: PathBuf,
     home: Home,
     verifier: Verifier,
+    /// What produces, at rest.
+    idle: Option<(Loader, Traffic)>,
+    /// What produces, at work.
     load: Option<Load>,
+    tasks: u32,
     random: Random,
     generation: u64,
     started: Instant,
@@ -105,40 +110,55 @@ struct Counts {
 }
 
 impl Harness {
-    fn new(broker: &Broker, name: &str, directory: &Path, seed: u64) -> Result<Self, String> {
+    fn new(broker: &Broker, name: &str, directory: &Path, seed: u64, shape: Shape) -> Result<Self, String> {
         let manifest = parse_manifest(&manifest(&broker.bootstrap, name)).map_err(|errors| format!("{errors:?}"))?;
         let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
         let topics: Vec<String> = ["in", "out", "late", "dead"]
             .map(|part| format!("{name}-{part}"))
             .into();
-        broker.create_topics(
-            &topics
-                .iter()
-                .map(|topic| (topic.as_str(), PARTITIONS))
-                .collect::<Vec<_>>(),
-        )?;
+        let topics: Vec<_> = topics.iter().map(|topic| (topic.as_str(), shape.partitions)).collect();
+        broker.create_topics(&topics)?;
         let io = |error: std::io::Error| error.to_string();
         let home = Home::create(&directory.join("home-1"), &directory.join("store")).map_err(io)?;
-        home.assign(1, PARTITIONS.unsigned_abs()).map_err(io)?;
+        home.assign(1, shape.partitions.unsigned_abs()).map_err(io)?;
         let job = directory.join("job.json");
         let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
         std::fs::write(&job, serde_json::to_string(&file).map_err(|error| error.to_string())?).map_err(io)?;
-        let load = Load::start(
-            broker.loader(&format!("{name}-in"))?,
-            Traffic::new(seed, SHAPE, START_MS),
-            RATE,
-        );
+        let loader = broker.loader(&format!("{name}-in"))?;
         Ok(Self {
             directory: directory.to_owned(),
             job,
             home,
             verifier: Verifier::open(broker, &resolved)?,
-            load: Some(load),
+            idle: Some((loader, Traffic::new(seed, shape, START_MS))),
+            load: None,
+            tasks: shape.partitions.unsigned_abs(),
             random: Random::new(seed ^ 0x5eed),
             generation: 1,
             started: Instant::now(),
             counts: Counts::default(),
         })
+    }
+
+    fn start_load(&mut self) -> Result<(), String> {
+        let (loader, traffic) = self.idle.take().ok_or("the load runs already")?;
+        self.load = Some(Load::start(loader, traffic, RATE));
+        Ok(())
+    }
+
+    /// So many records at once, then one on each partition that closes all windows before it.
+    fn produce_and_close(&mut self, records: u64) -> Result<(), String> {
+        if let Some(load) = self.load.take() {
+            self.idle = Some(load.stop()?);
+        }
+        let (loader, traffic) = self.idle.as_mut().ok_or("there is nothing to produce with")?;
+        for _ in 0..records {
+            loader.send(&traffic.next_message())?;
+        }
+        for message in traffic.close(CLOSING_MS) {
+            loader.send(&message)?;
+        }
+        loader.flush()
     }
 
     fn say(&self, what: &str) {
@@ -178,9 +198,12 @@ impl Harness {
     }
 
     /// Lets a processor run into a failpoint.
-    fn abort_at(&mut self, name: &'static str, needs_replay: bool) -> Result<(), String> {
-        if needs_replay {
-            self.lose_volume()?;
+    fn abort_at(&mut self, name: &'static str) -> Result<(), String> {
+        if name == "after-claim" {
+            // A position is claimed once a generation.
+            self.generation += 1;
+            let assigned = self.home.assign(self.generation, self.tasks);
+            assigned.map_err(|error| error.to_string())?;
         }
         let pass = 1 + self.random.below(3);
         // A claim and a replay come once a start.
@@ -237,7 +260,7 @@ impl Harness {
         self.generation += 1;
         let directory = self.directory.join(format!("home-{}", self.generation));
         let next = Home::create(&directory, &self.home.checkpoints).map_err(|error| error.to_string())?;
-        next.assign(self.generation, PARTITIONS.unsigned_abs())
+        next.assign(self.generation, self.tasks)
             .map_err(|error| error.to_string())?;
         let old = std::mem::replace(&mut self.home, next);
         let mut successor = self.start(None)?;
@@ -269,12 +292,7 @@ impl Harness {
 
     /// Ends the load, closes all windows and waits until everything is there.
     fn finish(&mut self) -> Result<(), String> {
-        let load = self.load.take().ok_or("the load was stopped before")?;
-        let (mut loader, mut traffic) = load.stop()?;
-        for message in traffic.close(CLOSING_MS) {
-            loader.send(&message)?;
-        }
-        loader.flush()?;
+        self.produce_and_close(0)?;
         let mut processor = self.start(None)?;
         let report = self.verifier.await_clean(Duration::from_secs(180))?;
         self.say(&format!("{} records in: {report}", self.verifier.source_len()));
@@ -302,9 +320,26 @@ fn copy_directory(from: &Path, to: &Path) -> Result<(), String> {
     }
 }
 
+/// A crash within a replay that is long enough to be saved on the way: the next one goes on from there.
+fn long_replay(harness: &mut Harness) -> Result<(), String> {
+    harness.produce_and_close(LONG_RECORDS)?;
+    let processor = harness.start(None)?;
+    harness.verifier.await_clean(Duration::from_secs(180))?;
+    processor.kill()?;
+    harness.counts.kills += 1;
+    // Without volume and store everything is read again from the birth.
+    harness.lose_volume()?;
+    std::fs::remove_dir_all(&harness.home.checkpoints).map_err(|error| error.to_string())?;
+    std::fs::create_dir_all(&harness.home.checkpoints).map_err(|error| error.to_string())?;
+    harness.abort_at("mid-replay")?;
+    harness.produce_and_close(1_000)?;
+    harness.finish()
+}
+
 fn run(harness: &mut Harness, kills: u64) -> Result<(), String> {
-    for (name, needs_replay) in FAILPOINTS {
-        harness.abort_at(name, needs_replay)?;
+    harness.start_load()?;
+    for name in FAILPOINTS {
+        harness.abort_at(name)?;
     }
     harness.check()?;
     while harness.counts.kills < kills {
@@ -320,8 +355,8 @@ fn run(harness: &mut Harness, kills: u64) -> Result<(), String> {
             harness.check()?;
         }
         if harness.random.one_in(5) {
-            let (name, needs_replay) = FAILPOINTS[usize::try_from(harness.random.below(6)).unwrap_or_default()];
-            harness.abort_at(name, needs_replay)?;
+            let chosen = usize::try_from(harness.random.below(FAILPOINTS.len() as u64)).unwrap_or_default();
+            harness.abort_at(FAILPOINTS[chosen])?;
         }
     }
     harness.finish()
@@ -333,30 +368,38 @@ fn number(variable: &str, usual: u64) -> u64 {
     })
 }
 
-#[test]
-fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
-    let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
+/// One phase with topics and directories of its own; on failure the directory is kept.
+fn phase(name: &str, seed: u64, shape: Shape, run: impl Fn(&mut Harness) -> Result<(), String>) -> Counts {
+    println!("{name}, seed {seed}");
     let directory = tempfile::Builder::new()
         .prefix("streamagg-crash-")
         .tempdir()
         .expect("a temporary directory");
     let broker = Broker::start(BROKER).expect("the broker starts");
     // Topics of an earlier run may still be there: every run has its own.
-    let name = format!("crash-{}", std::process::id());
-    let mut harness = Harness::new(&broker, &name, directory.path(), seed).expect("the harness is set up");
-    let outcome = run(&mut harness, kills);
-    println!("{:?} with seed {seed}", harness.counts);
+    let topics = format!("{name}-{}", std::process::id());
+    let mut harness = Harness::new(&broker, &topics, directory.path(), seed, shape).expect("the harness is set up");
+    let outcome = run(&mut harness);
+    println!("{:?}", harness.counts);
     if let Err(problem) = outcome {
         let kept = directory.keep();
         panic!(
-            "{problem}\nseed {seed}; job, logs and state are kept in {}",
+            "{name}: {problem}\nseed {seed}; job, logs and state are kept in {}",
             kept.display()
         );
     }
-    let counts = &harness.counts;
+    harness.counts
+}
+
+#[test]
+fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
+    let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
+    let long = phase("long-replay", seed, Shape { partitions: 1, ..SHAPE }, long_replay);
+    assert!(long.aborts.contains(&"mid-replay"), "{long:?}");
+    let counts = phase("crash", seed, SHAPE, |harness| run(harness, kills));
     assert!(counts.kills >= kills, "only {} of {kills} kills", counts.kills);
     assert!(
-        FAILPOINTS.iter().all(|(name, _)| counts.aborts.contains(name)),
+        FAILPOINTS.iter().all(|name| counts.aborts.contains(name)),
         "not at every failpoint: {counts:?}"
     );
     if kills >= KILLS_DEFAULT {
