@@ -106,6 +106,7 @@ pub fn serve(args: ServeArgs) -> ExitCode {
         Ok(filter) => drop(
             tracing_subscriber::fmt()
                 .with_env_filter(filter)
+                .with_ansi(false)
                 .with_writer(std::io::stderr)
                 .try_init(),
         ),

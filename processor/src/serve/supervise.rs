@@ -100,6 +100,7 @@ pub fn parse_assignment(bytes: &[u8]) -> Result<Assignment, String> {
 }
 
 fn watch(pod: &Pod, assign_all: bool) {
+    let mut logged = None;
     while pod.task_count().is_none() {
         match look_at_topics(pod) {
             Ok((task_count, generation)) => {
@@ -115,8 +116,11 @@ fn watch(pod: &Pod, assign_all: bool) {
                 }
             }
             Err(stop) => {
-                tracing::error!(reason = stop.reason.as_str(), "{}", stop.message);
+                if logged.as_ref() != Some(&stop) {
+                    tracing::error!(reason = stop.reason.as_str(), "{}; looking again", stop.message);
+                }
                 pod.set_problem(Some(stop.problem()));
+                logged = Some(stop);
                 std::thread::sleep(LOOK_AGAIN_EVERY);
             }
         }

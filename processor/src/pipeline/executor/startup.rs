@@ -220,10 +220,6 @@ impl Executor {
         }
     }
 
-    #[expect(
-        clippy::type_complexity,
-        reason = "the parts of a started task, taken apart by its one caller"
-    )]
     fn carry_out(
         &self,
         mut found: Found,
@@ -291,7 +287,6 @@ impl Executor {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "as carry_out")]
     fn give_birth(
         &self,
         found: &Found,

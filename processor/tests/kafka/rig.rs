@@ -1,0 +1,481 @@
+//! What the tests stand on: a real broker, a processor as a child process, and an answer computed by plain code.
+//! Shares nothing with the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use serde_json::Value;
+
+/// Longest wait for anything; what was seen is printed when it passes.
+const PATIENCE: Duration = Duration::from_secs(90);
+const TOKEN: &str = "a-token";
+const WATERMARK_BOUND_MS: i64 = 100;
+const WINDOW_MS: i64 = 1_000;
+
+/// The broker: `STREAMAGG_TEST_KAFKA`, or the project's own script starts one.
+pub fn broker() -> &'static str {
+    static BROKER: OnceLock<String> = OnceLock::new();
+    BROKER.get_or_init(|| {
+        if let Ok(servers) = std::env::var("STREAMAGG_TEST_KAFKA") {
+            return servers;
+        }
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/broker/kafka.sh");
+        let output = Command::new("bash")
+            .arg(&script)
+            .args(["start", "test"])
+            .output()
+            .expect("kafka.sh runs");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.lines()
+            .find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP=").map(str::to_owned))
+            .unwrap_or_else(|| panic!("no broker: {text}{}", String::from_utf8_lossy(&output.stderr)))
+    })
+}
+
+fn client() -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", broker());
+    config
+}
+
+fn admin() -> AdminClient<DefaultClientContext> {
+    client().create().expect("an admin client")
+}
+
+/// Waits until `look` answers; prints what it saw last when it never does.
+pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look() {
+            Ok(found) => return found,
+            Err(seen) if Instant::now() > deadline => panic!("{what}: not within {PATIENCE:?}; last seen: {seen}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+        }
+    }
+}
+
+/// Time, key, value.
+type Event = (i64, u32, i64);
+
+/// A job of its own: topics, directories, input log.
+pub struct Job {
+    pub name: String,
+    pub partitions: u32,
+    pub directory: tempfile::TempDir,
+    /// What was produced, by partition.
+    log: Mutex<BTreeMap<u32, Vec<Event>>>,
+    producer: BaseProducer,
+}
+
+impl Job {
+    pub fn new(test: &str, partitions: u32) -> Self {
+        let job = Self::without_topic(test, partitions);
+        job.create_topic(&job.name);
+        job
+    }
+
+    pub fn without_topic(test: &str, partitions: u32) -> Self {
+        let name = format!("{test}-{}", &uuid::Uuid::new_v4().to_string()[..8]);
+        let mut config = client();
+        config.set("linger.ms", "1");
+        Self {
+            name,
+            partitions,
+            directory: tempfile::tempdir().expect("a directory"),
+            log: Mutex::default(),
+            producer: config.create().expect("a producer"),
+        }
+    }
+
+    pub fn create_topic(&self, topic: &str) {
+        let count = i32::try_from(self.partitions).expect("few");
+        let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        let results = block_on(admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    pub fn delete_topic(&self, topic: &str) {
+        block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+        eventually("the topic is gone", || {
+            let metadata = admin()
+                .inner()
+                .fetch_metadata(None, Duration::from_secs(5))
+                .map_err(|e| e.to_string())?;
+            let there = metadata.topics().iter().any(|found| found.name() == topic);
+            if there { Err("still there".to_owned()) } else { Ok(()) }
+        });
+    }
+
+    pub fn delete_records_before(&self, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
+            .expect("an offset");
+        block_on(admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+    }
+
+    pub fn directory(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Produces `count` events to each partition, 5 ms apart, out of order by less than the bound.
+    pub fn produce(&self, count: u32) {
+        let mut log = self.log.lock().expect("not poisoned");
+        for partition in 0..self.partitions {
+            let events = log.entry(partition).or_default();
+            for _ in 0..count {
+                let index = i64::try_from(events.len()).expect("small");
+                let disorder = (index * 7_919) % (WATERMARK_BOUND_MS - 1);
+                let event = (
+                    5_000_000 + index * 5 - disorder,
+                    u32::try_from(index % 37).expect("small"),
+                    index % 11,
+                );
+                let value = format!(r#"{{"ts":{},"k":"k{}","v":{}}}"#, event.0, event.1, event.2);
+                let mut record = BaseRecord::<str, str>::to(&self.name)
+                    .partition(i32::try_from(partition).expect("few"))
+                    .payload(&value);
+                while let Err((error, back)) = self.producer.send(record) {
+                    assert!(matches!(error, KafkaError::MessageProduction(_)), "{error}");
+                    self.producer.poll(Duration::from_millis(20));
+                    record = back;
+                }
+                events.push(event);
+            }
+        }
+        self.producer.flush(PATIENCE).expect("the broker takes the events");
+    }
+
+    /// Result lines that must be there, once each: window sums from scratch.
+    fn expected(&self) -> BTreeSet<String> {
+        let mut expected = BTreeSet::new();
+        for events in self.log.lock().expect("not poisoned").values() {
+            let Some(newest) = events.iter().map(|event| event.0).max() else {
+                continue;
+            };
+            let mut windows: BTreeMap<(i64, u32), (i64, i64)> = BTreeMap::new();
+            for (time, key, value) in events {
+                let window = windows
+                    .entry((time.div_euclid(WINDOW_MS) * WINDOW_MS, *key))
+                    .or_default();
+                window.0 += 1;
+                window.1 += value;
+            }
+            for ((start, key), (count, sum)) in windows {
+                if start + WINDOW_MS <= newest - WATERMARK_BOUND_MS {
+                    expected.insert(format!("{start} k{key} n={count} s={sum}"));
+                }
+            }
+        }
+        expected
+    }
+
+    /// Everything a read_committed reader sees, in the form of [`Self::expected`]; partitions share keys, so each line
+    /// carries how often it may come.
+    pub fn published(&self) -> Vec<String> {
+        let topic = format!("{}-out", self.name);
+        let consumer: BaseConsumer = client()
+            .set("group.id", "checker")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer");
+        let mut list = TopicPartitionList::new();
+        for partition in 0..self.partitions {
+            let partition = i32::try_from(partition).expect("few");
+            list.add_partition_offset(&topic, partition, Offset::Beginning)
+                .expect("an offset");
+        }
+        consumer.assign(&list).expect("assigns");
+        let (mut lines, mut ended) = (Vec::new(), BTreeSet::new());
+        let deadline = Instant::now() + PATIENCE;
+        while ended.len() < self.partitions as usize {
+            assert!(Instant::now() < deadline, "the output topic does not end");
+            match consumer.poll(Duration::from_millis(200)) {
+                Some(Ok(message)) => {
+                    let value: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
+                    lines.push(format!(
+                        "{} {} n={} s={}",
+                        value["start"],
+                        value["key"]["k"].as_str().expect("text"),
+                        value["values"]["n"],
+                        value["values"]["s"]
+                    ));
+                }
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    ended.insert(partition);
+                }
+                Some(Err(error)) => panic!("reading results: {error}"),
+                None => {}
+            }
+        }
+        lines
+    }
+
+    /// Waits for every expected result, then demands that each is there exactly as often as there are partitions that
+    /// produced it, and nothing else.
+    pub fn assert_exact(&self) {
+        let expected = self.expected();
+        // Every partition holds the same events, so every line is expected once for each.
+        let copies = self.partitions as usize;
+        let count = |lines: &[String]| {
+            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+            for line in lines {
+                *counts.entry(line.clone()).or_default() += 1;
+            }
+            counts
+        };
+        let seen = eventually("all results", || {
+            let lines = self.published();
+            let wanted = expected.len() * copies;
+            if lines.len() >= wanted {
+                Ok(lines)
+            } else {
+                Err(format!("{} of {wanted} results", lines.len()))
+            }
+        });
+        let counts = count(&seen);
+        let lost: Vec<&String> = expected.iter().filter(|line| !counts.contains_key(*line)).collect();
+        let wrong: Vec<&String> = counts.keys().filter(|line| !expected.contains(*line)).collect();
+        let repeated: Vec<(&String, &usize)> = counts.iter().filter(|(_, times)| **times != copies).collect();
+        assert!(
+            lost.is_empty() && wrong.is_empty() && repeated.is_empty(),
+            "lost {lost:?}, wrong {wrong:?}, not {copies} times {repeated:?}"
+        );
+        assert!(!expected.is_empty(), "a test without results shows nothing");
+    }
+
+    fn manifest(&self, extra: &str) -> String {
+        let (name, servers) = (&self.name, broker());
+        let store = self.directory("store");
+        format!(
+            r#"
+apiVersion: streamagg.io/v1alpha1
+kind: StreamAggregation
+metadata: {{name: job, namespace: test}}
+spec:
+  jobId: {name}
+  source:
+    kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}}}
+    format: {{json: {{strict: false}}}}
+    partitioning: {{byKey: {{}}}}
+  event:
+    timestamp: {{field: /ts, unit: Milliseconds}}
+    watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}
+  groupBy: [{{name: k, field: /k}}]
+  windows: [{{name: w, tumbling: {{size: {WINDOW_MS}ms}}}}]
+  aggregates: [{{name: n, count: {{}}}}, {{name: s, sum: {{field: /v}}}}{extra}]
+  sink: {{kafka: {{topic: {name}-out}}}}
+  deadLetters: {{kafka: {{topic: {name}-dead}}}}
+  state: {{backend: RocksDB, volume: {{size: 1Gi}}, checkpoints: {{interval: 1h, store: {{volume: {{path: "{}"}}}}}}}}
+"#,
+            store.display()
+        )
+    }
+
+    /// Starts a processor on the data directory `data`.
+    pub fn start(&self, data: &str) -> Processor {
+        self.start_with(data, &["--assign-all"], None, "")
+    }
+
+    pub fn start_with(&self, data: &str, flags: &[&str], failpoint: Option<&str>, extra: &str) -> Processor {
+        let (job, token) = (self.directory("job.yaml"), self.directory("token"));
+        std::fs::write(&job, self.manifest(extra)).expect("writes");
+        std::fs::write(&token, TOKEN).expect("writes");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|bound| bound.local_addr())
+            .expect("a port")
+            .port();
+        let log = self.directory(&format!("log-{port}"));
+        let file = std::fs::File::create(&log).expect("a log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_streamagg-processor"));
+        command
+            .arg("serve")
+            .arg("--job")
+            .arg(&job)
+            .arg("--token-file")
+            .arg(&token);
+        command
+            .arg("--data-dir")
+            .arg(self.directory(data))
+            .arg("--listen")
+            .arg(format!("127.0.0.1:{port}"));
+        command
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(file)
+            .env_remove("STREAMAGG_FAILPOINT");
+        if let Some(failpoint) = failpoint {
+            command.env("STREAMAGG_FAILPOINT", failpoint);
+        }
+        Processor {
+            child: command.spawn().expect("the processor starts"),
+            port,
+            log,
+        }
+    }
+}
+
+/// A processor as a child process; killed when dropped.
+pub struct Processor {
+    child: Child,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Drop for Processor {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Processor {
+    pub fn kill(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+
+    /// SIGTERM; the process must end by itself with 0.
+    pub fn terminate(mut self) {
+        let pid = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        let status = eventually("the processor ends", || {
+            self.child
+                .try_wait()
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| self.log_text())
+        });
+        assert!(status.success(), "{status}: {}", self.log_text());
+    }
+
+    /// Whether the process is gone.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child").is_some()
+    }
+
+    /// Waits for a crash; anything but a signal is a failure of the test.
+    pub fn wait_for_crash(&mut self) {
+        use std::os::unix::process::ExitStatusExt;
+        let status = eventually("the failpoint is reached", || {
+            self.child
+                .try_wait()
+                .map_err(|error| error.to_string())?
+                .ok_or_else(|| self.log_text())
+        });
+        assert_eq!(status.signal(), Some(6), "{status}: {}", self.log_text());
+    }
+
+    pub fn log_text(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        text.chars()
+            .rev()
+            .take(6_000)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
+    }
+
+    /// One request to the admin server: status code and body.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|error| error.to_string())?;
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream
+            .write_all(request.as_bytes())
+            .map_err(|error| error.to_string())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map_err(|error| error.to_string())?;
+        let code = answer
+            .split(' ')
+            .nth(1)
+            .and_then(|code| code.parse().ok())
+            .ok_or("no status line")?;
+        let body = answer
+            .split_once("\r\n\r\n")
+            .map(|(_, body)| body.to_owned())
+            .unwrap_or_default();
+        Ok((code, body))
+    }
+
+    pub fn status(&self) -> Result<Value, String> {
+        let (code, body) = self.ask("GET", "/v1/status", "")?;
+        if code == 200 {
+            serde_json::from_str(&body).map_err(|e| e.to_string())
+        } else {
+            Err(format!("{code} {body}"))
+        }
+    }
+
+    pub fn await_ready(&self) {
+        eventually("ready", || match self.ask("GET", "/readyz", "") {
+            Ok((200, _)) => Ok(()),
+            other => Err(format!("{other:?} {}", self.log_text())),
+        });
+    }
+
+    /// Waits until some task, or the pod, has a problem with this reason.
+    pub fn await_problem(&self, reason: &str) -> String {
+        eventually(reason, || {
+            let status = self.status()?;
+            let tasks = status["tasks"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|task| &task["problem"]);
+            tasks
+                .chain([&status["problem"]])
+                .find(|problem| problem["reason"] == reason)
+                .map(|problem| problem["message"].to_string())
+                .ok_or_else(|| format!("{status} {}", self.log_text()))
+        })
+    }
+
+    /// Repeats an operation until every task's row is settled; all must be complete.
+    pub fn operate(&self, operation: &str) -> Value {
+        eventually(operation, || {
+            let (code, body) = self.ask("POST", operation, "")?;
+            let status: Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+            let complete = status["tasks"]
+                .as_array()
+                .is_some_and(|rows| rows.iter().all(|row| row["phase"] == "Complete"));
+            if code == 200 && complete {
+                Ok(status)
+            } else {
+                Err(format!("{code} {body} {}", self.log_text()))
+            }
+        })
+    }
+
+    pub fn metrics(&self) -> String {
+        eventually("metrics", || self.ask("GET", "/metrics", "")).1
+    }
+}
+
+/// Copies a directory tree.
+pub fn copy_tree(from: &Path, to: &Path) {
+    let status = Command::new("cp")
+        .arg("-a")
+        .arg(from)
+        .arg(to)
+        .status()
+        .expect("cp runs");
+    assert!(status.success());
+}
