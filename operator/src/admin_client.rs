@@ -63,7 +63,7 @@ impl AdminClient {
     /// `GET /v1/status`.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     pub async fn status(&self, endpoint: &Endpoint) -> Result<PodStatus, Error> {
         answer(
             self.http
@@ -76,7 +76,7 @@ impl AdminClient {
     /// `POST /v1/assignment`; answers the assignment in force in the pod.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     pub async fn push(&self, endpoint: &Endpoint, assignment: &Assignment) -> Result<Assignment, Error> {
         let request = self.http.post(format!("{}/v1/assignment", endpoint.base));
         answer(request.bearer_auth(&endpoint.token).json(assignment)).await
@@ -85,7 +85,7 @@ impl AdminClient {
     /// `POST /v1/drain?id=…&tasks=…`; asking again with the same id polls.
     ///
     /// # Errors
-    /// See [`Error`].
+    /// See [`enum@Error`].
     pub async fn drain(&self, endpoint: &Endpoint, id: &str, tasks: &[u32]) -> Result<OperationStatus, Error> {
         let tasks = tasks.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
         let url = format!("{}/v1/drain?id={id}&tasks={tasks}", endpoint.base);

@@ -51,7 +51,7 @@ pub enum Error {
 /// Checks the custom resource, then every right.
 ///
 /// # Errors
-/// See [`Error`]; all missing rights are named at once.
+/// See [`enum@Error`]; all missing rights are named at once.
 pub async fn check(client: &Client, namespace: Option<&str>) -> Result<(), Error> {
     let served = client.list_api_group_resources("streamagg.io/v1alpha1").await;
     match served {

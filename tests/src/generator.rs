@@ -352,7 +352,7 @@ fn render(spec: &Spec, draft: &Draft, time_ms: i64) -> Vec<u8> {
     if draft.layout >= 12 {
         members.reverse();
     }
-    let (open, comma, close) = if draft.layout % 3 == 0 {
+    let (open, comma, close) = if draft.layout.is_multiple_of(3) {
         (" {\t", "\r\n ,", "\n}\n")
     } else {
         ("{", ",", "}")

@@ -224,11 +224,7 @@ fn accept(spec: &Spec, bytes: &[u8], watermark: i64) -> Result<Event, Reason> {
         }
     }
     let is_late = joined.is_empty() && !missed.is_empty();
-    let row = if is_late {
-        Vec::new()
-    } else {
-        row(spec, root)?
-    };
+    let row = if is_late { Vec::new() } else { row(spec, root)? };
     Ok(Event {
         time,
         missed,

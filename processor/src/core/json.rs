@@ -138,7 +138,12 @@ impl FieldTree {
                 Some(index) => index,
                 None => {
                     let prefix = prefix(&name);
-                    node.children.push(Child { name, prefix, slot: None, node: Node::default() });
+                    node.children.push(Child {
+                        name,
+                        prefix,
+                        slot: None,
+                        node: Node::default(),
+                    });
                     node.children.len() - 1
                 }
             };
@@ -476,7 +481,10 @@ fn find_quote_or_backslash(bytes: &[u8]) -> Option<usize> {
         }
         at += 8;
     }
-    bytes[at..].iter().position(|byte| matches!(byte, b'"' | b'\\')).map(|rest| at + rest)
+    bytes[at..]
+        .iter()
+        .position(|byte| matches!(byte, b'"' | b'\\'))
+        .map(|rest| at + rest)
 }
 
 /// A member name with escapes is rare: decode it and look it up.

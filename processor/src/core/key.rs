@@ -147,7 +147,11 @@ impl KeyTable {
         if let Some(id) = known {
             return *id;
         }
-        let entry = Entry { hash, bytes: SmallVec::from_slice(bytes), references: 0 };
+        let entry = Entry {
+            hash,
+            bytes: SmallVec::from_slice(bytes),
+            references: 0,
+        };
         let id = match self.free.pop() {
             Some(id) => {
                 self.entries[id as usize] = entry;

@@ -170,7 +170,7 @@ pub fn scaled(raw: &str, places: i64) -> Option<i128> {
     let (negative, digits, exponent) = parts(raw);
     let (head, tail) = cut(&digits, exponent + places)?;
     let up = match tail.split_at_checked(1) {
-        Some((first, rest)) if first == "5" => rest.bytes().any(|digit| digit != b'0') || head % 2 == 1,
+        Some(("5", rest)) => rest.bytes().any(|digit| digit != b'0') || head % 2 == 1,
         Some((first, _)) => first > "5",
         None => false,
     };
