@@ -117,6 +117,8 @@ pub struct Note {
     pub warning: bool,
     /// CamelCase reason.
     pub reason: String,
+    /// What it was said about: the rollout, or the generation. Events that agree in reason and subject become one.
+    pub subject: String,
     /// One sentence.
     pub message: String,
 }

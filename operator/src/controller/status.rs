@@ -123,7 +123,7 @@ async fn publish(seen: &Seen, notes: &[Note], context: &Context) {
             },
             reason: note.reason.clone(),
             note: Some(note.message.chars().take(NOTE_LENGTH_MAX).collect()),
-            action: "Reconcile".to_owned(),
+            action: note.subject.clone(),
             secondary: None,
         };
         if let Err(error) = context.recorder.publish(&event, &regarding).await {

@@ -145,7 +145,7 @@ fn resources(aggregation: &ValidatedAggregation) -> Option<ResourceRequirements>
         (!all.is_empty()).then_some(all)
     };
     let (limits, requests) = (quantities(&resources.limits), quantities(&resources.requests));
-    (limits.is_some() || requests.is_some()).then(|| ResourceRequirements {
+    (limits.is_some() || requests.is_some()).then_some(ResourceRequirements {
         limits,
         requests,
         claims: None,

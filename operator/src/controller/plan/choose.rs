@@ -29,6 +29,7 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
     plan.notes.push(Note {
         warning: false,
         reason: "RolloutStarted".to_owned(),
+        subject: rollout.id.clone(),
         message: describe(&rollout, set, desired, current.is_some()),
     });
     Some(rollout)

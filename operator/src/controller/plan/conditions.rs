@@ -82,23 +82,22 @@ pub fn notes(old: &StreamAggregationStatus, new: &StreamAggregationStatus) -> Ve
             .find(|condition| condition.type_ == type_ && condition.status == "True");
         condition.map(|condition| (condition.reason.clone(), condition.message.clone()))
     };
+    let subject = format!("generation-{}", new.observed_generation);
+    let note = |warning, reason, message| Note {
+        warning,
+        reason,
+        subject: subject.clone(),
+        message,
+    };
     let mut notes = Vec::new();
     match (find(old, "Stalled"), find(new, "Stalled")) {
         (old, Some((reason, message))) if old.as_ref().map(|(reason, _)| reason) != Some(&reason) => {
-            notes.push(Note {
-                warning: true,
-                reason,
-                message,
-            });
+            notes.push(note(true, reason, message));
         }
         _ => {}
     }
     if let (None, Some((reason, message))) = (find(old, "Ready"), find(new, "Ready")) {
-        notes.push(Note {
-            warning: false,
-            reason,
-            message,
-        });
+        notes.push(note(false, reason, message));
     }
     notes
 }

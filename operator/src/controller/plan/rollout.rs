@@ -80,6 +80,7 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, chosen: Option<Rollo
         plan.notes.push(Note {
             warning: false,
             reason: "RolloutCompleted".to_owned(),
+            subject: rollout.id.clone(),
             message: format!("{:?} of generation {} is complete", rollout.kind, rollout.generation),
         });
     }
