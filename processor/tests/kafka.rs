@@ -3,6 +3,8 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so")]
 
+#[path = "kafka/child.rs"]
+mod child;
 #[path = "kafka/rig.rs"]
 mod rig;
 
@@ -329,6 +331,22 @@ fn a_crash_at_every_failpoint_loses_and_repeats_nothing() {
     let _processor = job.start_with("data", &flags, None, "");
     job.produce(1_000);
     job.assert_exact();
+}
+
+#[test]
+fn a_crash_in_the_middle_of_a_replay_goes_on_from_there() {
+    let job = Job::new("midreplay", 1);
+    job.produce(300_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    let mut processor = job.start_with("data", &["--assign-all"], Some("mid-replay"), "");
+    processor.wait_for_crash();
+    let processor = job.start("data");
+    job.produce(2_000);
+    job.assert_exact();
+    assert!(processor.log_text().contains("base: Local"), "{}", processor.log_text());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! is repaired half-way: whatever goes wrong, the task closes and starts up from what is durable.
 //! Must not hold: window semantics, or rules of the protocol.
 
+mod base;
 pub mod board;
 mod commit;
 pub mod failpoint;
@@ -11,8 +12,9 @@ mod replay;
 mod running;
 mod saving;
 mod startup;
+mod topology;
 
-pub use startup::Topology;
+pub use topology::Topology;
 
 use std::path::PathBuf;
 use std::sync::Arc;

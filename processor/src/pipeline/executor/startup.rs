@@ -10,104 +10,22 @@ use uuid::Uuid;
 use super::commit::{Committer, Epoch};
 use super::failpoint::Place;
 use super::replay::{Reached, Replay, save};
-use super::{End, Executor, JobContext};
+use super::topology::Topology;
+use super::{End, Executor};
 use crate::kafka::config;
 use crate::kafka::consumer::PartitionReader;
 use crate::kafka::control::ControlCopy;
-use crate::kafka::topics::Topics;
 use crate::pipeline::operator::Task;
-use crate::pipeline::sink::{OutputTopic, SinkPlan};
-use crate::state::backend::Error;
+use crate::pipeline::sink::SinkPlan;
 use crate::state::checkpoint::Manifest;
-use crate::state::local::{self, LocalState};
+use crate::state::local::LocalState;
 use crate::state::recovery::position::POSITION_VERSION;
 use crate::state::recovery::startup::decide;
 use crate::state::recovery::{
     Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
     Startup, Stop,
 };
-use crate::state::store::{FetchError, Listing};
-
-/// The source topic and the topics written, as the brokers have them.
-pub struct Topology {
-    /// Partitions of the source topic: the number of tasks.
-    pub source_partitions: u32,
-    results: OutputTopic,
-    late: Option<OutputTopic>,
-    dead: Option<OutputTopic>,
-}
-
-impl Topology {
-    /// Looks at every topic of the job; creates what is missing but for the source.
-    pub fn observe(context: &JobContext) -> Result<Self, Stop> {
-        let job = &context.job;
-        let source = Topics::open(&config::admin(&job.source.bootstrap_servers, &job.job_id))?;
-        let source_partitions = source.existing("spec.source.kafka.topics[0]", &job.source.topic)?;
-        if source.settings(&job.source.topic)?.compacted {
-            return Err(Stop::new(
-                Reason::TopicCompacted,
-                format!(
-                    "spec.source.kafka.topics[0]: topic {} is compacted, so that records vanish which a replay needs; \
-                     set its cleanup.policy to delete",
-                    job.source.topic
-                ),
-            ));
-        }
-        let sink = Topics::open(&config::admin(&job.sink.bootstrap_servers, &job.job_id))?;
-        let control = config::control_topic(&job.job_id);
-        let found = sink.ensure(
-            "spec.jobId",
-            &control,
-            source_partitions,
-            &config::control_topic_settings(),
-        )?;
-        if found != source_partitions {
-            return Err(Stop::new(
-                Reason::PartitionsChanged,
-                format!(
-                    "control topic {control} has {found} partitions, source topic {} has {source_partitions}: keys \
-                     moved between partitions; give the topic its old number back or start a job with another jobId",
-                    job.source.topic
-                ),
-            ));
-        }
-        if !sink.settings(&control)?.compacted {
-            tracing::warn!(
-                control,
-                "the control topic is not compacted: positions vanish with its retention"
-            );
-        }
-        let output = |field: &str, name: &str| -> Result<OutputTopic, Stop> {
-            let partitions = sink.ensure(field, name, source_partitions, &[])?;
-            let record_bytes_max = sink.settings(name)?.record_bytes_max;
-            Ok(OutputTopic {
-                name: name.to_owned(),
-                partitions,
-                record_bytes_max,
-            })
-        };
-        let side = |field: &str, name: &Option<String>| name.as_ref().map(|name| output(field, name)).transpose();
-        Ok(Self {
-            source_partitions,
-            results: output("spec.sink.kafka.topic", &job.sink.topic)?,
-            late: side("spec.lateEvents.kafka.topic", &job.late_topic)?,
-            dead: side("spec.deadLetters.kafka.topic", &job.dead_letter_topic)?,
-        })
-    }
-
-    fn sink_plan(&self, context: &JobContext, task: u32) -> SinkPlan {
-        let job = &context.job;
-        let source = (job.source.topic.as_str(), task);
-        let side = (self.late.clone(), self.dead.clone());
-        SinkPlan::new(
-            &job.job_id,
-            context.plan.window_names(),
-            source,
-            self.results.clone(),
-            side,
-        )
-    }
-}
+use crate::state::store::Listing;
 
 /// A task that stands at the committed position.
 pub(super) struct Started<'a> {
@@ -124,14 +42,14 @@ pub(super) struct Started<'a> {
 }
 
 /// What is gathered once and changes only by what start-up itself does.
-struct Found {
-    owner: Owner,
-    control: ControlCopy,
-    local: Local,
-    listing: Listing,
-    log: InputLog,
-    last_input: LastInputCheck,
-    refused: Vec<(Base, Refusal)>,
+pub(super) struct Found {
+    pub owner: Owner,
+    pub control: ControlCopy,
+    pub local: Local,
+    pub listing: Listing,
+    pub log: InputLog,
+    pub last_input: LastInputCheck,
+    pub refused: Vec<(Base, Refusal)>,
 }
 
 impl Executor {
@@ -362,85 +280,6 @@ impl Executor {
         };
         found.refused.push((resume.base.clone(), refusal));
         Ok(None)
-    }
-
-    /// The task of a base; `Err` says why the base is refused.
-    fn load(
-        &self,
-        found: &mut Found,
-        base: &Base,
-        state: &mut Option<LocalState>,
-    ) -> Result<Result<Task, String>, End> {
-        match base {
-            Base::Local => {}
-            Base::Birth => {
-                let start_offset = found.control.birth.as_ref().map_or(0, |birth| birth.start_offset);
-                drop(state.take());
-                *state = Some(self.directory.discard()?);
-                found.local = Local::Absent;
-                return Ok(Ok(Task::new(self.context.plan.clone(), start_offset)));
-            }
-            Base::Checkpoint(id) => {
-                if let Err(why) = self.fetch(found, id, state)? {
-                    return Ok(Err(why));
-                }
-            }
-        }
-        let Some(open) = state.as_ref() else {
-            return Ok(Err("local state is closed".to_owned()));
-        };
-        match Task::restore(self.context.plan.clone(), open) {
-            Ok(Some(task)) => Ok(Ok(task)),
-            Ok(None) => Ok(Err("it holds no task".to_owned())),
-            Err(Error::Corrupt { what }) => Ok(Err(what)),
-            Err(error @ (Error::Store { .. } | Error::Format { .. } | Error::Incompatible { .. })) => {
-                Err(local::stop_of(&error, self.directory.root()).into())
-            }
-        }
-    }
-
-    /// Fetches a checkpoint and puts it in the place of local state.
-    fn fetch(&self, found: &mut Found, id: &str, state: &mut Option<LocalState>) -> Result<Result<(), String>, End> {
-        let manifest = found
-            .listing
-            .manifests
-            .iter()
-            .find(|manifest| manifest.id == id)
-            .cloned();
-        let (Some((store, _)), Some(manifest)) = (&self.context.checkpoints, manifest) else {
-            return Ok(Err("it is not in the store".to_owned()));
-        };
-        self.board.enter(TaskState::Restoring);
-        let staging = self.directory.staging();
-        let progress = |share: f64| {
-            self.board.beat();
-            self.board.update(|status| status.progress = Some(share));
-        };
-        match self
-            .context
-            .runtime
-            .block_on(store.fetch(self.task, &manifest, &staging, progress))
-        {
-            Ok(()) => {}
-            Err(error @ FetchError::Damaged { .. }) => return Ok(Err(error.to_string())),
-            Err(FetchError::Store(error)) => {
-                return Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into());
-            }
-        }
-        drop(state.take());
-        found.local = Local::Absent;
-        match self.directory.install(manifest.format) {
-            Ok(installed) => {
-                *state = Some(installed);
-                self.board.update(|status| status.restored_from = Some(id.to_owned()));
-                Ok(Ok(()))
-            }
-            Err(Error::Corrupt { what }) => {
-                *state = Some(self.directory.discard()?);
-                Ok(Err(what))
-            }
-            Err(error) => Err(local::stop_of(&error, self.directory.root()).into()),
-        }
     }
 
     /// Brings a loaded base to K and saves it. `None`: it diverged.

@@ -1,0 +1,93 @@
+//! Loads a base: local state, a checkpoint fetched from the store, or nothing at the start offset.
+//! Must not hold: which base is taken (`state::recovery`).
+
+use streamagg_crds::admin::TaskState;
+
+use super::startup::Found;
+use super::{End, Executor};
+use crate::pipeline::operator::Task;
+use crate::state::backend::Error;
+use crate::state::local::{self, LocalState};
+use crate::state::recovery::{Base, Local, Reason, Stop};
+use crate::state::store::FetchError;
+
+impl Executor {
+    /// The task of a base; `Err` says why the base is refused.
+    pub(super) fn load(
+        &self,
+        found: &mut Found,
+        base: &Base,
+        state: &mut Option<LocalState>,
+    ) -> Result<Result<Task, String>, End> {
+        match base {
+            Base::Local => {}
+            Base::Birth => {
+                let start_offset = found.control.birth.as_ref().map_or(0, |birth| birth.start_offset);
+                drop(state.take());
+                *state = Some(self.directory.discard()?);
+                found.local = Local::Absent;
+                return Ok(Ok(Task::new(self.context.plan.clone(), start_offset)));
+            }
+            Base::Checkpoint(id) => {
+                if let Err(why) = self.fetch(found, id, state)? {
+                    return Ok(Err(why));
+                }
+            }
+        }
+        let Some(open) = state.as_ref() else {
+            return Ok(Err("local state is closed".to_owned()));
+        };
+        match Task::restore(self.context.plan.clone(), open) {
+            Ok(Some(task)) => Ok(Ok(task)),
+            Ok(None) => Ok(Err("it holds no task".to_owned())),
+            Err(Error::Corrupt { what }) => Ok(Err(what)),
+            Err(error @ (Error::Store { .. } | Error::Format { .. } | Error::Incompatible { .. })) => {
+                Err(local::stop_of(&error, self.directory.root()).into())
+            }
+        }
+    }
+
+    /// Fetches a checkpoint and puts it in the place of local state.
+    fn fetch(&self, found: &mut Found, id: &str, state: &mut Option<LocalState>) -> Result<Result<(), String>, End> {
+        let manifest = found
+            .listing
+            .manifests
+            .iter()
+            .find(|manifest| manifest.id == id)
+            .cloned();
+        let (Some((store, _)), Some(manifest)) = (&self.context.checkpoints, manifest) else {
+            return Ok(Err("it is not in the store".to_owned()));
+        };
+        self.board.enter(TaskState::Restoring);
+        let staging = self.directory.staging();
+        let progress = |share: f64| {
+            self.board.beat();
+            self.board.update(|status| status.progress = Some(share));
+        };
+        match self
+            .context
+            .runtime
+            .block_on(store.fetch(self.task, &manifest, &staging, progress))
+        {
+            Ok(()) => {}
+            Err(error @ FetchError::Damaged { .. }) => return Ok(Err(error.to_string())),
+            Err(FetchError::Store(error)) => {
+                return Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into());
+            }
+        }
+        drop(state.take());
+        found.local = Local::Absent;
+        match self.directory.install(manifest.format) {
+            Ok(installed) => {
+                *state = Some(installed);
+                self.board.update(|status| status.restored_from = Some(id.to_owned()));
+                Ok(Ok(()))
+            }
+            Err(Error::Corrupt { what }) => {
+                *state = Some(self.directory.discard()?);
+                Ok(Err(what))
+            }
+            Err(error) => Err(local::stop_of(&error, self.directory.root()).into()),
+        }
+    }
+}
