@@ -1,3 +1,5 @@
+//! Tests of `config`. Must not test other modules.
+
 use super::*;
 use streamagg_crds::resolved::{Resolved, Sink, Source, Start};
 use streamagg_crds::v1alpha1::TimeUnit;

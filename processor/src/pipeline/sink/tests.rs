@@ -1,3 +1,5 @@
+//! Tests of `sink`. Must not test other modules.
+
 use super::*;
 use crate::error::RejectReason;
 use crate::pipeline::output::{DeadRecord, LateRecord, ResultRecord};

@@ -1,3 +1,5 @@
+//! Tests of `checkpoint`. Must not test other modules.
+
 use super::super::recovery::startup::tests::{owner, position};
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Tests of `rocksdb`. Must not test other modules.
+
 use super::super::backend::{Backend, Changes};
 use super::super::memory::MemoryBackend;
 use super::*;

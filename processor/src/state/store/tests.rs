@@ -1,3 +1,5 @@
+//! Tests of `store`. Must not test other modules.
+
 use super::super::recovery::startup::tests::position;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! Tests of `ownership`. Must not test other modules.
+
 use std::collections::BTreeMap;
 
 use super::super::startup::tests::{owner, position};
