@@ -74,7 +74,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "UID", default_value = LOCAL_UID)]
     pub uid: String,
     /// What is logged, such as `info` or `streamagg_processor=debug`
-    #[arg(long, env = "STREAMAGG_LOG", default_value = "info")]
+    #[arg(
+        long,
+        env = "STREAMAGG_LOG",
+        default_value = "info,librdkafka=error,rdkafka::client=off"
+    )]
     pub log: String,
     /// Where a test ends the process: `name` or `name:n`
     #[arg(long, env = "STREAMAGG_FAILPOINT", hide = true)]

@@ -16,6 +16,8 @@ use crate::state::recovery::{Reason, Stop};
 
 /// One call into librdkafka waits at most this long, so that the caller's heartbeat goes on.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Delivery reports are looked for so often.
+const FLUSH_SLICE: Duration = Duration::from_millis(1);
 /// After this long without an answer a commit's outcome is unknown.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the coordinator when a task starts.
@@ -166,6 +168,11 @@ impl TaskProducer {
 
     fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
         let deadline = Instant::now() + OUTCOME_TIMEOUT;
+        // Not by the library's flush: it polls in slices of 100 ms whether or not anything is left.
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+            alive();
+            self.producer.poll(FLUSH_SLICE);
+        }
         loop {
             alive();
             match self.producer.commit_transaction(CALL_TIMEOUT) {
