@@ -16,6 +16,7 @@ usage: kafka.sh start NAME [--port PORT] [--auth] [--dir DIR]   start, or start 
        kafka.sh continue NAME   SIGCONT
        kafka.sh status NAME     prints running, paused, stopped or absent
        kafka.sh env NAME        prints where it listens
+       kafka.sh topic HOST:PORT TOPIC PARTITIONS   creates a topic on any broker, unless it is there
 start prints KAFKA_BOOTSTRAP=HOST:PORT and with --auth also KAFKA_SASL_BOOTSTRAP=HOST:PORT, where SASL PLAIN users are
 admin (password admin-secret, all rights) and limited (password limited-secret, no rights). A client of KAFKA_BOOTSTRAP
 has all rights. Without --port the broker named default takes 9092, others a free port (KAFKA_PORT overrides both).
@@ -29,6 +30,11 @@ command=${1:-} name=${2:-}
 [ -n "$command" ] && [ -n "$name" ] || usage
 shift 2
 dir=${KAFKA_DIR:-$cache/brokers/$name}
+if [ "$command" = topic ]; then
+  [ $# = 2 ] || usage
+  topic=$1 partitions=$2 dir=$cache
+  shift 2
+fi
 port=${KAFKA_PORT:-}
 auth=no
 # The cluster's bring-up sets these three: the namespace to run in, and what pods are told to connect to.
@@ -231,6 +237,12 @@ status() {
   fi
 }
 
+topic() {
+  fetch_jars
+  java "${log_options[@]}" -cp "$(classpath)" org.apache.kafka.tools.TopicCommand --bootstrap-server "$name" \
+    --create --if-not-exists --topic "$topic" --partitions "$partitions" --replication-factor 1
+}
+
 case $command in
   start) start ;;
   stop) lock "$dir"; stop_process "$dir" kafka 15; say "kafka $name stopped" ;;
@@ -240,5 +252,6 @@ case $command in
   continue) signal CONT ;;
   status) status ;;
   env) print_env ;;
+  topic) topic ;;
   *) usage ;;
 esac
