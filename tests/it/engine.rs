@@ -17,7 +17,7 @@ use streamagg_tests::generator::{self, Case};
 use streamagg_tests::oracle::{self, Entry, Expected, Spec};
 
 /// Where the log of a test begins.
-const START_OFFSET: i64 = 0;
+pub const START_OFFSET: i64 = 0;
 /// First bytes of the keys of rows and late firings; what stays is layout, position and bad-record window.
 const PANE_STATE: std::ops::RangeInclusive<u8> = 0x02..=0x03;
 
@@ -70,7 +70,7 @@ fn oracle_form(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
 }
 
 /// Runs `log[from..to]` through a task in batches of the given sizes.
-fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize], seen: &mut Vec<Expected>) {
+pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize], seen: &mut Vec<Expected>) {
     let mut outputs = Outputs::default();
     let mut sizes = cuts.iter().copied().cycle();
     let mut at = from;
@@ -114,7 +114,7 @@ fn record(case: &Case, entry: usize) -> Record<'_> {
 }
 
 /// Commits an epoch: what the shell does after its transaction.
-fn commit(task: &mut Task, backend: &mut MemoryBackend) {
+pub fn commit(task: &mut Task, backend: &mut MemoryBackend) {
     let mut changes = Changes::default();
     task.take_changes(&mut changes);
     backend.apply(&changes).expect("memory accepts everything");
@@ -263,7 +263,7 @@ proptest! {
 }
 
 /// Number of cases a property is tried with; `STREAMAGG_CASES` multiplies for a long soak.
-fn cases(usual: u32) -> u32 {
+pub fn cases(usual: u32) -> u32 {
     let times = std::env::var("STREAMAGG_CASES").map_or(1, |text| text.parse().expect("STREAMAGG_CASES is a number"));
     usual * times
 }

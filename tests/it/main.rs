@@ -1,6 +1,11 @@
 //! One binary of everything that proves the product without a broker or a cluster.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail the test that calls them")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests fail the test that calls them"
+)]
 
 mod engine;
+mod migration;
 mod oracle_cases;
 mod tidy;

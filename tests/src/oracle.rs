@@ -187,6 +187,15 @@ pub fn batch_answer(outputs: &[Expected]) -> BTreeMap<String, String> {
     results.collect()
 }
 
+/// Newest time of a readable event, [`NO_WATERMARK`] when there is none.
+pub fn newest_event_ms(spec: &Spec, log: &[Entry]) -> i64 {
+    let times = log.iter().filter_map(|entry| match entry {
+        Entry::Record(bytes) => accept(spec, bytes, NO_WATERMARK).ok().map(|event| event.time),
+        Entry::IdleAdvance(_) | Entry::EndOfInput => None,
+    });
+    times.max().unwrap_or(NO_WATERMARK)
+}
+
 struct Event {
     time: i64,
     missed: Vec<String>,

@@ -1,0 +1,106 @@
+//! State of one spec read under another: aggregates added or dropped between two epochs.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use streamagg_processor::pipeline::operator::Task;
+use streamagg_processor::state::memory::MemoryBackend;
+use streamagg_tests::generator::{self, Case};
+use streamagg_tests::oracle::{self, Expected, Function, Spec};
+
+use super::engine::{START_OFFSET, cases, commit, plan, run};
+
+/// The same with more aggregates of the fields that are looked at already, so that no other event is rejected.
+fn widened(spec: &Spec) -> Spec {
+    let mut wide = spec.clone();
+    for (n, (_, function, path)) in spec.aggregates.iter().enumerate() {
+        let other = match function {
+            Function::Count => Function::Count,
+            Function::Sum => Function::Min,
+            Function::Average => Function::Max,
+            Function::Min => Function::Average,
+            Function::Max => Function::Sum,
+        };
+        wide.aggregates.push((format!("y{n}"), other, path.clone()));
+    }
+    wide
+}
+
+/// Runs `case` under `before`, and from entry `at` on under `after`, with a restart between them.
+fn run_across(case: &Case, at: usize, cuts: &[usize], before: &Spec, after: &Spec) -> Vec<Expected> {
+    let mut seen = Vec::new();
+    let mut backend = MemoryBackend::default();
+    let mut task = Task::new(plan(before), START_OFFSET);
+    run(&mut task, case, 0, at, cuts, &mut seen);
+    commit(&mut task, &mut backend);
+    let mut task = Task::restore(plan(after), &backend)
+        .expect("the state is readable")
+        .expect("there is a task");
+    // The new revision's first epoch writes the state in its own layout; it must be readable again.
+    commit(&mut task, &mut backend);
+    let mut task = Task::restore(Arc::clone(&plan(after)), &backend)
+        .expect("readable")
+        .expect("there is a task");
+    run(&mut task, case, at, case.log.len(), cuts, &mut seen);
+    seen
+}
+
+fn start_of(key: &str) -> i64 {
+    let text = key.split("\"start\":").nth(1).unwrap_or_default();
+    text.split(',').next().unwrap_or_default().parse().expect("a start")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_added_aggregate_changes_no_digit_of_the_others(
+        case in generator::case(120), at in any::<Index>(), cuts in generator::cuts(),
+    ) {
+        let at = at.index(case.log.len() + 1);
+        let wide = widened(&case.spec);
+        let seen = run_across(&case, at, &cuts, &case.spec, &wide);
+        let (narrow_answer, wide_answer) = (oracle::outputs(&case.spec, &case.log), oracle::outputs(&wide, &case.log));
+        prop_assert_eq!(seen.len(), narrow_answer.len());
+        // Windows that begin behind every event before the change have the new aggregates for all their events.
+        let newest = oracle::newest_event_ms(&case.spec, &case.log[..at]);
+        for ((seen, narrow), wide) in seen.iter().zip(&narrow_answer).zip(&wide_answer) {
+            match (seen, narrow, wide) {
+                (
+                    Expected::Result { key, value, .. },
+                    Expected::Result { entry, value: narrow, .. },
+                    Expected::Result { key: wide_key, value: wide, .. },
+                ) => {
+                    prop_assert_eq!(key, wide_key);
+                    let old_values = narrow.strip_suffix("}}").expect("an object ends so");
+                    prop_assert!(value.starts_with(old_values), "{value} is not {narrow} and more");
+                    if *entry >= at && start_of(key) > newest {
+                        prop_assert_eq!(value, wide);
+                    }
+                }
+                (seen, narrow, _) => prop_assert_eq!(seen, narrow),
+            }
+        }
+    }
+
+    #[test]
+    fn a_dropped_aggregate_changes_no_digit_of_the_others(
+        case in generator::case(120), at in any::<Index>(), cuts in generator::cuts(),
+    ) {
+        let at = at.index(case.log.len() + 1);
+        let seen = run_across(&case, at, &cuts, &widened(&case.spec), &case.spec);
+        let answer = oracle::outputs(&case.spec, &case.log);
+        prop_assert_eq!(seen.len(), answer.len());
+        for (seen, expected) in seen.iter().zip(&answer) {
+            match (seen, expected) {
+                (Expected::Result { value, .. }, Expected::Result { entry, value: expected, .. }) => {
+                    let old_values = expected.strip_suffix("}}").expect("an object ends so");
+                    prop_assert!(value.starts_with(old_values), "{value} is not {expected}");
+                    prop_assert!(*entry < at || value == expected, "{value} is not {expected}");
+                }
+                (seen, expected) => prop_assert_eq!(seen, expected),
+            }
+        }
+    }
+}
