@@ -206,7 +206,12 @@ impl Reader {
             return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition));
         }
         let next = (0..partitions).map(|partition| (partition, 0)).collect();
-        let reader = Self { consumer, topic: topic.to_owned(), next, records: Vec::new() };
+        let reader = Self {
+            consumer,
+            topic: topic.to_owned(),
+            next,
+            records: Vec::new(),
+        };
         reader.assign()?;
         Ok(reader)
     }
@@ -232,7 +237,12 @@ impl Reader {
         while at_end.len() < self.next.len() {
             match self.consumer.poll(Duration::from_millis(300)) {
                 None if started.elapsed() < TIMEOUT => {}
-                None => return Err(format!("topic {}: ends of {at_end:?} only after {TIMEOUT:?}", self.topic)),
+                None => {
+                    return Err(format!(
+                        "topic {}: ends of {at_end:?} only after {TIMEOUT:?}",
+                        self.topic
+                    ));
+                }
                 Some(Ok(message)) => {
                     self.next.insert(message.partition(), message.offset() + 1);
                     self.records.push(owned(&message));
