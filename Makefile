@@ -34,6 +34,7 @@ run: ## Windows over a real trace and over generated LLM traffic, here and now
 
 .PHONY: test lint fmt bench
 test: ## All tests, last line "N passed, N failed" (STAGES="lint unit" for some of them)
+	@tests/tools/prepare
 	@tests/run $(STAGES)
 
 lint: ## Format, clippy, licences, purity, documentation
