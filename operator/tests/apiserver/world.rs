@@ -1,0 +1,238 @@
+//! A namespace of the real API server with an operator in it, and what tests look at there.
+//! Must not hold tests.
+
+use super::pods::Node;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use serde_json::{Value, json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use streamagg_crds::v1alpha1::{StreamAggregation, StreamAggregationStatus};
+use streamagg_operator::admin_client::AdminClient;
+use streamagg_operator::controller::memory::Memory;
+use streamagg_operator::controller::{Context, run};
+use streamagg_operator::metrics::Metrics;
+use streamagg_operator::preflight;
+use tokio::sync::oneshot;
+
+/// How long anything may take.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A namespace with a node and, while `operator` is held, an operator.
+pub struct World {
+    pub config: Config,
+    pub client: Client,
+    pub namespace: String,
+    pub node: Node,
+}
+
+impl World {
+    pub async fn new(name: &str) -> Self {
+        let path = std::env::var("KUBECONFIG_API").expect("KUBECONFIG_API is not set; run operator/tests/apiserver.sh");
+        let kubeconfig = Kubeconfig::read_from(&path).expect("KUBECONFIG_API names a kubeconfig");
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
+        let client = Client::try_from(config.clone()).unwrap();
+        install(&client).await;
+        let namespace = format!("{name}-{}", std::process::id());
+        let object = Namespace {
+            metadata: ObjectMeta {
+                name: Some(namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            ..Namespace::default()
+        };
+        Api::<Namespace>::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await
+            .unwrap();
+        let node = Node::start(client.clone(), &namespace).await;
+        Self {
+            config,
+            client,
+            namespace,
+            node,
+        }
+    }
+
+    pub fn context(&self) -> Context {
+        let reporter = Reporter {
+            controller: "streamagg-operator".to_owned(),
+            instance: None,
+        };
+        Context {
+            client: self.client.clone(),
+            admin: AdminClient::new().unwrap(),
+            resolver: self.node.resolver.clone(),
+            recorder: Recorder::new(self.client.clone(), reporter),
+            metrics: Metrics::new().unwrap(),
+            default_image: Some("example.org/default:1".to_owned()),
+            memory: Memory::default(),
+        }
+    }
+
+    pub fn api<K>(&self) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+    {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Runs the controller until the sender is dropped.
+    pub fn operator(&self) -> oneshot::Sender<()> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async move { drop(stopped.await) };
+        tokio::spawn(run::run(
+            Arc::new(self.context()),
+            Some(self.namespace.clone()),
+            shutdown,
+        ));
+        stop
+    }
+
+    pub async fn create(&self, change: &Value) {
+        self.create_named("sample", change).await;
+    }
+
+    pub async fn create_named(&self, name: &str, change: &Value) {
+        let mut spec = json!({
+            "image": "example.org/streamagg:1",
+            "replicas": 2,
+            "source": {
+                "kafka": {"bootstrapServers": ["kafka:9092"], "topics": ["events"]},
+                "partitioning": {"byKey": {}},
+            },
+            "event": {"timestamp": {"field": "/ts"}, "watermark": {"boundedOutOfOrderness": {"bound": "5s"}}},
+            "windows": [{"name": "minute", "tumbling": {"size": "1m"}}],
+            "aggregates": [{"name": "requests", "count": {}}],
+            "sink": {"kafka": {"topic": "results"}},
+            "state": {
+                "backend": "RocksDB",
+                "volume": {"size": "1Gi"},
+                "checkpoints": {"store": {"volume": {"claimName": "checkpoints"}}},
+            },
+        });
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({
+            "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamAggregation", "metadata": {"name": name}, "spec": spec,
+        });
+        let object: StreamAggregation = serde_json::from_value(object).unwrap();
+        self.api().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    pub async fn change(&self, spec: Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.api::<StreamAggregation>()
+            .patch("sample", &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
+    pub async fn status(&self, name: &str) -> (i64, StreamAggregationStatus) {
+        let object = self.api::<StreamAggregation>().get(name).await.unwrap();
+        (object.metadata.generation.unwrap(), object.status.unwrap_or_default())
+    }
+
+    /// Waits until the current generation has the condition, with the reason; prints what was seen if it never has.
+    pub async fn await_condition(
+        &self,
+        name: &str,
+        type_: &str,
+        status: &str,
+        reason: &str,
+    ) -> StreamAggregationStatus {
+        let started = Instant::now();
+        loop {
+            let (generation, seen) = self.status(name).await;
+            let holds = seen.conditions.iter().any(|condition| {
+                condition.type_ == type_
+                    && condition.status == status
+                    && condition.reason == reason
+                    && condition.observed_generation == Some(generation)
+            });
+            if holds {
+                kstatus_contract(&seen);
+                return seen;
+            }
+            let waited = started.elapsed();
+            assert!(
+                waited < DEADLINE,
+                "{name} never {type_}={status}/{reason}; tasks {:?}; {seen:#?}",
+                self.node.processors.running()
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn await_running(&self) -> StreamAggregationStatus {
+        self.await_condition("sample", "Ready", "True", "Running").await
+    }
+
+    /// resourceVersion of everything there is.
+    pub async fn versions(&self) -> Vec<String> {
+        let mut versions = Vec::new();
+        self.list::<StreamAggregation>("sagg", &mut versions).await;
+        self.list::<StatefulSet>("statefulset", &mut versions).await;
+        self.list::<ConfigMap>("configmap", &mut versions).await;
+        self.list::<Secret>("secret", &mut versions).await;
+        self.list::<Service>("service", &mut versions).await;
+        self.list::<ServiceAccount>("serviceaccount", &mut versions).await;
+        self.list::<Pod>("pod", &mut versions).await;
+        versions
+    }
+
+    pub async fn list<K>(&self, kind: &str, into: &mut Vec<String>)
+    where
+        K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned,
+    {
+        let list = self.api::<K>().list(&ListParams::default()).await.unwrap();
+        into.extend(
+            list.iter()
+                .map(|object| format!("{kind} {} {:?}", object.name_any(), object.resource_version())),
+        );
+    }
+}
+
+/// Applies the definition and waits until it is served.
+pub async fn install(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let crd = streamagg_crds::crd::crd().unwrap();
+    let params = PatchParams::apply("operator-test").force();
+    api.patch(StreamAggregation::crd_name(), &params, &Patch::Apply(crd))
+        .await
+        .unwrap();
+    let started = Instant::now();
+    loop {
+        match preflight::check(client, None).await {
+            Ok(()) => return,
+            Err(error) => assert!(started.elapsed() < DEADLINE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Present only while True, and never both.
+pub fn kstatus_contract(status: &StreamAggregationStatus) {
+    let find = |type_: &str| status.conditions.iter().find(|condition| condition.type_ == type_);
+    for type_ in ["Reconciling", "Stalled"] {
+        assert!(
+            find(type_).is_none_or(|condition| condition.status == "True"),
+            "{status:#?}"
+        );
+    }
+    assert!(
+        find("Reconciling").is_none() || find("Stalled").is_none(),
+        "{status:#?}"
+    );
+}
