@@ -4,6 +4,8 @@
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::cluster::Cluster;
 
 /// How a process was ended.
@@ -18,7 +20,7 @@ pub enum Ending {
 /// Kills the process `program` of `pod`.
 ///
 /// # Errors
-/// When there is no such pod.
+/// When there is no such pod, or its container does not run just now.
 pub fn kill(cluster: &Cluster, pod: &str, program: &str) -> Result<Ending, String> {
     let object = cluster.get("pod", pod)?;
     let uid = object["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
@@ -34,11 +36,17 @@ pub fn kill(cluster: &Cluster, pod: &str, program: &str) -> Result<Ending, Strin
                 Err(format!("kill -KILL {process}: {status}"))
             }
         }
+        // Between two lives of a container there is nothing to kill, here or elsewhere.
+        None if !is_running(&object) => Err(format!("{pod} runs no process just now")),
         None => {
             cluster.kubectl(&["delete", "pod", pod, "--grace-period=0", "--force"])?;
             Ok(Ending::PodDeleted)
         }
     }
+}
+
+fn is_running(pod: &Value) -> bool {
+    pod["status"]["containerStatuses"][0]["state"]["running"].is_object()
 }
 
 /// Process id of a program whose control group names the pod.
