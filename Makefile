@@ -80,6 +80,12 @@ image: ## The image localhost/streamagg:dev, loaded into the cluster when that i
 	@e2e/image/build.sh
 	@e2e/image/load.sh
 
+.PHONY: soak
+KILLS ?= 200
+soak: ## The crash harness for long: KILLS random kills (200), STREAMAGG_SEED for other faults
+	cargo build --release --locked -p streamagg-processor
+	STREAMAGG_KILLS=$(KILLS) cargo test --release --locked -p streamagg-e2e --features broker --test crash -- --nocapture
+
 .PHONY: generate
 generate: ## Definition, its copy in the chart, and reference from the API types
 	@crds/generate.sh
