@@ -131,6 +131,8 @@ transaction.state.log.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
+# Results carry the time of their window: with a retention by time a broker deletes those of old traces at once.
+log.retention.ms=-1
 controlled.shutdown.enable=false
 # After SIGKILL the broker is let back in when its old session has ended: 9 s by default.
 broker.session.timeout.ms=3000

@@ -296,6 +296,16 @@ fn tasks_move_by_drain_and_a_higher_generation() {
 }
 
 #[test]
+fn results_of_windows_in_the_future_are_published() {
+    /// The year 2100. Brokers refuse records with a timestamp more than an hour ahead.
+    const FAR_MS: i64 = 4_102_444_800_000;
+    let job = Job::new("future", 1);
+    job.produce_from(FAR_MS, 2_000);
+    let _processor = job.start("data");
+    job.assert_exact();
+}
+
+#[test]
 fn a_crash_at_every_failpoint_loses_and_repeats_nothing() {
     let job = Job::new("failpoints", 1);
     for failpoint in ["before-commit:3", "after-commit-before-state:3"] {

@@ -34,6 +34,10 @@ pub fn control_topic_settings() -> [(&'static str, &'static str); 5] {
     ]
 }
 
+/// Settings of output topics that the processor creates. A result's timestamp is the end of its window: under the
+/// broker's usual retention by time, results of windows that are older would be deleted as soon as they are written.
+pub const OUTPUT_TOPIC_SETTINGS: [(&str, &str); 1] = [("retention.ms", "-1")];
+
 fn common(bootstrap_servers: &[String], client_id: &str) -> Settings {
     let mut settings = Settings::new();
     for (name, value) in [

@@ -2,7 +2,7 @@
 //! Must not hold: what an epoch is made of, or what follows a fence.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -143,7 +143,9 @@ impl TaskProducer {
         record.partition = outgoing.partition;
         record.key = outgoing.key;
         record.payload = outgoing.value;
-        record.timestamp = outgoing.timestamp_ms;
+        record.timestamp = outgoing
+            .timestamp_ms
+            .map(|timestamp_ms| timestamp_ms.clamp(1, now_ms()));
         if !outgoing.headers.is_empty() {
             record.headers = Some(headers);
         }
@@ -212,6 +214,13 @@ impl TaskProducer {
             if matches!(code, RDKafkaErrorCode::MessageSizeTooLarge) {
                 return TransactionError::TooLarge { topic };
             }
+            if matches!(code, RDKafkaErrorCode::InvalidTimestamp) {
+                let message = format!(
+                    "topic {topic} refuses the time of a record; raise its message.timestamp.before.max.ms, results \
+                     carry the time of their window"
+                );
+                return TransactionError::Stop(Stop::new(Reason::SpecInvalid, message));
+            }
             if let Some(stop) = stop_of(code, "write", &topic) {
                 return TransactionError::Stop(stop);
             }
@@ -241,6 +250,13 @@ impl TaskProducer {
             .unwrap_or_else(PoisonError::into_inner)
             .take()
     }
+}
+
+/// The latest timestamp a record is given. Brokers refuse records from the future (an hour, by default), and a task
+/// whose results are refused would try them for ever; librdkafka takes 0 for "now" and brokers nothing below.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX).max(1)
 }
 
 fn is_retriable(error: &KafkaError) -> bool {

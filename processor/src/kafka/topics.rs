@@ -32,6 +32,8 @@ pub struct TopicSettings {
     pub compacted: bool,
     /// Largest record, bytes.
     pub record_bytes_max: usize,
+    /// How long records are kept, by their own timestamps; absent: without end, or unknown.
+    pub retention_ms: Option<u64>,
 }
 
 impl Topics {
@@ -138,6 +140,7 @@ impl Topics {
         let mut found = TopicSettings {
             compacted: false,
             record_bytes_max: RECORD_BYTES_DEFAULT,
+            retention_ms: None,
         };
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
         let described = block_on(
@@ -159,6 +162,8 @@ impl Topics {
         if let Some(bytes) = value("max.message.bytes").and_then(|text| text.parse().ok()) {
             found.record_bytes_max = bytes;
         }
+        // −1, for ever, does not parse.
+        found.retention_ms = value("retention.ms").and_then(|text| text.parse().ok());
         Ok(found)
     }
 }

@@ -139,7 +139,7 @@ pub fn stop_of(error: &Error, directory: &Path) -> Stop {
             let message = format!("no space left in state directory {place}: enlarge the volume; {message}");
             return Stop::new(Reason::DiskFull, message);
         }
-        Error::Store { message } if message.to_lowercase().contains("lock") => {
+        Error::Store { message } if message.contains("/LOCK:") => {
             let message = format!("state directory {place} is held by another process of this pod; {message}");
             return Stop::new(Reason::VolumeInUse, message);
         }

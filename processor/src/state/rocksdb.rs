@@ -64,13 +64,8 @@ pub struct RocksBackend {
 impl RocksBackend {
     /// Opens or creates the database in `directory`. RocksDB's lock keeps a second process out.
     pub fn open(directory: &Path, shared: &Shared) -> Result<Self, Error> {
-        let database = DB::open(&shared.options(), directory).map_err(|error| {
-            let what = format!("{}: {error}", directory.display());
-            match error.kind() {
-                rocksdb::ErrorKind::Corruption => Error::Corrupt { what },
-                _ => Error::Store { message: what },
-            }
-        })?;
+        let database = DB::open(&shared.options(), directory)
+            .map_err(|error| classify(format!("{}: {error}", directory.display()), &error))?;
         Ok(Self { database })
     }
 
@@ -82,9 +77,16 @@ impl RocksBackend {
     }
 
     fn failed(&self, operation: &str, error: &rocksdb::Error) -> Error {
-        Error::Store {
-            message: format!("{operation} in {}: {error}", self.database.path().display()),
-        }
+        let what = format!("{operation} in {}: {error}", self.database.path().display());
+        classify(what, error)
+    }
+}
+
+/// Damage is told apart from trouble, whenever it is met: a damaged base gives way to the next older one.
+fn classify(what: String, error: &rocksdb::Error) -> Error {
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => Error::Corrupt { what },
+        _ => Error::Store { message: what },
     }
 }
 

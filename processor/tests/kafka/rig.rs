@@ -134,6 +134,11 @@ impl Job {
 
     /// Produces `count` events to each partition, 5 ms apart, out of order by less than the bound.
     pub fn produce(&self, count: u32) {
+        self.produce_from(5_000_000, count);
+    }
+
+    /// Produces events whose time begins at `first_ms`.
+    pub fn produce_from(&self, first_ms: i64, count: u32) {
         let mut log = self.log.lock().expect("not poisoned");
         for partition in 0..self.partitions {
             let events = log.entry(partition).or_default();
@@ -141,7 +146,7 @@ impl Job {
                 let index = i64::try_from(events.len()).expect("small");
                 let disorder = (index * 7_919) % (WATERMARK_BOUND_MS - 1);
                 let event = (
-                    5_000_000 + index * 5 - disorder,
+                    first_ms + index * 5 - disorder,
                     u32::try_from(index % 37).expect("small"),
                     index % 11,
                 );

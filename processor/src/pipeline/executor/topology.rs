@@ -57,8 +57,17 @@ impl Topology {
             );
         }
         let output = |field: &str, name: &str| -> Result<OutputTopic, Stop> {
-            let partitions = sink.ensure(field, name, source_partitions, &[])?;
-            let record_bytes_max = sink.settings(name)?.record_bytes_max;
+            let partitions = sink.ensure(field, name, source_partitions, &config::OUTPUT_TOPIC_SETTINGS)?;
+            let settings = sink.settings(name)?;
+            let record_bytes_max = settings.record_bytes_max;
+            if let Some(retention_ms) = settings.retention_ms {
+                tracing::warn!(
+                    topic = name,
+                    retention_ms,
+                    "results carry the time of their window: the broker deletes those older than the topic's \
+                     retention.ms, also when they were only just written"
+                );
+            }
             Ok(OutputTopic {
                 name: name.to_owned(),
                 partitions,

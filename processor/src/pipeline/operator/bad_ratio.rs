@@ -40,7 +40,8 @@ impl BadRatio {
             self.dirty = true;
         }
         let seen = count.min(WINDOW);
-        let judged = self.ratio_max < 1.0 && seen >= JUDGED_FROM;
+        // Judged where the ratio can rise above the bound: a restart of a repaired job is not stopped by its past.
+        let judged = self.ratio_max < 1.0 && seen >= JUDGED_FROM && (bad || count == JUDGED_FROM);
         (judged && self.bad as f64 > self.ratio_max * seen as f64).then_some((self.bad, seen))
     }
 
@@ -83,6 +84,12 @@ mod tests {
         assert_eq!(ratio.observe(10_001, true), Some((1001, 10_000)));
         let mut restored = BadRatio::new(0.1);
         assert!(restored.load(&ratio.take_changed().unwrap()));
+        assert_eq!(
+            restored.clone().observe(10_002, false),
+            None,
+            "good records go on after a restart"
+        );
+        assert_eq!(restored.clone().observe(10_002, true), Some((1002, 10_000)));
         assert_eq!(ratio.take_changed(), None);
         for count in 10_002..=20_000 {
             restored.observe(count, false);
