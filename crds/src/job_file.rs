@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::rules::Place;
 use crate::structure;
 use crate::v1alpha1::StreamAggregationSpec;
 use crate::validate::{self, SpecError};
@@ -113,7 +114,7 @@ impl JobFile {
             return Err(JobFileError::Spec(errors));
         }
         let file: Self = serde_json::from_value(value).map_err(|error| JobFileError::Unreadable(error.to_string()))?;
-        let errors = validate::validate(&file.spec);
+        let errors = validate::validate(&file.spec, Place::Kafka);
         if errors.is_empty() {
             Ok(file)
         } else {

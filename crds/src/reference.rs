@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::crd::{CrdError, crd_json};
 use crate::job_file::decides_results;
-use crate::rules::{Check, Rule, rules};
+use crate::rules::{Check, Place, Rule, not_yet, rules};
 
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 
@@ -71,11 +71,15 @@ pub fn reference() -> Result<String, CrdError> {
     }
     text.push_str("\n## Not supported yet\n\nThese are refused by name; a manifest that has one is not accepted.\n\n");
     for row in rows.iter().filter(|row| row.not_yet) {
-        text.push_str(&format!("- `{}`: {}\n", row.path, row.description));
+        let place = not_yet()
+            .find(|(path, _)| *path == row.path)
+            .map_or("", |(_, from)| place_in_words(from));
+        text.push_str(&format!("- `{}`{place}: {}\n", row.path, row.description));
     }
     for rule in rules.iter().filter(|rule| matches!(rule.check, Check::Only(_))) {
         if let Check::Only(value) = &rule.check {
-            text.push_str(&format!("- `{}` other than `{}`\n", rule.path, plain(value)));
+            let place = place_in_words(rule.from);
+            text.push_str(&format!("- `{}` other than `{}`{place}\n", rule.path, plain(value)));
         }
     }
     text.push_str("\n## Rules across fields\n\n");
@@ -88,9 +92,7 @@ pub fn reference() -> Result<String, CrdError> {
         if rule.cel.is_none() {
             marks.push_str(" (found by the operator: `SpecValid=False`)");
         }
-        if rule.cluster_only {
-            marks.push_str(" (in a cluster)");
-        }
+        marks.push_str(place_in_words(rule.from));
         text.push_str(&format!("- `{path}`: {}{marks}\n", rule.message));
     }
     Ok(text)
@@ -126,6 +128,15 @@ fn sections(schema: &Value) -> Vec<String> {
         .filter(|(_, child)| !is_refused(child))
         .map(|(name, _)| format!("spec.{name}"))
         .collect()
+}
+
+/// Where a rule holds, when not everywhere.
+fn place_in_words(from: Place) -> &'static str {
+    match from {
+        Place::Laptop => "",
+        Place::Kafka => " (with Kafka)",
+        Place::Cluster => " (in a cluster)",
+    }
 }
 
 /// Whether the schema itself refuses the field by name.

@@ -12,13 +12,15 @@ use serde_json::Value;
 
 pub use place::{Located, locate};
 
-/// Where a manifest is going to run; some rules hold in a cluster only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a manifest is going to run, and where a rule holds. Each place has the rules of those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
+    /// In a process that reads lines: what concerns brokers and pods has nothing to act on.
+    Laptop,
+    /// In a process that reads and writes Kafka topics; flags say where state is.
+    Kafka,
     /// In pods: what a pod needs must be declared.
     Cluster,
-    /// In a process on a laptop: flags say where state is.
-    Laptop,
 }
 
 /// One rule, bound to the nodes of a manifest that `path` names.
@@ -34,8 +36,8 @@ pub struct Rule {
     pub cel: Option<String>,
     /// The rule as a function.
     pub check: Check,
-    /// Whether it holds in a cluster only.
-    pub cluster_only: bool,
+    /// From where on it holds: a rule of [`Place::Laptop`] holds everywhere.
+    pub from: Place,
 }
 
 /// A rule as a function. A node of another shape than expected passes: the schema refuses it.
@@ -84,7 +86,7 @@ pub fn rules() -> Vec<Rule> {
     rules
 }
 
-/// Fields that the API names but this version refuses, by path.
-pub fn not_yet() -> &'static [&'static str] {
-    &simple::NOT_YET
+/// Fields that the API names but this version refuses, by path, with the first place that refuses them.
+pub fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
+    simple::not_yet()
 }

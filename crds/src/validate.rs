@@ -39,10 +39,10 @@ impl fmt::Display for SpecError {
     }
 }
 
-/// Everything wrong with a spec that is to run anywhere; empty when it can run. In a cluster use
+/// Everything wrong with a spec that is to run on lines or on Kafka; empty when it can. In a cluster use
 /// [`validate_for_cluster`].
-pub fn validate(spec: &StreamAggregationSpec) -> Vec<SpecError> {
-    check_value(&json!({"spec": spec}), Place::Laptop)
+pub fn validate(spec: &StreamAggregationSpec, place: Place) -> Vec<SpecError> {
+    check_value(&json!({"spec": spec}), place)
 }
 
 /// Everything wrong with the object `namespace`/`name` that is to run in a cluster.
@@ -79,7 +79,7 @@ pub(crate) fn check_value(root: &Value, place: Place) -> Vec<SpecError> {
     };
     let mut errors = structure::check(spec, structure::spec_schema(), "spec");
     for rule in rules::rules() {
-        if rule.cluster_only && place == Place::Laptop {
+        if rule.from > place {
             continue;
         }
         for found in rules::locate(root, rule.path) {
@@ -99,7 +99,7 @@ pub(crate) fn check_value(root: &Value, place: Place) -> Vec<SpecError> {
 /// # Errors
 /// Everything wrong with the spec, as [`validate`] says.
 pub fn resolve(spec: &StreamAggregationSpec, namespace: &str, name: &str) -> Result<Resolved, Vec<SpecError>> {
-    let errors = validate(spec);
+    let errors = validate(spec, Place::Laptop);
     if !errors.is_empty() {
         return Err(errors);
     }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use cases::{Case, REFUSED_OF_FUTURE, base, cases, future, not_yet_cases};
 use streamagg_crds::job_file::{JobFile, pipeline_revision};
 use streamagg_crds::manifest::{self, from_value, parse_manifest};
-use streamagg_crds::rules::{Place, rules};
+use streamagg_crds::rules::{Place, not_yet, rules};
 use streamagg_crds::structure::spec_schema;
 use streamagg_crds::validate::{SpecError, resolve, validate_change};
 
@@ -154,6 +154,23 @@ fn a_laptop_needs_neither_volume_nor_claim() {
     for case in found {
         parse_manifest(&case.manifest.to_string()).unwrap_or_else(|errors| panic!("{}: {errors:#?}", case.name));
     }
+}
+
+#[test]
+fn a_laptop_takes_what_concerns_brokers_and_pods_without_acting_on_it() {
+    let refused = |place| {
+        let errors = from_value(future(), place).err().unwrap_or_default();
+        errors.into_iter().map(|error| error.path).collect::<Vec<_>>()
+    };
+    let (laptop, kafka) = (refused(Place::Laptop), refused(Place::Kafka));
+    for (path, from) in not_yet().filter(|(path, _)| !path.contains("[]")) {
+        let name = path.to_owned();
+        if REFUSED_OF_FUTURE.contains(&path) {
+            assert_eq!(laptop.contains(&name), from == Place::Laptop, "{path}");
+            assert_eq!(kafka.contains(&name), from <= Place::Kafka, "{path}");
+        }
+    }
+    assert!(!laptop.contains(&"spec.upgrade.rollback".to_owned()), "{laptop:?}");
 }
 
 fn yaml_files(directory: &Path) -> Vec<PathBuf> {

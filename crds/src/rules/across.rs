@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Check, Rule};
+use super::{Check, Place, Rule};
 use crate::value::{Duration, Instant, Quantity};
 
 /// Panes that one event's windows may be cut into: size / gcd(size, slide).
@@ -27,7 +27,7 @@ fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check
         message: message.to_owned(),
         cel,
         check: Check::Node(check),
-        cluster_only: false,
+        from: Place::Laptop,
     }
 }
 
@@ -152,11 +152,11 @@ fn state() -> Vec<Rule> {
     );
     vec![
         Rule {
-            cluster_only: true,
+            from: Place::Cluster,
             ..volume
         },
         Rule {
-            cluster_only: true,
+            from: Place::Cluster,
             ..claim
         },
         inside,

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Check, Rule};
+use super::{Check, Place, Rule};
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![
@@ -51,6 +51,6 @@ fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check
         message: message.to_owned(),
         cel: Some(cel.to_owned()),
         check: Check::Change(check),
-        cluster_only: false,
+        from: Place::Laptop,
     }
 }

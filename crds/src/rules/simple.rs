@@ -3,19 +3,15 @@
 
 use serde_json::{Value, json};
 
-use super::{Check, Rule};
+use super::{Check, Place, Rule};
 
-/// Fields of the API that this version refuses by name.
-pub(super) const NOT_YET: [&str; 50] = [
-    "spec.source.kafka.tls",
-    "spec.source.kafka.sasl",
-    "spec.source.partitioning.any",
+/// Fields of the API that this version refuses by name wherever it runs.
+const NOT_YET: &[&str] = &[
     "spec.event.timestamp.record",
     "spec.event.watermark.monotonic",
     "spec.event.watermark.punctuated",
     "spec.event.watermark.periodic",
     "spec.event.idle",
-    "spec.event.maxDrift",
     "spec.event.maxFutureSkew",
     "spec.where",
     "spec.let",
@@ -48,16 +44,33 @@ pub(super) const NOT_YET: [&str; 50] = [
     "spec.aggregates[].average.value",
     "spec.aggregates[].min.value",
     "spec.aggregates[].max.value",
+];
+/// Fields refused where there is a broker; elsewhere they have nothing to act on.
+const NOT_YET_ON_KAFKA: &[&str] = &[
+    "spec.source.kafka.tls",
+    "spec.source.kafka.sasl",
+    "spec.source.partitioning.any",
+    "spec.event.maxDrift",
     "spec.sink.kafka.tls",
     "spec.sink.kafka.sasl",
     "spec.state.checkpoints.store.gcs",
     "spec.state.checkpoints.store.azure",
+];
+/// Fields refused where there are pods.
+const NOT_YET_IN_A_CLUSTER: &[&str] = &[
     "spec.upgrade.stabilization",
     "spec.autoscaling",
     "spec.restoreFrom",
     "spec.deletionPolicy",
     "spec.podTemplate",
 ];
+
+pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
+    let of = |paths: &'static [&'static str], place| paths.iter().map(move |path| (*path, place));
+    of(NOT_YET, Place::Laptop)
+        .chain(of(NOT_YET_ON_KAFKA, Place::Kafka))
+        .chain(of(NOT_YET_IN_A_CLUSTER, Place::Cluster))
+}
 
 /// Unions: path, members that work, members that do not work yet (these have a rule of their own).
 const UNIONS: [(&str, &[&str], &str); 17] = [
@@ -190,7 +203,7 @@ const PROPERTIES: [&str; 19] = [
 const CEL_RESERVED: [&str; 1] = ["null"];
 
 pub(super) fn rules() -> Vec<Rule> {
-    let mut rules: Vec<Rule> = NOT_YET.into_iter().map(absent).collect();
+    let mut rules: Vec<Rule> = not_yet().map(|(path, from)| absent(path, from)).collect();
     rules.extend(only());
     rules.extend(
         UNIONS
@@ -211,42 +224,45 @@ fn node(path: &'static str, message: impl Into<String>, cel: impl Into<String>, 
         message: message.into(),
         cel: Some(cel.into()),
         check,
-        cluster_only: false,
+        from: Place::Laptop,
     }
 }
 
-fn absent(path: &'static str) -> Rule {
-    node(
-        path,
-        format!("{path} is not supported yet by this version; remove it"),
-        "false",
-        Check::Absent,
-    )
+fn absent(path: &'static str, from: Place) -> Rule {
+    let message = format!("{path} is not supported yet by this version; remove it");
+    Rule {
+        from,
+        ..node(path, message, "false", Check::Absent)
+    }
 }
 
 fn only() -> Vec<Rule> {
     let text = [
-        ("spec.source.kafka.onTruncated", "Stop"),
-        ("spec.delivery", "ExactlyOnce"),
-        ("spec.windows[].panes", "Accumulating"),
-        ("spec.upgrade.onCheckpointFailure", "Block"),
+        ("spec.source.kafka.onTruncated", "Stop", Place::Kafka),
+        ("spec.delivery", "ExactlyOnce", Place::Kafka),
+        ("spec.windows[].panes", "Accumulating", Place::Laptop),
+        ("spec.upgrade.onCheckpointFailure", "Block", Place::Cluster),
     ]
-    .map(|(path, value)| (path, json!(value), format!("'{value}'")));
+    .map(|(path, value, from)| (path, json!(value), format!("'{value}'"), from));
     let other = [
-        ("spec.windows[].trigger.onTime", json!(true), "true".to_owned()),
-        ("spec.windows[].trigger.late.everyEvents", json!(1), "1".to_owned()),
-        ("spec.windows[].trigger.final", json!(false), "false".to_owned()),
-        ("spec.upgrade.rollback", json!(false), "false".to_owned()),
-        ("spec.upgrade.canary", json!(false), "false".to_owned()),
-    ];
+        ("spec.windows[].trigger.onTime", json!(true), Place::Laptop),
+        ("spec.windows[].trigger.late.everyEvents", json!(1), Place::Laptop),
+        ("spec.windows[].trigger.final", json!(false), Place::Laptop),
+        ("spec.upgrade.rollback", json!(false), Place::Cluster),
+        ("spec.upgrade.canary", json!(false), Place::Cluster),
+    ]
+    .map(|(path, value, from)| (path, value.clone(), value.to_string(), from));
     text.into_iter()
         .chain(other)
-        .map(|(path, value, literal)| {
+        .map(|(path, value, literal, from)| {
             let message = format!(
                 "{path} other than {} is not supported yet by this version; remove it",
                 literal.trim_matches('\'')
             );
-            node(path, message, format!("self == {literal}"), Check::Only(value))
+            Rule {
+                from,
+                ..node(path, message, format!("self == {literal}"), Check::Only(value))
+            }
         })
         .collect()
 }
