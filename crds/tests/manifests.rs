@@ -102,7 +102,6 @@ fn all_problems_are_listed_at_once() {
         "spec.event",
         "spec.sink",
         "spec.source",
-        "spec.source.partitioning.any",
         "spec.where",
         "spec.windows[0].name",
         "spec.windows[0].size",
