@@ -2,4 +2,10 @@
 //! Must not hold: windows, keys, I/O.
 
 pub mod accumulator;
+mod bytes;
+pub mod extra;
+pub mod function;
+pub mod inputs;
 pub mod layout;
+pub mod percentile;
+pub mod rows;

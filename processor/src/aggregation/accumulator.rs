@@ -1,13 +1,19 @@
-//! Accumulators: fixed runs of 64-bit words in a row of state. `add` and `merge` are exact, so neither the order of
-//! events nor the cut into panes changes a bit of the result. Aggregates that need the same accumulator share it.
+//! Accumulators: a fixed run of 64-bit words in a row of state, and for some a piece of variable state. `add` and
+//! `merge` are exact, so neither the order of events nor the cut into panes changes a bit of the result. Aggregates
+//! that need the same accumulator share it.
+//! Must not hold: how results are computed and printed (`function`).
 
 use serde::{Deserialize, Serialize};
 
+use super::extra::Extra;
+use super::inputs::Inputs;
+use super::percentile::{Quantiles, Resolution};
 use crate::core::decimal::ExactSum;
 
-/// What an accumulator keeps. Names are part of the state format (the layout document): extend, never rename.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+/// What an accumulator keeps. Names and parameters are part of the state format (the layout document): extend, never
+/// rename.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Kind {
     /// Number of events: 1 word.
     Count,
@@ -17,46 +23,111 @@ pub enum Kind {
     Min,
     /// Number of values and the largest: 3 words.
     Max,
+    /// Values, or buckets of them: variable.
+    Percentile {
+        /// Relative error in millionths.
+        relative_error_ppm: u32,
+    },
+}
+
+/// An accumulator's part of a row, to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Cell<'a> {
+    /// Its words.
+    pub words: &'a [u64],
+    /// Its variable state, when its kind has some.
+    pub extra: Option<&'a Extra>,
+}
+
+/// An accumulator's part of a row, to change.
+#[derive(Debug)]
+pub struct CellMut<'a> {
+    /// Its words.
+    pub words: &'a mut [u64],
+    /// Its variable state, when its kind has some.
+    pub extra: Option<&'a mut Extra>,
 }
 
 impl Kind {
     /// Words it occupies.
-    pub fn words(self) -> usize {
+    pub fn words(&self) -> usize {
         match self {
             Self::Count => 1,
             Self::Sum => 4,
             Self::Min | Self::Max => 3,
+            Self::Percentile { .. } => 0,
         }
     }
 
-    /// Adds a value (units of 10^-12); `words` are this accumulator's, all zero when nothing was added yet.
-    pub fn add(self, words: &mut [u64], value: i128) {
+    /// Its variable state before anything was added, when it has some.
+    pub fn blank_extra(&self) -> Option<Extra> {
+        match self {
+            Self::Count | Self::Sum | Self::Min | Self::Max => None,
+            Self::Percentile { .. } => Some(Extra::Quantiles(Quantiles::default())),
+        }
+    }
+
+    /// Adds an event; `sources` are the numbers of its inputs. Words are all zero when nothing was added yet.
+    pub fn add(&self, cell: CellMut<'_>, inputs: &Inputs<'_>, sources: [usize; 2]) {
+        let words = cell.words;
+        let number = || inputs.numbers[sources[0]];
         match self {
             Self::Count => words[0] += 1,
             Self::Sum => {
-                let mut sum = read_sum(words);
-                sum.add(value);
-                words[0] += 1;
-                write_sum(words, sum);
+                if let Some(value) = number() {
+                    let mut sum = read_sum(words);
+                    sum.add(value);
+                    words[0] += 1;
+                    write_sum(words, sum);
+                }
             }
-            Self::Min => extreme(words, value, 1, |new, old| new < old),
-            Self::Max => extreme(words, value, 1, |new, old| new > old),
+            Self::Min => {
+                if let Some(value) = number() {
+                    extreme(words, value, 1, |new, old| new < old);
+                }
+            }
+            Self::Max => {
+                if let Some(value) = number() {
+                    extreme(words, value, 1, |new, old| new > old);
+                }
+            }
+            Self::Percentile { relative_error_ppm } => {
+                if let (Some(value), Some(Extra::Quantiles(quantiles))) = (number(), cell.extra) {
+                    quantiles.add(value, Resolution::new(*relative_error_ppm));
+                }
+            }
         }
     }
 
     /// Merges another accumulator of this kind.
-    pub fn merge(self, words: &mut [u64], other: &[u64]) {
+    pub fn merge(&self, cell: CellMut<'_>, other: Cell<'_>) {
+        let (words, others) = (cell.words, other.words);
         match self {
-            Self::Count => words[0] += other[0],
+            Self::Count => words[0] += others[0],
             Self::Sum => {
                 let mut sum = read_sum(words);
-                sum.merge(read_sum(other));
-                words[0] += other[0];
+                sum.merge(read_sum(others));
+                words[0] += others[0];
                 write_sum(words, sum);
             }
-            Self::Min if other[0] > 0 => extreme(words, read_value(other), other[0], |new, old| new < old),
-            Self::Max if other[0] > 0 => extreme(words, read_value(other), other[0], |new, old| new > old),
+            Self::Min if others[0] > 0 => extreme(words, read_value(others), others[0], |new, old| new < old),
+            Self::Max if others[0] > 0 => extreme(words, read_value(others), others[0], |new, old| new > old),
             Self::Min | Self::Max => {}
+            Self::Percentile { relative_error_ppm } => {
+                if let (Some(Extra::Quantiles(ours)), Some(Extra::Quantiles(theirs))) = (cell.extra, other.extra) {
+                    ours.merge(theirs, Resolution::new(*relative_error_ppm));
+                }
+            }
+        }
+    }
+
+    /// Reads the variable state that [`Extra::encode`] wrote for this kind; `None` for bytes it did not write.
+    pub fn decode_extra(&self, bytes: &[u8]) -> Option<Extra> {
+        match self {
+            Self::Count | Self::Sum | Self::Min | Self::Max => None,
+            Self::Percentile { relative_error_ppm } => {
+                Quantiles::decode(bytes, Resolution::new(*relative_error_ppm)).map(Extra::Quantiles)
+            }
         }
     }
 }
@@ -81,47 +152,4 @@ fn extreme(words: &mut [u64], value: i128, count: u64, better: impl Fn(i128, i12
         words[2] = ((value as u128) >> 64) as u64;
     }
     words[0] += count;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const KINDS: [Kind; 4] = [Kind::Count, Kind::Sum, Kind::Min, Kind::Max];
-
-    fn fold(kind: Kind, values: &[i128]) -> Vec<u64> {
-        let mut words = vec![0; kind.words()];
-        for value in values {
-            kind.add(&mut words, *value);
-        }
-        words
-    }
-
-    proptest! {
-        #[test]
-        fn merging_is_associative_commutative_and_equals_adding(
-            a in prop::collection::vec(any::<i64>(), 0..6), b in prop::collection::vec(any::<i64>(), 0..6), c in prop::collection::vec(any::<i64>(), 0..6),
-        ) {
-            let wide = |values: &[i64]| values.iter().map(|value| i128::from(*value) << 40).collect::<Vec<_>>();
-            let (a, b, c) = (wide(&a), wide(&b), wide(&c));
-            for kind in KINDS {
-                let merged = |parts: &[&[i128]]| {
-                    let mut words = vec![0; kind.words()];
-                    for part in parts {
-                        kind.merge(&mut words, &fold(kind, part));
-                    }
-                    words
-                };
-                let whole = fold(kind, &[a.clone(), b.clone(), c.clone()].concat());
-                prop_assert_eq!(&merged(&[&a, &b, &c]), &whole);
-                prop_assert_eq!(&merged(&[&c, &a, &b]), &whole);
-                let mut right = fold(kind, &a);
-                let mut tail = fold(kind, &b);
-                kind.merge(&mut tail, &fold(kind, &c));
-                kind.merge(&mut right, &tail);
-                prop_assert_eq!(&right, &whole);
-            }
-        }
-    }
 }

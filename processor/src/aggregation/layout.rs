@@ -1,68 +1,50 @@
-//! How the aggregates of a spec lie in a row of words, and how a row becomes the `values` of a result.
+//! How the aggregates of a spec lie in a row, and how a row becomes the `values` of a result or bytes of the store.
 //! Must not hold: what a row belongs to.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
-use super::accumulator::{Kind, read_sum, read_value};
-use crate::core::decimal;
+use super::accumulator::{Cell, CellMut, Kind};
+use super::extra::Extra;
+use super::function::Function;
+use super::inputs::Inputs;
+use super::rows::{RowMut, RowRef};
 
-/// An accumulator of a row: what it keeps, of which field, and where.
+/// Longest encoding of one piece of variable state; larger ones would not fit in a record of the store.
+const EXTRA_BYTES_MAX: usize = 64 << 20;
+
+/// An accumulator as the layout document names it: equal ones mean the same state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Accumulator {
     /// What it keeps.
     pub kind: Kind,
-    /// JSON pointer of the field it takes; absent for [`Kind::Count`].
-    pub field: Option<String>,
-    /// First word within the row's accumulators.
-    #[serde(skip)]
-    pub offset: usize,
-    /// Index of its input among the plan's numeric inputs.
-    #[serde(skip)]
-    pub input: usize,
+    /// What its inputs are (a JSON pointer for a field); none for [`Kind::Count`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<String>,
 }
 
-/// Functions of the manifest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Function {
-    /// Number of events.
-    Count,
-    /// Exact sum.
-    Sum,
-    /// Sum ÷ count, half-even at 12 fractional digits.
-    Average,
-    /// Smallest value.
-    Min,
-    /// Largest value.
-    Max,
+/// An accumulator and where it lies.
+#[derive(Clone, Debug)]
+struct Placed {
+    accumulator: Accumulator,
+    /// From the first to behind the last of its words within the row's accumulators.
+    words: Range<usize>,
+    /// Index of its variable state, when its kind has some.
+    extra: Option<usize>,
+    /// Indices of its inputs among the numeric or the scalar inputs, as its kind wants.
+    sources: [usize; 2],
 }
 
-impl Function {
-    /// Accumulator from which it is computed.
-    pub fn kind(self) -> Kind {
-        match self {
-            Self::Count => Kind::Count,
-            Self::Sum | Self::Average => Kind::Sum,
-            Self::Min => Kind::Min,
-            Self::Max => Kind::Max,
-        }
-    }
-
-    /// Appends the result as JSON; `null` where no value was seen (a count is 0).
-    fn write(self, words: &[u64], out: &mut Vec<u8>) {
-        if self == Self::Count {
-            return decimal::write_integer(words[0], out);
-        }
-        if words[0] == 0 {
-            return out.extend_from_slice(b"null");
-        }
-        match self {
-            Self::Count => {}
-            Self::Sum => read_sum(words).write(out),
-            Self::Average => read_sum(words).write_average(words[0], out),
-            Self::Min | Self::Max => decimal::write(read_value(words), out),
-        }
-    }
+/// An input of an aggregate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// What it is, as the layout document says it: equal text, equal values.
+    pub identity: String,
+    /// Index among the numeric or the scalar inputs.
+    pub index: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -70,48 +52,74 @@ struct Column {
     /// `"name":`, with a comma before it from the second on.
     prefix: Vec<u8>,
     function: Function,
-    accumulator: usize,
+    accumulators: SmallVec<[usize; 2]>,
 }
 
 /// The row layout of a spec.
 #[derive(Clone, Debug, Default)]
 pub struct Layout {
-    accumulators: Vec<Accumulator>,
+    placed: Vec<Placed>,
     columns: Vec<Column>,
     words: usize,
+    extras: usize,
 }
 
 impl Layout {
-    /// Adds an aggregate; one that needs an accumulator already there shares it.
-    pub fn push(&mut self, name: &str, function: Function, field: Option<&str>, input: usize) {
-        let kind = function.kind();
-        let known = self
-            .accumulators
-            .iter()
-            .position(|known| known.kind == kind && known.field.as_deref() == field);
-        let accumulator = known.unwrap_or_else(|| {
-            let field = field.map(str::to_owned);
-            self.accumulators.push(Accumulator {
-                kind,
-                field,
-                offset: self.words,
-                input,
-            });
-            self.words += kind.words();
-            self.accumulators.len() - 1
-        });
+    /// Adds an aggregate with its inputs in the order that its function wants; an accumulator already there is shared.
+    pub fn push(&mut self, name: &str, function: &Function, sources: &[Source]) {
+        debug_assert_eq!(sources.len(), function.inputs().len(), "one source an input");
+        let accumulators = function
+            .accumulators()
+            .into_iter()
+            .map(|(kind, taken)| {
+                let inputs: Vec<String> = taken.iter().map(|input| sources[*input].identity.clone()).collect();
+                let mut indices = [0; 2];
+                for (index, input) in indices.iter_mut().zip(taken) {
+                    *index = sources[*input].index;
+                }
+                let accumulator = Accumulator { kind, inputs };
+                self.find(&accumulator)
+                    .unwrap_or_else(|| self.push_accumulator(accumulator, indices))
+            })
+            .collect();
         let comma = if self.columns.is_empty() { "" } else { "," };
-        let prefix = format!("{comma}{}:", serde_json::Value::from(name)).into_bytes();
         self.columns.push(Column {
-            prefix,
-            function,
-            accumulator,
+            prefix: format!("{comma}{}:", serde_json::Value::from(name)).into_bytes(),
+            function: function.clone(),
+            accumulators,
         });
     }
 
+    /// The layout of stored rows; it has no aggregates to print.
+    pub fn of_stored(accumulators: &[Accumulator]) -> Self {
+        let mut layout = Self::default();
+        for stored in accumulators {
+            layout.push_accumulator(stored.clone(), [0; 2]);
+        }
+        layout
+    }
+
+    fn find(&self, accumulator: &Accumulator) -> Option<usize> {
+        self.placed.iter().position(|known| known.accumulator == *accumulator)
+    }
+
+    fn push_accumulator(&mut self, accumulator: Accumulator, sources: [usize; 2]) -> usize {
+        let extra = accumulator.kind.blank_extra().map(|_| self.extras);
+        let words = self.words..self.words + accumulator.kind.words();
+        self.words = words.end;
+        self.extras += usize::from(extra.is_some());
+        self.placed.push(Placed {
+            accumulator,
+            words,
+            extra,
+            sources,
+        });
+        self.placed.len() - 1
+    }
+
     /// Accumulators in the order of their words.
-    pub fn accumulators(&self) -> &[Accumulator] {
-        &self.accumulators
+    pub fn accumulators(&self) -> Vec<Accumulator> {
+        self.placed.iter().map(|placed| placed.accumulator.clone()).collect()
     }
 
     /// Words of a row.
@@ -119,35 +127,114 @@ impl Layout {
         self.words
     }
 
-    /// Adds one event: `inputs` holds the numeric inputs, absent where the field is missing or null.
-    pub fn add(&self, words: &mut [u64], inputs: &[Option<i128>]) {
-        for accumulator in &self.accumulators {
-            let words = &mut words[accumulator.offset..accumulator.offset + accumulator.kind.words()];
-            if accumulator.kind == Kind::Count {
-                words[0] += 1;
-            } else if let Some(value) = inputs[accumulator.input] {
-                accumulator.kind.add(words, value);
-            }
+    /// Variable state of a row to which nothing was added.
+    pub fn blank_extras(&self) -> Vec<Extra> {
+        self.placed
+            .iter()
+            .filter_map(|placed| placed.accumulator.kind.blank_extra())
+            .collect()
+    }
+
+    /// Adds one event.
+    pub fn add(&self, row: RowMut<'_>, inputs: &Inputs<'_>) {
+        for placed in &self.placed {
+            let cell = CellMut {
+                words: &mut row.words[placed.words.clone()],
+                extra: placed.extra.map(|extra| &mut row.extras[extra]),
+            };
+            placed.accumulator.kind.add(cell, inputs, placed.sources);
         }
     }
 
     /// Merges another row.
-    pub fn merge(&self, words: &mut [u64], other: &[u64]) {
-        for accumulator in &self.accumulators {
-            let range = accumulator.offset..accumulator.offset + accumulator.kind.words();
-            accumulator.kind.merge(&mut words[range.clone()], &other[range]);
+    pub fn merge(&self, row: RowMut<'_>, other: RowRef<'_>) {
+        for placed in &self.placed {
+            let cell = CellMut {
+                words: &mut row.words[placed.words.clone()],
+                extra: placed.extra.map(|extra| &mut row.extras[extra]),
+            };
+            placed.accumulator.kind.merge(cell, placed.cell(other));
         }
     }
 
-    /// Appends the members of `values`, in the order of the spec.
-    pub fn write_values(&self, words: &[u64], out: &mut Vec<u8>) {
+    /// Appends the members of `values`, in the order of the spec. `length_ms` is the window's end less its start.
+    pub fn write_values(&self, row: RowRef<'_>, length_ms: i64, out: &mut Vec<u8>) {
+        let _ = length_ms;
         for column in &self.columns {
             out.extend_from_slice(&column.prefix);
-            let accumulator = &self.accumulators[column.accumulator];
-            column.function.write(
-                &words[accumulator.offset..accumulator.offset + accumulator.kind.words()],
-                out,
-            );
+            let cells: SmallVec<[Cell<'_>; 2]> = column
+                .accumulators
+                .iter()
+                .map(|index| self.placed[*index].cell(row))
+                .collect();
+            column.function.write(&cells, out);
+        }
+    }
+
+    /// Appends a row's bytes: words little-endian, then each piece of variable state with its length (4 bytes) before.
+    pub fn encode(&self, row: RowRef<'_>, out: &mut Vec<u8>) {
+        for word in row.words {
+            out.extend_from_slice(&word.to_le_bytes());
+        }
+        for extra in row.extras {
+            let length_at = out.len();
+            out.extend_from_slice(&[0; 4]);
+            extra.encode(out);
+            let length = (out.len() - length_at - 4) as u32;
+            out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+        }
+    }
+
+    /// Reads what [`Self::encode`] wrote into a row; false for anything else, which leaves the row undefined.
+    pub fn decode(&self, bytes: &[u8], row: RowMut<'_>) -> bool {
+        self.try_decode(bytes, row).is_some()
+    }
+
+    fn try_decode(&self, bytes: &[u8], row: RowMut<'_>) -> Option<()> {
+        let (words, mut rest) = bytes.split_at_checked(self.words * 8)?;
+        for (word, bytes) in row.words.iter_mut().zip(words.as_chunks::<8>().0) {
+            *word = u64::from_le_bytes(*bytes);
+        }
+        for placed in &self.placed {
+            if let Some(index) = placed.extra {
+                let (length, tail) = rest.split_first_chunk::<4>()?;
+                let length = usize::try_from(u32::from_le_bytes(*length)).ok()?;
+                let (encoded, tail) = tail.split_at_checked(length.min(EXTRA_BYTES_MAX))?;
+                row.extras[index] = placed.accumulator.kind.decode_extra(encoded)?;
+                rest = tail;
+            }
+        }
+        rest.is_empty().then_some(())
+    }
+
+    /// For each accumulator of `stored` that is in this layout too: its index there and here.
+    pub fn shared_with(&self, stored: &Self) -> Vec<(usize, usize)> {
+        let pairs = stored.placed.iter().enumerate();
+        pairs
+            .filter_map(|(index, placed)| Some((index, self.find(&placed.accumulator)?)))
+            .collect()
+    }
+
+    /// Copies into `row` those accumulators of a row of `stored` that `shared` names.
+    pub fn adopt(&self, row: RowMut<'_>, stored: &Self, other: RowRef<'_>, shared: &[(usize, usize)]) {
+        for (from, to) in shared {
+            let (cell, placed) = (stored.placed[*from].cell(other), &self.placed[*to]);
+            row.words[placed.words.clone()].copy_from_slice(cell.words);
+            if let (Some(index), Some(extra)) = (placed.extra, cell.extra) {
+                row.extras[index] = extra.clone();
+            }
         }
     }
 }
+
+impl Placed {
+    fn cell<'a>(&self, row: RowRef<'a>) -> Cell<'a> {
+        Cell {
+            words: &row.words[self.words.clone()],
+            extra: self.extra.map(|extra| &row.extras[extra]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,8 +4,10 @@
 use serde::{Deserialize, Serialize};
 use streamagg_crds::resolved::{self, Missing, Resolved, WindowKind};
 use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
+use streamagg_crds::value::JsonPointer;
 
-use crate::aggregation::layout::{Accumulator, Function, Layout};
+use crate::aggregation::function::Function;
+use crate::aggregation::layout::{Accumulator, Layout, Source};
 use crate::core::json::FieldTree;
 use crate::core::timestamp::Unit;
 use crate::watermark::bounded::BoundedOutOfOrderness;
@@ -160,27 +162,32 @@ fn layout(aggregates: &[resolved::Aggregate], fields: &mut FieldTree) -> (Layout
     let mut layout = Layout::default();
     let mut numeric_slots = Vec::new();
     for aggregate in aggregates {
-        let function = match &aggregate.function {
-            resolved::Function::Count => Function::Count,
-            resolved::Function::Sum(_) => Function::Sum,
-            resolved::Function::Average(_) => Function::Average,
-            resolved::Function::Min(_) => Function::Min,
-            resolved::Function::Max(_) => Function::Max,
+        let source = |field: &JsonPointer| {
+            let slot = fields.add(field.as_str());
+            let known = numeric_slots.iter().position(|known| *known == slot);
+            let index = known.unwrap_or_else(|| {
+                numeric_slots.push(slot);
+                numeric_slots.len() - 1
+            });
+            Source {
+                identity: field.as_str().to_owned(),
+                index,
+            }
         };
-        let field = aggregate.function.field().map(|field| field.as_str());
-        let input = field.map_or(0, |field| {
-            let slot = fields.add(field);
-            numeric_slots
-                .iter()
-                .position(|known| *known == slot)
-                .unwrap_or_else(|| {
-                    numeric_slots.push(slot);
-                    numeric_slots.len() - 1
-                })
-        });
-        layout.push(&aggregate.name, function, field, input);
+        let sources: Vec<Source> = aggregate.function.field().into_iter().map(source).collect();
+        layout.push(&aggregate.name, &function(&aggregate.function), &sources);
     }
     (layout, numeric_slots)
+}
+
+fn function(function: &resolved::Function) -> Function {
+    match function {
+        resolved::Function::Count => Function::Count,
+        resolved::Function::Sum(_) => Function::Sum,
+        resolved::Function::Average(_) => Function::Average,
+        resolved::Function::Min(_) => Function::Min,
+        resolved::Function::Max(_) => Function::Max,
+    }
 }
 
 fn windows(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
@@ -275,6 +282,6 @@ fn state_layout(job: &Resolved, windows: &[CompiledWindow], pane_sets: &[PaneSet
                 offset_ms: set.offset_ms,
             })
             .collect(),
-        accumulators: layout.accumulators().to_vec(),
+        accumulators: layout.accumulators(),
     }
 }

@@ -5,11 +5,14 @@
 //! | `0x01 'L'` | – | layout document (JSON): what the words of rows mean; its `format` is this table's version |
 //! | `0x01 'P'` | – | position (JSON) |
 //! | `0x01 'B'` | – | one bit per record of the last 10,000: was it a dead letter |
-//! | `0x02` | pane set (1 byte), pane start (8, order-preserving), key bytes | watermark at birth, words (8 bytes each, little-endian) |
+//! | `0x02` | pane set (1 byte), pane start (8, order-preserving), key bytes | watermark at birth, words (8 bytes each, little-endian), variable state (length in 4 bytes, bytes) |
 //! | `0x03` | window (1 byte), window end (8, order-preserving), key bytes | number of late firings (8 bytes, little-endian) |
 //! | `0x40`–`0x7f` | the shell's entries | |
 
 use std::ops::Range;
+
+use crate::aggregation::layout::Layout;
+use crate::aggregation::rows::{RowMut, RowRef};
 
 /// The layout document.
 pub const LAYOUT: &[u8] = b"\x01L";
@@ -72,28 +75,25 @@ pub fn late_range(window: usize, end_ms: i64) -> Range<Vec<u8>> {
 }
 
 /// Writes a row.
-pub fn write_row(born_ms: i64, words: &[u64], out: &mut Vec<u8>) {
+pub fn write_row(born_ms: i64, layout: &Layout, row: RowRef<'_>, out: &mut Vec<u8>) {
     out.clear();
     out.extend_from_slice(&born_ms.to_le_bytes());
-    for word in words {
-        out.extend_from_slice(&word.to_le_bytes());
-    }
+    layout.encode(row, out);
 }
 
-/// Birth and words of a row of `words` words; `None` for another length.
-pub fn read_row(bytes: &[u8], words: usize) -> Option<(i64, Vec<u64>)> {
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    if !rest.is_empty() || chunks.len() != words + 1 {
-        return None;
-    }
-    let values = chunks[1..].iter().map(|word| u64::from_le_bytes(*word)).collect();
-    Some((i64::from_le_bytes(chunks[0]), values))
+/// Reads a row of `layout` and answers its birth; `None` for anything that [`write_row`] did not write.
+pub fn read_row(bytes: &[u8], layout: &Layout, row: RowMut<'_>) -> Option<i64> {
+    let (born, rest) = bytes.split_first_chunk::<8>()?;
+    layout.decode(rest, row).then(|| i64::from_le_bytes(*born))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::aggregation::function::Function;
+    use crate::aggregation::rows::RowStore;
 
     proptest! {
         #[test]
@@ -112,12 +112,17 @@ mod tests {
         }
 
         #[test]
-        fn rows_round_trip(born in any::<i64>(), words in prop::collection::vec(any::<u64>(), 0..30)) {
+        fn rows_round_trip(born in any::<i64>(), word in any::<u64>()) {
+            let mut layout = Layout::default();
+            layout.push("n", &Function::Count, &[]);
+            let mut rows = RowStore::new(&layout, 0);
+            let (row, copy) = (rows.push(), rows.push());
+            rows.get_mut(row).words[0] = word;
             let mut bytes = Vec::new();
-            write_row(born, &words, &mut bytes);
-            prop_assert_eq!(read_row(&bytes, words.len()), Some((born, words.clone())));
-            prop_assert_eq!(read_row(&bytes, words.len() + 1), None);
-            prop_assert_eq!(read_row(&bytes[1..], words.len()), None);
+            write_row(born, &layout, rows.get(row), &mut bytes);
+            prop_assert_eq!(read_row(&bytes, &layout, rows.get_mut(copy)), Some(born));
+            prop_assert_eq!(rows.get(copy).words, &[word]);
+            prop_assert_eq!(read_row(&bytes[1..], &layout, rows.get_mut(copy)), None);
         }
     }
 }

@@ -5,6 +5,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::pane::Pane;
 use super::{END_OF_INPUT, Task};
+use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::{decimal, key};
 use crate::pipeline::output::{Output, Outputs, ResultRecord};
 use crate::window::types::Window;
@@ -23,7 +24,7 @@ struct Firing<'a> {
     index: u64,
     timing: Timing,
     is_final: bool,
-    words: &'a [u64],
+    values: RowRef<'a>,
 }
 
 impl Task {
@@ -83,10 +84,9 @@ impl Task {
     fn fire_on_time(&mut self, window: Window, outputs: &mut Outputs) {
         let is_final =
             self.plan.windows[window.index].plan.allowed_lateness_ms == 0 || self.position.watermark_ms == END_OF_INPUT;
-        let (keys, words) = self.merged_rows(&window);
-        let stride = self.plan.layout.words();
+        let (keys, rows) = self.merged_rows(&window);
         for (key, row) in keys {
-            let words = &words[row * stride..(row + 1) * stride];
+            let values = rows.get(row);
             self.emit(
                 &Firing {
                     window,
@@ -94,7 +94,7 @@ impl Task {
                     index: 0,
                     timing: Timing::OnTime,
                     is_final,
-                    words,
+                    values,
                 },
                 outputs,
             );
@@ -102,30 +102,27 @@ impl Task {
     }
 
     /// All keys of a window in byte order, with the index of each one's merged row.
-    fn merged_rows(&self, window: &Window) -> (Vec<(u32, usize)>, Vec<u64>) {
+    fn merged_rows(&self, window: &Window) -> (Vec<(u32, u32)>, RowStore) {
         const NONE: u32 = u32::MAX;
         let panes = self.panes_of(window);
-        let stride = self.plan.layout.words();
         let mut row_of = vec![NONE; self.keys.capacity()];
-        let mut keys: Vec<(u32, usize)> =
-            Vec::with_capacity(panes.iter().map(|pane| pane.keys.len()).max().unwrap_or(0));
-        let mut words: Vec<u64> = Vec::with_capacity(keys.capacity() * stride);
+        let mut keys: Vec<(u32, u32)> = Vec::with_capacity(panes.iter().map(|pane| pane.keys.len()).max().unwrap_or(0));
+        let mut rows = RowStore::new(&self.plan.layout, 0);
+        rows.reserve(keys.capacity());
         for pane in panes {
             for (row, key) in pane.keys.iter().enumerate() {
                 let values = pane.values(row as u32);
                 let merged = &mut row_of[*key as usize];
                 if *merged == NONE {
-                    *merged = keys.len() as u32;
-                    keys.push((*key, keys.len()));
-                    words.extend_from_slice(values);
+                    *merged = rows.push_copy(values);
+                    keys.push((*key, *merged));
                 } else {
-                    let start = *merged as usize * stride;
-                    self.plan.layout.merge(&mut words[start..start + stride], values);
+                    self.plan.layout.merge(rows.get_mut(*merged), values);
                 }
             }
         }
         keys.sort_unstable_by(|a, b| self.keys.bytes(a.0).cmp(self.keys.bytes(b.0)));
-        (keys, words)
+        (keys, rows)
     }
 
     fn panes_of(&self, window: &Window) -> &[Pane] {
@@ -142,12 +139,13 @@ impl Task {
         let mut windows = std::mem::take(&mut self.scratch.late_windows);
         windows.sort_unstable();
         for window in &windows {
-            let mut words = vec![0; self.plan.layout.words()];
+            let mut rows = RowStore::new(&self.plan.layout, 0);
+            let merged = rows.push();
             let mut fired_on_time = false;
             for pane in self.panes_of(window) {
                 if let Some(row) = pane.find(key) {
                     fired_on_time |= pane.born_ms(row) < window.end_ms;
-                    self.plan.layout.merge(&mut words, pane.values(row));
+                    self.plan.layout.merge(rows.get_mut(merged), pane.values(row));
                 }
             }
             let id = (window.end_ms, window.index, key);
@@ -161,7 +159,7 @@ impl Task {
                 index,
                 timing: Timing::Late,
                 is_final: false,
-                words: &words,
+                values: rows.get(merged),
             };
             self.emit(&firing, outputs);
         }
@@ -229,7 +227,8 @@ impl Task {
         out.extend_from_slice(b",\"revision\":");
         decimal::write_integer(u64::from(self.position.result_revision), out);
         out.extend_from_slice(b"},\"values\":{");
-        self.plan.layout.write_values(firing.words, out);
+        let length_ms = window.end_ms.saturating_sub(window.start_ms);
+        self.plan.layout.write_values(firing.values, length_ms, out);
         out.extend_from_slice(b"}}");
         let value_end = out.len();
         let hash = xxh3_64(&out[value_start..]);

@@ -2,6 +2,7 @@
 //! event that fails anywhere touches no aggregate.
 
 use super::Task;
+use crate::aggregation::inputs::{Inputs, Place, Scalars};
 use crate::core::decimal::{self, NumberError};
 use crate::core::json::{Kind, Slot};
 use crate::core::{key, timestamp};
@@ -34,7 +35,8 @@ pub(super) struct Rejection {
 pub(super) struct Scratch {
     slots: Vec<Slot>,
     key: Vec<u8>,
-    inputs: Vec<Option<i128>>,
+    numbers: Vec<Option<i128>>,
+    scalars: Scalars,
     /// (pane set, pane start) that the event updates.
     targets: Vec<(usize, i64)>,
     /// Windows that ended before the event came and still take it.
@@ -48,7 +50,8 @@ impl Scratch {
         Self {
             slots: vec![Slot::MISSING; plan.fields.len()],
             key: Vec::new(),
-            inputs: vec![None; plan.numeric_slots.len()],
+            numbers: vec![None; plan.numeric_slots.len()],
+            scalars: Scalars::default(),
             targets: Vec::with_capacity(plan.pane_sets.len()),
             late_windows: Vec::new(),
             missed: vec![0; plan.windows.len()],
@@ -135,11 +138,20 @@ impl Task {
         let scratch = &mut self.scratch;
         let key = self.keys.intern(&scratch.key);
         let watermark = self.position.watermark_ms;
+        let inputs = Inputs {
+            place: Place {
+                time_ms: event_time_ms,
+                partition: 0,
+                offset: self.position.input_offset - 1,
+            },
+            numbers: &scratch.numbers,
+            scalars: &scratch.scalars,
+        };
         for (set_index, start) in &scratch.targets {
             let set = &mut self.sets[*set_index];
             let (row, due_ms) = set.row(&self.plan, *start, key, watermark, &mut self.keys);
             self.next_due_ms = self.next_due_ms.min(due_ms);
-            self.plan.layout.add(row, &scratch.inputs);
+            self.plan.layout.add(row, &inputs);
         }
         Verdict::Counted {
             event_time_ms,
@@ -171,12 +183,12 @@ fn read_inputs(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), R
         let slot = scratch.slots[*slot_index];
         let reason = match slot.kind {
             Kind::Missing | Kind::Null => {
-                scratch.inputs[index] = None;
+                scratch.numbers[index] = None;
                 continue;
             }
             Kind::Number => match decimal::parse(slot.text(value)) {
                 Ok(number) => {
-                    scratch.inputs[index] = Some(number);
+                    scratch.numbers[index] = Some(number);
                     continue;
                 }
                 Err(NumberError::Malformed) => RejectReason::JsonInvalid,

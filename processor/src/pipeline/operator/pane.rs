@@ -3,11 +3,12 @@
 
 use hashbrown::HashTable;
 
+use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::{PaneSetPlan, Plan};
 
 /// Words of a row before its accumulators: watermark at its birth, dirty mark.
-pub(super) const ROW_HEADER: usize = 2;
+const ROW_HEADER: usize = 2;
 const BORN: usize = 0;
 const DIRTY: usize = 1;
 
@@ -21,8 +22,7 @@ pub(super) struct Pane {
     id: u32,
     /// Key of each row.
     pub keys: Vec<u32>,
-    words: Vec<u64>,
-    stride: usize,
+    rows: RowStore,
     index: HashTable<u32>,
     pub dirty: Vec<u32>,
     /// Whether the store holds rows of it.
@@ -31,14 +31,13 @@ pub(super) struct Pane {
 
 impl Pane {
     /// Row `row`'s accumulators.
-    pub fn values(&self, row: u32) -> &[u64] {
-        let start = row as usize * self.stride;
-        &self.words[start + ROW_HEADER..start + self.stride]
+    pub fn values(&self, row: u32) -> RowRef<'_> {
+        self.rows.get(row)
     }
 
     /// Watermark when the row was made: a window whose end is above it has fired the row on time.
     pub fn born_ms(&self, row: u32) -> i64 {
-        self.words[row as usize * self.stride + BORN] as i64
+        self.rows.header(row)[BORN] as i64
     }
 
     /// Row of a key.
@@ -52,29 +51,28 @@ impl Pane {
     pub fn take_dirty(&mut self) -> Vec<u32> {
         let dirty = std::mem::take(&mut self.dirty);
         for row in &dirty {
-            self.words[*row as usize * self.stride + DIRTY] = 0;
+            self.rows.header_mut(*row)[DIRTY] = 0;
         }
         dirty
     }
 
     fn push(&mut self, key: u32, born_ms: i64) -> u32 {
-        let row = self.keys.len() as u32;
+        let row = self.rows.push();
         self.keys.push(key);
-        self.words.resize(self.words.len() + self.stride, 0);
-        self.words[row as usize * self.stride + BORN] = born_ms as u64;
+        self.rows.header_mut(row)[BORN] = born_ms as u64;
         let keys = &self.keys;
         self.index
             .insert_unique(key_hash(key), row, |row| key_hash(keys[*row as usize]));
         row
     }
 
-    fn mark_dirty(&mut self, row: u32) -> &mut [u64] {
-        let start = row as usize * self.stride;
-        if self.words[start + DIRTY] == 0 {
-            self.words[start + DIRTY] = 1;
+    fn mark_dirty(&mut self, row: u32) -> RowMut<'_> {
+        let dirty = &mut self.rows.header_mut(row)[DIRTY];
+        if *dirty == 0 {
+            *dirty = 1;
             self.dirty.push(row);
         }
-        &mut self.words[start + ROW_HEADER..start + self.stride]
+        self.rows.get_mut(row)
     }
 }
 
@@ -89,7 +87,6 @@ pub(super) struct PaneSet {
     width_ms: i64,
     windows: Vec<usize>,
     has_gaps: bool,
-    stride: usize,
     panes: Vec<Pane>,
     /// Index of the pane used last.
     last: usize,
@@ -108,7 +105,6 @@ impl PaneSet {
                 .windows
                 .iter()
                 .any(|index| plan.windows[*index].plan.assigner.has_gaps()),
-            stride: ROW_HEADER + plan.layout.words(),
             panes: Vec::new(),
             last: 0,
             next_id: 1,
@@ -156,7 +152,7 @@ impl PaneSet {
         key: u32,
         watermark_ms: i64,
         keys: &mut KeyTable,
-    ) -> (&mut [u64], i64) {
+    ) -> (RowMut<'_>, i64) {
         let mut due_ms = i64::MAX;
         if self.panes.get(self.last).is_none_or(|pane| pane.start_ms != start_ms) {
             self.last = match self.panes.binary_search_by_key(&start_ms, |pane| pane.start_ms) {
@@ -187,7 +183,7 @@ impl PaneSet {
     }
 
     /// Puts back a stored row; answers its accumulators.
-    pub fn load_row(&mut self, plan: &Plan, start_ms: i64, key: u32, born_ms: i64, keys: &mut KeyTable) -> &mut [u64] {
+    pub fn load_row(&mut self, plan: &Plan, start_ms: i64, key: u32, born_ms: i64, keys: &mut KeyTable) -> RowMut<'_> {
         let (_, _) = self.row(plan, start_ms, key, born_ms, keys);
         let pane = &mut self.panes[self.last];
         pane.stored = true;
@@ -206,8 +202,7 @@ impl PaneSet {
             purge_at_ms: self.windows.iter().filter_map(purge_at).max().unwrap_or(i64::MIN),
             id: self.next_id,
             keys: Vec::new(),
-            words: Vec::new(),
-            stride: self.stride,
+            rows: RowStore::new(&plan.layout, ROW_HEADER),
             index: HashTable::new(),
             dirty: Vec::new(),
             stored: false,

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use super::Task;
+use crate::aggregation::layout::Layout;
+use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::{Plan, STATE_FORMAT, StateLayout};
 use crate::pipeline::position::TaskPosition;
 use crate::state::backend::{Backend, Changes, Error};
@@ -31,7 +33,7 @@ impl Task {
                 pane.stored |= !dirty.is_empty();
                 for row in dirty {
                     codec::write_pane_key(index, pane.start_ms, self.keys.bytes(pane.keys[row as usize]), &mut key);
-                    codec::write_row(pane.born_ms(row), pane.values(row), &mut value);
+                    codec::write_row(pane.born_ms(row), &self.plan.layout, pane.values(row), &mut value);
                     changes.put(&key, &value);
                 }
             }
@@ -88,23 +90,21 @@ impl Task {
     }
 
     fn load_rows(&mut self, stored: &StateLayout, migration: &Migration, backend: &dyn Backend) -> Result<(), Error> {
-        let words: usize = stored
-            .accumulators
-            .iter()
-            .map(|accumulator| accumulator.kind.words())
-            .sum();
+        let layout = Layout::of_stored(&stored.accumulators);
+        let shared = self.plan.layout.shared_with(&layout);
+        let mut rows = RowStore::new(&layout, 0);
+        let row = rows.push();
         backend.scan(&[codec::PANE_ROW], &mut |key, value| {
             let (set, start_ms, key_bytes) =
                 codec::read_timed_key(key).ok_or_else(|| corrupt("row key", "too short"))?;
-            let (born_ms, row) = codec::read_row(value, words).ok_or_else(|| corrupt("row", "wrong length"))?;
+            let born_ms = codec::read_row(value, &layout, rows.get_mut(row))
+                .ok_or_else(|| corrupt("row", "not in its format"))?;
             let Some(set) = migration.sets.get(set) else {
                 return Err(corrupt("row key", "unknown pane set"));
             };
             let key = self.keys.intern(key_bytes);
             let values = self.sets[*set].load_row(&self.plan, start_ms, key, born_ms, &mut self.keys);
-            for moved in &migration.words {
-                values[moved.to..moved.to + moved.len].copy_from_slice(&row[moved.from..moved.from + moved.len]);
-            }
+            self.plan.layout.adopt(values, &layout, rows.get(row), &shared);
             Ok(())
         })
     }
@@ -135,20 +135,12 @@ impl Task {
     }
 }
 
-/// Words of a stored row that go to words of the present row.
-struct MovedWords {
-    from: usize,
-    to: usize,
-    len: usize,
-}
-
 /// How stored state is read under the present spec.
 struct Migration {
     /// Stored pane set → present one.
     sets: Vec<usize>,
     /// Stored window → present one.
     windows: Vec<usize>,
-    words: Vec<MovedWords>,
 }
 
 impl Migration {
@@ -179,20 +171,7 @@ impl Migration {
                 None => return refuse("a window was added that cuts the panes of the others differently".to_owned()),
             }
         }
-        let mut words = Vec::new();
-        let mut from = 0;
-        for accumulator in &stored.accumulators {
-            let len = accumulator.kind.words();
-            let mut to = 0;
-            for other in &present.accumulators {
-                if other.kind == accumulator.kind && other.field == accumulator.field {
-                    words.push(MovedWords { from, to, len });
-                }
-                to += other.kind.words();
-            }
-            from += len;
-        }
-        Ok(Self { sets, windows, words })
+        Ok(Self { sets, windows })
     }
 }
 
