@@ -78,13 +78,6 @@ impl<'a> Reader<'a> {
     pub fn word(&mut self) -> Option<u64> {
         self.varint().and_then(|value| value.try_into().ok())
     }
-
-    /// A length of at most `max`.
-    pub fn length(&mut self, max: usize) -> Option<usize> {
-        self.word()
-            .and_then(|value| usize::try_from(value).ok())
-            .filter(|length| *length <= max)
-    }
 }
 
 #[cfg(test)]
