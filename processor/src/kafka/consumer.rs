@@ -1,6 +1,7 @@
 //! Reads one partition from a given offset on the caller's thread. Committed records only; no group, no reset.
 //! Must not hold: what records mean, or where to begin.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use rdkafka::config::ClientConfig;
@@ -81,6 +82,8 @@ pub struct PartitionReader {
     consumer: BaseConsumer,
     topic: String,
     partition: i32,
+    /// The client's position belongs to the last seek: it forgets the one before only after a while.
+    position_is_new: Cell<bool>,
 }
 
 impl PartitionReader {
@@ -97,6 +100,7 @@ impl PartitionReader {
             consumer,
             topic: topic.to_owned(),
             partition,
+            position_is_new: Cell::new(false),
         })
     }
 
@@ -115,6 +119,7 @@ impl PartitionReader {
     }
 
     fn assign(&self, offset: Offset) -> Result<(), ReadError> {
+        self.position_is_new.set(false);
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.topic, self.partition, offset)
             .and_then(|()| self.consumer.assign(&list))
@@ -148,7 +153,10 @@ impl PartitionReader {
         while batch.len() < max {
             match self.consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => batch.push(message),
+                Some(Ok(message)) => {
+                    self.position_is_new.set(true);
+                    batch.push(message);
+                }
                 // The end of a partition ends a batch; readers that want to know use `read_to_end`.
                 Some(Err(KafkaError::PartitionEOF(_))) => break,
                 Some(Err(error)) => return Err(self.classify(&error)),
@@ -156,6 +164,19 @@ impl PartitionReader {
             wait = Duration::ZERO;
         }
         Ok(())
+    }
+
+    /// Offset up to which the partition was read since the last seek: every record below it was polled, and what has no
+    /// record (markers of transactions, aborted records) was passed. Absent until something was read.
+    pub fn seen_offset(&self) -> Option<i64> {
+        let position = self.consumer.position().ok()?;
+        match position.find_partition(&self.topic, self.partition)?.offset() {
+            Offset::Offset(offset) => self.position_is_new.get().then_some(offset),
+            Offset::Beginning | Offset::End | Offset::Stored | Offset::Invalid | Offset::OffsetTail(_) => {
+                self.position_is_new.set(true);
+                None
+            }
+        }
     }
 
     /// Hands every record from the beginning to the end, as it stands when called, to `visit`. Needs

@@ -36,14 +36,23 @@ pub struct OpenEpoch {
     pub outputs: usize,
     /// Their bytes.
     pub output_bytes: usize,
+    /// Markers or aborted records were passed behind the last record: the committed position does not know yet.
+    pub passed: bool,
     /// Time since the last commit.
     pub since_commit: Duration,
+}
+
+impl OpenEpoch {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.records == 0 && self.outputs == 0 && !self.passed
+    }
 }
 
 impl EpochLimits {
     /// Whether the epoch closes now.
     pub fn closes(&self, epoch: OpenEpoch) -> bool {
-        if epoch.records == 0 && epoch.outputs == 0 {
+        if epoch.is_empty() {
             return false;
         }
         epoch.records >= self.records_max
@@ -74,6 +83,7 @@ mod tests {
             records,
             outputs,
             output_bytes: 0,
+            passed: false,
             since_commit: Duration::from_millis(since_commit_ms),
         }
     }
@@ -92,6 +102,22 @@ mod tests {
             (epoch(5, 1, 19), false, "too soon after the last commit"),
             (epoch(5, 1, 20), true, "results are ready"),
             (epoch(100, 0, 0), true, "enough records"),
+            (
+                OpenEpoch {
+                    passed: true,
+                    ..epoch(0, 0, 4_999)
+                },
+                false,
+                "what was passed can wait",
+            ),
+            (
+                OpenEpoch {
+                    passed: true,
+                    ..epoch(0, 0, 5_000)
+                },
+                true,
+                "markers were passed: their deletion must not look like a loss",
+            ),
             (
                 OpenEpoch {
                     output_bytes: 50,

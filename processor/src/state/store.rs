@@ -229,9 +229,14 @@ impl Store {
     }
 
     async fn has(&self, task: u32, object: &str) -> Result<bool, StoreError> {
+        Ok(self.size_of(task, object).await?.is_some())
+    }
+
+    /// Bytes of an object, if it is there.
+    async fn size_of(&self, task: u32, object: &str) -> Result<Option<u64>, StoreError> {
         match self.objects.head(&self.path(task, object)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(self.failed(error)),
         }
     }
@@ -276,10 +281,8 @@ impl Store {
     /// Whether every file of a checkpoint is there with the right size.
     pub async fn is_complete(&self, task: u32, manifest: &Manifest) -> Result<bool, StoreError> {
         for file in &manifest.files {
-            match self.objects.head(&self.path(task, &file.object)).await {
-                Ok(meta) if meta.size == file.size => {}
-                Ok(_) | Err(object_store::Error::NotFound { .. }) => return Ok(false),
-                Err(error) => return Err(self.failed(error)),
+            if self.size_of(task, &file.object).await? != Some(file.size) {
+                return Ok(false);
             }
         }
         Ok(true)

@@ -128,6 +128,27 @@ impl Job {
         block_on(admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
     }
 
+    /// Where the store keeps task 0.
+    pub fn task_store(&self) -> PathBuf {
+        self.directory("store").join(&self.name).join("tasks/0")
+    }
+
+    /// Appends records to partition 0 in a transaction that is aborted.
+    pub fn produce_aborted(&self, count: u32) {
+        let producer: BaseProducer = client()
+            .set("transactional.id", format!("{}-upstream", self.name))
+            .create()
+            .expect("a producer");
+        producer.init_transactions(PATIENCE).expect("initialises");
+        producer.begin_transaction().expect("begins");
+        for _ in 0..count {
+            let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload("{}");
+            assert!(producer.send(record).is_ok());
+        }
+        producer.flush(PATIENCE).expect("the broker takes them");
+        producer.abort_transaction(PATIENCE).expect("aborts");
+    }
+
     pub fn directory(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

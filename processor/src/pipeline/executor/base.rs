@@ -11,6 +11,9 @@ use crate::state::local::{self, LocalState};
 use crate::state::recovery::{Base, Local, Reason, Stop};
 use crate::state::store::FetchError;
 
+/// Times that the store is listed in one start-up.
+const LISTINGS_MAX: u32 = 8;
+
 impl Executor {
     /// The task of a base; `Err` says why the base is refused.
     pub(super) fn load(
@@ -47,6 +50,18 @@ impl Executor {
         }
     }
 
+    /// Lists the store once more: K has been read and every earlier owner is fenced, so nothing listed now is ahead of K.
+    fn list_again(&self, found: &mut Found) -> Result<(), End> {
+        if found.listings >= LISTINGS_MAX {
+            return Err(End::Again(format!(
+                "checkpoints vanished {LISTINGS_MAX} times while they were fetched"
+            )));
+        }
+        found.listings += 1;
+        found.listing = self.list_store(&found.control, &found.local)?;
+        Ok(())
+    }
+
     /// Fetches a checkpoint and puts it in the place of local state.
     fn fetch(&self, found: &mut Found, id: &str, state: &mut Option<LocalState>) -> Result<Result<(), String>, End> {
         let manifest = found
@@ -71,6 +86,10 @@ impl Executor {
         {
             Ok(()) => {}
             Err(error @ FetchError::Damaged { .. }) => return Ok(Err(error.to_string())),
+            Err(error @ FetchError::Retired { .. }) => {
+                self.list_again(found)?;
+                return Ok(Err(error.to_string()));
+            }
             Err(FetchError::Store(error)) => {
                 return Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into());
             }

@@ -13,6 +13,8 @@ pub enum Place {
     AfterCommitBeforeState,
     /// The claim of a new generation is committed.
     AfterClaim,
+    /// A new lineage is committed, local state does not know.
+    AfterFork,
     /// Part of a replay is in local state.
     MidReplay,
     /// Files of a checkpoint are in the store, its manifest is not.
@@ -23,10 +25,11 @@ pub enum Place {
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::BeforeCommit,
         Self::AfterCommitBeforeState,
         Self::AfterClaim,
+        Self::AfterFork,
         Self::MidReplay,
         Self::MidCheckpointUpload,
         Self::AfterManifest,
@@ -38,6 +41,7 @@ impl Place {
             Self::BeforeCommit => "before-commit",
             Self::AfterCommitBeforeState => "after-commit-before-state",
             Self::AfterClaim => "after-claim",
+            Self::AfterFork => "after-fork",
             Self::MidReplay => "mid-replay",
             Self::MidCheckpointUpload => "mid-checkpoint-upload",
             Self::AfterManifest => "after-manifest",

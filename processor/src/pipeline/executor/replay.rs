@@ -44,6 +44,8 @@ pub(super) struct Replay<'a> {
     pub decisions: Vec<Decision>,
     /// `control_seq` of the base.
     pub control_seq: u64,
+    /// First offset of the log: it may lie behind the base where only markers and aborted records were between.
+    pub log_start: i64,
 }
 
 impl Replay<'_> {
@@ -52,7 +54,7 @@ impl Replay<'_> {
     pub fn run(&mut self, task: &mut Task, mut save: Option<&mut LocalState>) -> Result<Reached, End> {
         let target = self.committed.engine_position.input_offset;
         let begin = task.position().input_offset;
-        self.reader.seek(begin)?;
+        self.reader.seek(begin.max(self.log_start))?;
         let (mut unsaved, mut heard, mut outputs) = (0, Instant::now(), Outputs::default());
         let mut next_decision = 0;
         loop {

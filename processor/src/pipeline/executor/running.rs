@@ -33,6 +33,8 @@ struct Open {
     buffer: EpochBuffer,
     records: u64,
     last_input: Option<LastInput>,
+    /// The input below this offset was seen and stepped over.
+    seen_offset: Option<i64>,
     last_commit: Instant,
 }
 
@@ -64,6 +66,7 @@ impl Executor {
                 buffer: EpochBuffer::default(),
                 records: 0,
                 last_input: None,
+                seen_offset: None,
                 last_commit: Instant::now(),
             },
             outputs: Outputs::default(),
@@ -137,6 +140,7 @@ impl Running<'_> {
             records: self.open.records,
             outputs: self.open.buffer.len(),
             output_bytes: self.open.buffer.byte_len(),
+            passed: self.open.seen_offset > Some(self.started.committed.unread_from()),
             since_commit: self.open.last_commit.elapsed(),
         }
     }
@@ -150,6 +154,8 @@ impl Running<'_> {
             Err(error) => return Err(error.into()),
         }
         if batch.is_empty() {
+            // Every record polled has been stepped over: what lies below is markers and aborted records.
+            self.open.seen_offset = self.started.reader.seen_offset();
             return Ok(());
         }
         let records: Vec<Record<'_>> = batch
@@ -190,14 +196,15 @@ impl Running<'_> {
 
     /// Commits the open epoch, if it holds anything, and brings local state there.
     fn close(&mut self, view: View) -> Result<(), End> {
-        if self.open.records == 0 && self.open.buffer.is_empty() {
+        if self.open_epoch().is_empty() {
             return Ok(());
         }
         let (executor, started) = (self.executor, &mut self.started);
         let owner: Owner = executor.owner(view.generation);
         let sent = started
             .committed
-            .advanced(&owner, started.task.position(), self.open.last_input, 0);
+            .advanced(&owner, started.task.position(), self.open.last_input, 0)
+            .having_seen(self.open.seen_offset);
         let began = Instant::now();
         let epoch = Epoch {
             outputs: Some((&mut self.open.buffer, &mut started.sink)),

@@ -47,6 +47,8 @@ pub(super) struct Found {
     pub control: ControlCopy,
     pub local: Local,
     pub listing: Listing,
+    /// Times that the store was listed.
+    pub listings: u32,
     pub log: InputLog,
     pub last_input: LastInputCheck,
     pub refused: Vec<(Base, Refusal)>,
@@ -84,6 +86,7 @@ impl Executor {
             control,
             local: opened.local,
             listing,
+            listings: 1,
             log,
             last_input,
             refused: Vec::new(),
@@ -113,7 +116,7 @@ impl Executor {
         PartitionReader::open(&settings, &self.context.job.source.topic, self.task)
     }
 
-    fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
+    pub(super) fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
         let Some((store, _)) = &self.context.checkpoints else {
             return Ok(Listing::default());
         };
@@ -185,7 +188,7 @@ impl Executor {
                         return Err(End::Again("local state is closed".to_owned()));
                     };
                     let next = resume.skip_to.unwrap_or(committed.engine_position.input_offset);
-                    let newest = newest_of(found.listing.manifests, &committed);
+                    let newest = newest_of(found.listing.manifests, &committed, &found.refused);
                     return Ok((task, state, committed, next, newest));
                 }
                 None => continue,
@@ -308,6 +311,7 @@ impl Executor {
             committed,
             decisions: found.control.decisions_of(committed, resume.from.control_seq),
             control_seq: resume.from.control_seq,
+            log_start: found.log.start,
         };
         match resume.how {
             How::GoOn => {
@@ -347,6 +351,7 @@ impl Executor {
                     built_on: Some(committed),
                     sent: &forked,
                 })?;
+                self.context.failpoints.pass(Place::AfterFork);
                 save(task, state, &self.directory, &forked)?;
                 return Ok(Some(forked));
             }
@@ -356,10 +361,16 @@ impl Executor {
     }
 }
 
-/// The newest checkpoint of K's past.
-fn newest_of(manifests: Vec<Manifest>, committed: &Position) -> Option<Manifest> {
+/// The newest checkpoint of K's past that start-up did not refuse: the next upload shares its files.
+fn newest_of(manifests: Vec<Manifest>, committed: &Position, refused: &[(Base, Refusal)]) -> Option<Manifest> {
+    let is_refused = |id: &str| {
+        refused
+            .iter()
+            .any(|(base, _)| matches!(base, Base::Checkpoint(refused) if refused == id))
+    };
     manifests
         .into_iter()
+        .filter(|manifest| !is_refused(&manifest.id))
         .filter(|manifest| committed.descends_from(&manifest.position.lineage, manifest.position.place()))
         .max_by_key(|manifest| (manifest.position.place(), manifest.completed_at_ms))
 }

@@ -111,6 +111,10 @@ pub struct Position {
     pub decision_floor: u64,
     /// The last record consumed; absent before the first.
     pub last_input: Option<LastInput>,
+    /// The input below this offset was seen: between the last record consumed and here are only markers of transactions
+    /// and aborted records. Absent in documents of engines that did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen_offset: Option<i64>,
 }
 
 impl Position {
@@ -133,6 +137,7 @@ impl Position {
             control_seq: 0,
             decision_floor: 0,
             last_input: None,
+            seen_offset: None,
         }
     }
 
@@ -142,6 +147,21 @@ impl Position {
             input_count: self.engine_position.input_count,
             control_seq: self.control_seq,
             input_offset: self.engine_position.input_offset,
+        }
+    }
+
+    /// First offset that may hold a record not consumed: what is deleted below it was never unread.
+    pub fn unread_from(&self) -> i64 {
+        self.seen_offset.map_or(self.engine_position.input_offset, |seen| {
+            seen.max(self.engine_position.input_offset)
+        })
+    }
+
+    /// The same position, with the input seen up to `offset`.
+    pub fn having_seen(self, offset: Option<i64>) -> Self {
+        Self {
+            seen_offset: self.seen_offset.max(offset),
+            ..self
         }
     }
 

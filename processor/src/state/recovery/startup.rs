@@ -236,9 +236,9 @@ fn foreign_local(facts: &Facts<'_>, committed: Option<&Position>) -> Option<Stri
             position.task, position.job_id, position.uid
         )),
         Local::Held(position) => match committed {
-            Some(committed) if committed.lineage != position.lineage => Some(format!(
-                "it is of lineage {}, the committed one is {}",
-                position.lineage, committed.lineage
+            Some(committed) if !committed.descends_from(&position.lineage, position.place()) => Some(format!(
+                "it is of lineage {}, which the committed one, {}, does not have in its past at offset {}",
+                position.lineage, committed.lineage, position.engine_position.input_offset
             )),
             Some(_) | None => None,
         },
@@ -300,8 +300,7 @@ fn candidates<'a>(facts: &Facts<'a>, committed: &Position) -> Vec<Candidate<'a>>
     let mut found = Vec::new();
     if let Local::Held(position) = facts.local
         && is_own(facts.owner, position)
-        && position.lineage == committed.lineage
-        && position.place() <= committed.place()
+        && committed.descends_from(&position.lineage, position.place())
     {
         found.push(Candidate {
             base: Base::Local,
@@ -352,20 +351,27 @@ fn resume(facts: &Facts<'_>, committed: &Position) -> Startup {
         return nothing_left(facts, "no local state, no checkpoint, and birth cannot be replayed");
     };
     let at_committed = chosen.place == committed.place();
-    let mut skip_to = None;
-    if facts.log.start > chosen.place.input_offset {
+    let base_unread_from = chosen.position.map_or(chosen.place.input_offset, Position::unread_from);
+    let unread_from = if at_committed {
+        base_unread_from.max(committed.unread_from())
+    } else {
+        base_unread_from
+    };
+    // What was deleted is skipped: markers and aborted records only, or what `onTruncated` allows below.
+    let skip_to = (facts.log.start > committed.engine_position.input_offset).then_some(facts.log.start);
+    if facts.log.start > unread_from {
         match (facts.on_truncated, at_committed, &chosen.base) {
             (_, false, Base::Birth) => {
                 return nothing_left(facts, "the log does not reach back to where the job began");
             }
-            (OnTruncated::Stop, _, _) => return truncated(facts, chosen.place),
+            (OnTruncated::Stop, _, _) => return truncated(facts, unread_from),
             (OnTruncated::Skip, false, _) => {
                 return nothing_left(
                     facts,
                     "input between the newest state and the committed position was deleted",
                 );
             }
-            (OnTruncated::Skip, true, _) => skip_to = Some(facts.log.start),
+            (OnTruncated::Skip, true, _) => {}
         }
     }
     let same_writer = committed.revision == facts.owner.revision && committed.engine == facts.owner.engine;
@@ -386,13 +392,13 @@ fn resume(facts: &Facts<'_>, committed: &Position) -> Startup {
     })
 }
 
-fn truncated(facts: &Facts<'_>, base: Place) -> Startup {
+fn truncated(facts: &Facts<'_>, unread_from: i64) -> Startup {
     stop(
         Reason::InputTruncated,
         format!(
-            "the input log starts at offset {}, the newest state ends at {}: records between were deleted unread; \
-             lengthen the topic's retention, and start a job with another jobId to go on without them",
-            facts.log.start, base.input_offset
+            "the input log starts at offset {}, the newest state ends at {unread_from}: records between were deleted \
+             unread; lengthen the topic's retention, and start a job with another jobId to go on without them",
+            facts.log.start
         ),
     )
 }

@@ -71,6 +71,34 @@ async fn unchanged_files_are_shared_and_a_fetch_gives_back_every_byte() {
 }
 
 #[tokio::test]
+async fn a_stored_file_that_is_gone_or_cut_short_is_uploaded_again_instead_of_named() {
+    let rig = rig();
+    for name in ["1.sst", "2.sst", "3.sst"] {
+        rig.write(name, "content");
+    }
+    let first = rig.upload("a", 1, None).await.expect("uploads");
+    std::fs::write(rig.object("files/a/1.sst"), "cont").expect("writes");
+    std::fs::remove_file(rig.object("files/a/2.sst")).expect("removes");
+    let second = rig.upload("b", 2, Some(&first)).await.expect("uploads");
+    let objects: Vec<&str> = second.files.iter().map(|file| file.object.as_str()).collect();
+    assert_eq!(objects, ["files/b/1.sst", "files/b/2.sst", "files/a/3.sst"]);
+    let into = rig.files.with_file_name("fetched");
+    rig.store.fetch(0, &second, &into, |_| {}).await.expect("fetches");
+}
+
+#[tokio::test]
+async fn a_checkpoint_deleted_while_it_is_fetched_is_not_called_damaged() {
+    let rig = rig();
+    rig.write("1.sst", "one");
+    let manifest = rig.upload("a", 1, None).await.expect("uploads");
+    std::fs::remove_file(rig.object("manifests/a.json")).expect("removes");
+    std::fs::remove_file(rig.object("files/a/1.sst")).expect("removes");
+    let into = rig.files.with_file_name("fetched");
+    let error = rig.store.fetch(0, &manifest, &into, |_| {}).await.expect_err("gone");
+    assert!(matches!(&error, FetchError::Retired { id } if id == "a"), "{error}");
+}
+
+#[tokio::test]
 async fn retention_deletes_what_is_too_many_and_only_files_that_nobody_names() {
     let rig = rig();
     rig.write("1.sst", "one");

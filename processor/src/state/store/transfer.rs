@@ -27,6 +27,12 @@ pub enum FetchError {
         /// Which file, and what is wrong with it.
         what: String,
     },
+    /// It was deleted while it was fetched: retention of another process, which kept a newer one. List again.
+    #[error("checkpoint {id} was deleted while it was fetched")]
+    Retired {
+        /// The checkpoint.
+        id: String,
+    },
     /// Passing trouble.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -70,8 +76,8 @@ async fn files_of(directory: &FilePath) -> Result<Vec<String>, StoreError> {
 }
 
 impl Store {
-    /// Uploads the files of `directory` that `base` does not have, then the manifest. The checkpoint exists once this
-    /// returned; before, nothing of it is visible. `before_manifest` runs between the files and the manifest.
+    /// Uploads the files of `directory` that `base` does not have (or has no longer, or with another size), then the
+    /// manifest. The checkpoint exists once this returned; before, nothing of it is visible. `before_manifest` runs between the files and the manifest.
     pub async fn upload(
         &self,
         task: u32,
@@ -85,9 +91,17 @@ impl Store {
         for name in files_of(directory).await? {
             let path = directory.join(&name);
             let (size, sha256) = digest_of(&path).await?;
-            let object = match base.and_then(|base| base.object_of(&name, size, &sha256)) {
-                Some(object) => object.to_owned(),
-                None => {
+            let shared = base.and_then(|base| base.object_of(&name, size, &sha256));
+            let object = match shared {
+                Some(object) if self.size_of(task, object).await? == Some(size) => object.to_owned(),
+                Some(_) | None => {
+                    if let Some(damaged) = shared {
+                        tracing::warn!(
+                            task,
+                            object = damaged,
+                            "stored file is damaged or gone, uploading it again"
+                        );
+                    }
                     let object = file_object(&draft.id, &name);
                     self.put_file(task, &path, &object, size).await?;
                     object
@@ -123,7 +137,7 @@ impl Store {
     async fn put_file(&self, task: u32, path: &FilePath, object: &str, size: u64) -> Result<(), StoreError> {
         let location = self.path(task, object);
         let mut file = fs::File::open(path).await.map_err(|error| file_error(path, error))?;
-        let mut writer = BufWriter::new(std::sync::Arc::clone(&self.objects), location.clone());
+        let mut writer = BufWriter::new(std::sync::Arc::clone(&self.objects), location);
         let copied = tokio::io::copy(&mut file, &mut writer).await;
         let written = match copied {
             Ok(_) => writer.shutdown().await,
@@ -133,12 +147,7 @@ impl Store {
             file: format!("{} → {object}", path.display()),
             error,
         })?;
-        let found = self
-            .objects
-            .head(&location)
-            .await
-            .map_err(|error| self.failed(error))?
-            .size;
+        let found = self.size_of(task, object).await?.unwrap_or_default();
         if found == size {
             Ok(())
         } else {
@@ -155,6 +164,22 @@ impl Store {
     /// Fetches a checkpoint into `directory`, which is emptied first, and verifies every digest. `progress` is told the
     /// share done, 0–1.
     pub async fn fetch(
+        &self,
+        task: u32,
+        manifest: &Manifest,
+        directory: &FilePath,
+        progress: impl Fn(f64),
+    ) -> Result<(), FetchError> {
+        match self.fetch_files(task, manifest, directory, progress).await {
+            // A manifest goes before its files: what looks like damage may be retention.
+            Err(FetchError::Damaged { id, .. }) if !self.has(task, &manifest_object(&id)).await? => {
+                Err(FetchError::Retired { id })
+            }
+            other => other,
+        }
+    }
+
+    async fn fetch_files(
         &self,
         task: u32,
         manifest: &Manifest,

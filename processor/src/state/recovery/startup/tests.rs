@@ -342,6 +342,35 @@ fn deleted_input_stops_or_is_skipped_from_the_position_on_only() {
 }
 
 #[test]
+fn deleted_markers_and_aborted_records_are_no_loss_once_they_were_seen() {
+    // K stands behind record 5; markers and aborted records up to 12 were seen, and everything is deleted.
+    let mut world = World::at(5).local(position(5));
+    world.committed = Some(position(5).having_seen(Some(12)));
+    world.log.start = 12;
+    assert_eq!((world.resume().how, world.resume().skip_to), (How::GoOn, Some(12)));
+    // One record more may have been unread.
+    world.log.start = 13;
+    assert_eq!(world.reason(), Reason::InputTruncated);
+    // A replay from an older state needs the records between, whatever was seen behind K ...
+    let mut older = World::at(5).local(position(3));
+    older.committed = world.committed.clone();
+    older.log.start = 4;
+    assert_eq!(older.reason(), Reason::InputTruncated);
+    // ... unless that state itself saw that there are none.
+    older.local = Local::Held(Box::new(position(3).having_seen(Some(4))));
+    assert_eq!((older.resume().how, older.resume().skip_to), (How::Replay, None));
+}
+
+#[test]
+fn what_was_seen_only_grows_and_follows_the_position() {
+    let seen = position(5).having_seen(Some(12)).having_seen(Some(9)).having_seen(None);
+    assert_eq!((seen.seen_offset, seen.unread_from()), (Some(12), 12));
+    let later = seen.advanced(&owner(), engine_position(20), None, 0);
+    assert_eq!(later.unread_from(), 20);
+    assert_eq!(seen.claimed(9).unread_from(), 12);
+}
+
+#[test]
 fn a_log_that_starts_exactly_at_the_base_is_whole() {
     let mut world = World::at(9).local(position(5));
     world.log.start = 5;
@@ -392,6 +421,37 @@ fn a_checkpoint_of_an_ancestor_counts_up_to_the_fork() {
 }
 
 #[test]
+fn local_state_of_an_ancestor_counts_up_to_the_fork() {
+    // A crash between the commit of a new lineage and the local write after it: L is what the rebuild began from.
+    let mut other = owner();
+    other.revision = "r2".into();
+    let forked = position(9).forked(&other, "line-b".into(), position(4).place(), engine_position(9));
+    let cases = [
+        (3, Some((Base::Local, How::Rebuild))),
+        (4, Some((Base::Local, How::Replay))),
+        (6, None),
+    ];
+    for (count, expected) in cases {
+        let mut world = World::at(9).local(position(count));
+        world.committed = Some(forked.clone());
+        world.owner = other.clone();
+        // Birth is out of reach.
+        world.log.start = 3;
+        match expected {
+            Some((base, how)) => {
+                let resume = world.resume();
+                assert_eq!(
+                    (resume.base, resume.how, resume.discard_local),
+                    (base, how, None),
+                    "{count}"
+                );
+            }
+            None => assert_eq!(world.reason(), Reason::StateLost, "{count}"),
+        }
+    }
+}
+
+#[test]
 fn a_chain_of_forks_is_limited_by_every_fork_on_the_way() {
     let line_b = position(9).forked(&owner(), "line-b".into(), position(6).place(), engine_position(9));
     let line_c = line_b.forked(&owner(), "line-c".into(), position(3).place(), engine_position(9));
@@ -424,4 +484,9 @@ fn the_position_document_survives_json() {
     let forked = position(9).forked(&owner(), "line-b".into(), position(4).place(), engine_position(9));
     let text = serde_json::to_string(&forked).expect("serialises");
     assert_eq!(serde_json::from_str::<Position>(&text).expect("parses"), forked);
+    // As engines wrote it that did not note how far the input was seen, and as they read what is written now.
+    assert!(!text.contains("seenOffset"), "{text}");
+    let seen = forked.clone().having_seen(Some(40));
+    let text = serde_json::to_string(&seen).expect("serialises");
+    assert_eq!(serde_json::from_str::<Position>(&text).expect("parses"), seen);
 }
