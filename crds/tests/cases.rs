@@ -29,24 +29,21 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 19] = [
+pub const REFUSED_OF_FUTURE: [&str; 16] = [
     "spec.aggregates[1].sum.value",
     "spec.aggregates[2].percentile",
     "spec.aggregates[3].where",
     "spec.autoscaling",
-    "spec.deletionPolicy",
     "spec.event.idle",
     "spec.event.maxDrift",
     "spec.event.maxFutureSkew",
     "spec.explode",
     "spec.let",
-    "spec.podTemplate",
     "spec.restoreFrom",
     "spec.source.kafka.sasl",
     "spec.source.kafka.tls",
     "spec.source.partitioning.any",
     "spec.upgrade.rollback",
-    "spec.upgrade.stabilization",
     "spec.where",
     "spec.windows[0].trigger.early",
 ];

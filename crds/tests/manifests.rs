@@ -243,7 +243,10 @@ fn a_job_file_comes_back_as_it_was_written_and_refuses_what_it_does_not_know() {
         serde_json::json!({"name": "five-minutes", "sliding": {"size": "5m", "slide": "1m"}})
     );
     let members: Vec<&String> = value["spec"].as_object().unwrap().keys().collect();
-    assert_eq!(members, ["aggregates", "event", "groupBy", "sink", "source", "windows"]);
+    assert_eq!(
+        members,
+        ["aggregates", "event", "groupBy", "sink", "source", "state", "windows"]
+    );
     assert_eq!(JobFile::parse(&value.to_string()).unwrap(), file);
     for (pointer, member, part) in [
         (

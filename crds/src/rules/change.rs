@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Check, Place, Rule};
+use crate::value::Quantity;
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![
@@ -35,11 +36,22 @@ pub(super) fn rules() -> Vec<Rule> {
             |new, old| new.get("backend") == old.get("backend"),
         ),
         rule(
-            "spec.state",
-            ".volume",
-            "cannot change yet: volumes of running pods keep their size and class; create another StreamAggregation instead",
-            "has(self.volume) == has(oldSelf.volume) && (!has(self.volume) || self.volume == oldSelf.volume)",
-            |new, old| new.get("volume") == old.get("volume"),
+            "spec.state.volume",
+            ".storageClassName",
+            "cannot change: volumes keep their class; create another StreamAggregation instead",
+            "has(self.storageClassName) == has(oldSelf.storageClassName) && \
+             (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
+            |new, old| new.get("storageClassName") == old.get("storageClassName"),
+        ),
+        rule(
+            "spec.state.volume",
+            ".size",
+            "cannot shrink: volumes only grow; put the size back",
+            "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
+            |new, old| match (size(new), size(old)) {
+                (Some(new), Some(old)) => new.thousandths() >= old.thousandths(),
+                (_, _) => true,
+            },
         ),
     ]
 }
@@ -53,4 +65,8 @@ fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check
         check: Check::Change(check),
         from: Place::Laptop,
     }
+}
+
+fn size(volume: &Value) -> Option<Quantity> {
+    serde_json::from_value(volume.get("size")?.clone()).ok()
 }

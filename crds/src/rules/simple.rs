@@ -58,11 +58,8 @@ const NOT_YET_ON_KAFKA: &[&str] = &[
 ];
 /// Fields refused where there are pods.
 const NOT_YET_IN_A_CLUSTER: &[&str] = &[
-    "spec.upgrade.stabilization",
     "spec.autoscaling",
     "spec.restoreFrom",
-    "spec.deletionPolicy",
-    "spec.podTemplate",
 ];
 
 pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {

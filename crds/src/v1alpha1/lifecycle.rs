@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NotYet;
 #[cfg(feature = "k8s")]
 use super::schema;
-use crate::value::Quantity;
+use serde_json::Value;
+
+use crate::value::{Duration, Quantity};
 
 /// How a change is rolled out.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "k8s", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct UpgradeSpec {
@@ -25,16 +26,33 @@ pub struct UpgradeSpec {
     /// What happens when the new spec cannot read the old state.
     #[serde(default)]
     pub on_incompatible_state: IncompatibleStatePolicy,
-    /// How long a new revision has to run well before it counts as stable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub stabilization: Option<NotYet>,
+    /// How long all tasks of a new revision have to run without a break before it counts as stable. Results flow
+    /// meanwhile, and a further change does not wait for it.
+    #[serde(default = "no_time")]
+    pub stabilization: Duration,
     /// Whether a failed revision is taken back by itself. In this version always false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollback: Option<bool>,
     /// Whether the highest ordinal goes first. In this version always false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub canary: Option<bool>,
+}
+
+impl Default for UpgradeSpec {
+    fn default() -> Self {
+        Self {
+            strategy: UpgradeStrategy::default(),
+            on_checkpoint_failure: CheckpointFailurePolicy::default(),
+            on_incompatible_state: IncompatibleStatePolicy::default(),
+            stabilization: no_time(),
+            rollback: None,
+            canary: None,
+        }
+    }
+}
+
+fn no_time() -> Duration {
+    Duration::from_ms(0)
 }
 
 /// The order of steps of a rollout.
@@ -81,4 +99,71 @@ pub struct Resources {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "k8s", schemars(extend("maxProperties" = 16)))]
     pub requests: BTreeMap<String, Quantity>,
+}
+
+/// What happens to state when the object is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct DeletionPolicy {
+    /// Whether the pods' volume claims outlive the object. Checkpoints in the store and topics always do.
+    #[serde(default)]
+    pub state: StateRetention,
+    /// With `state: Delete`: whether all tasks are checkpointed to the store before their volumes go. (With `Retain` the
+    /// pods do that as they end.)
+    #[serde(default = "yes")]
+    pub final_checkpoint: bool,
+    /// With `state: Delete`: how long checkpoints and pods are waited for; then the object goes all the same.
+    #[serde(default = "ten_minutes")]
+    pub timeout: Duration,
+}
+
+impl Default for DeletionPolicy {
+    fn default() -> Self {
+        Self {
+            state: StateRetention::default(),
+            final_checkpoint: yes(),
+            timeout: ten_minutes(),
+        }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn ten_minutes() -> Duration {
+    Duration::from_ms(600_000)
+}
+
+/// Whether state outlives the object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub enum StateRetention {
+    /// Volume claims are kept.
+    #[default]
+    Retain,
+    /// Volume claims are deleted.
+    Delete,
+}
+
+/// Parts of a pod template (`metadata.labels`, `metadata.annotations`, `spec`) that are merged into the pods, lists by
+/// the names of their elements. The operator checks it, since its whole schema would be larger than the rest of the API.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PodTemplate(pub serde_json::Map<String, Value>);
+
+#[cfg(feature = "k8s")]
+impl JsonSchema for PodTemplate {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "PodTemplate".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schema::object(generator)
+    }
 }

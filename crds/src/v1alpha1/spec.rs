@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AggregateSpec, Delivery, EventSpec, GroupKey, NotYet, Resources, SideOutput, SinkSpec, SourceSpec, StateSpec,
-    UpgradeSpec, WindowSpec,
+    AggregateSpec, DeletionPolicy, Delivery, EventSpec, GroupKey, NotYet, PodTemplate, Resources, SideOutput, SinkSpec,
+    SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
 };
 #[cfg(feature = "k8s")]
 use super::{StreamAggregationStatus, schema};
@@ -133,16 +133,15 @@ pub struct StreamAggregationSpec {
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
     pub restore_from: Option<NotYet>,
     /// What happens to state when the object is deleted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub deletion_policy: Option<NotYet>,
+    #[serde(default)]
+    pub deletion_policy: DeletionPolicy,
     /// Compute resources of a processor pod.
     #[serde(default)]
     pub resources: Resources,
-    /// Merged by name into the pods.
+    /// Parts of a pod template that are merged into the pods, lists by the names of their elements (the container is
+    /// `processor`). What makes a pod a processor (command, ports, probes, mounts) stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub pod_template: Option<NotYet>,
+    pub pod_template: Option<PodTemplate>,
 }
 
 fn never_stops() -> f64 {

@@ -17,7 +17,7 @@ pub struct StateSpec {
     /// What holds the state of a pod. Cannot change.
     #[serde(default)]
     pub backend: Backend,
-    /// The volume of each pod; needed with `backend: RocksDB`. Cannot change.
+    /// The volume of each pod; needed with `backend: RocksDB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,
     /// Memory for state and buffers of a pod. Default: from the pod's memory limit.
@@ -45,9 +45,9 @@ pub enum Backend {
 #[cfg_attr(feature = "k8s", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct VolumeSpec {
-    /// Its size.
+    /// Its size. It can grow where the storage class allows that, without a restart; it cannot shrink.
     pub size: Quantity,
-    /// Its storage class. Default: the cluster's.
+    /// Its storage class. Default: the cluster's. Cannot change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 253)))]
     pub storage_class_name: Option<String>,
