@@ -53,7 +53,7 @@ may $account yes delete pods -n team-a
 may $account yes create secrets -n team-a
 may $account yes update leases.coordination.k8s.io/streamagg-operator -n streamagg-system
 for refused in "update streamaggregations.streamagg.io" "list secrets" "create pods" "create pods --subresource=exec" \
-  "delete persistentvolumeclaims" "delete statefulsets.apps" "create roles.rbac.authorization.k8s.io" \
+  "create persistentvolumeclaims" "create roles.rbac.authorization.k8s.io" \
   "update leases.coordination.k8s.io"; do
   # shellcheck disable=SC2086 # several words
   may $account no $refused -n team-a

@@ -87,13 +87,13 @@ where
 /// # Errors
 /// See [`reconcile`].
 pub async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> Result<Duration, Error> {
-    let Some(seen) = observe::observe(namespace, name, context).await? else {
+    let Some(mut seen) = observe::observe(namespace, name, context).await? else {
         context.memory.forget(namespace, name);
         return Ok(Duration::from_secs(3600));
     };
     let wish = wish(&seen, context);
     let mut plan = plan::plan(&wish, &seen.observed);
-    let applied = apply::apply(&seen, &plan, context).await;
+    let applied = apply::apply(&mut seen, &plan, context).await;
     if let Err(error) = &applied {
         // What the log says must not run ahead of what was done.
         plan.rollout = seen.observed.status.rollout.clone();
@@ -119,10 +119,19 @@ fn wish(seen: &Seen, context: &Context) -> Wish {
 
 /// A write that the API server refuses for its content will be refused again: people have to know.
 fn refusal(error: &Error) -> Option<Verdict> {
-    let Error::Api { source, .. } = error else { return None };
+    let Error::Api { source, resource, .. } = error else {
+        return None;
+    };
     let kube::Error::Api(answer) = source.as_ref() else {
         return None;
     };
+    let hint = "; put spec.state.volume.size back, or let the storage class expand volumes (allowVolumeExpansion)";
+    if resource.starts_with("persistentvolumeclaim ") && matches!(answer.code, 403 | 422) {
+        return Some(Verdict {
+            reason: "VolumeStuck".to_owned(),
+            message: format!("{error}{hint}"),
+        });
+    }
     let reason = match answer.code {
         422 => "SpecInvalid",
         403 => "Forbidden",

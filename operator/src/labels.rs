@@ -13,6 +13,10 @@ pub const NAME: &str = "app.kubernetes.io/name";
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// Value of [`MANAGED_BY`].
 pub const MANAGER: &str = "streamagg-operator";
+/// Annotation on an aggregation: `"true"` lets its pods run on and holds every change back.
+pub const PAUSED: &str = "streamagg.io/paused";
+/// Finalizer that keeps a deleted aggregation until its volumes are gone; only with `deletionPolicy.state: Delete`.
+pub const FINALIZER: &str = "streamagg.io/state";
 /// Revision of the pod template a pod or StatefulSet carries.
 pub const REVISION: &str = "streamagg.io/revision";
 /// Revision without the restart nonce: tells a restart from an upgrade.

@@ -67,6 +67,11 @@ pub fn pod(name: &str, ordinal: u32) -> String {
     format!("{name}-{ordinal}")
 }
 
+/// The ordinal in the name of a volume claim, if it is one of `name`'s.
+pub fn claim_ordinal(name: &str, claim: &str) -> Option<u32> {
+    ordinal(name, claim.strip_prefix(DATA_VOLUME)?.strip_prefix('-')?)
+}
+
 /// The ordinal in a pod name, if it is one of `name`'s pods.
 pub fn ordinal(name: &str, pod: &str) -> Option<u32> {
     pod.strip_prefix(name)?.strip_prefix('-')?.parse().ok()
@@ -102,5 +107,8 @@ mod tests {
         assert_eq!(ordinal("a-b", "a-b-c-1"), None);
         assert_eq!(ordinal("a-b", "a-1"), None);
         assert_eq!(ordinal("a", "a-b-1"), None);
+        assert_eq!(claim_ordinal("a-b", "data-a-b-3"), Some(3));
+        assert_eq!(claim_ordinal("a", "data-a-b-3"), None);
+        assert_eq!(claim_ordinal("a", "a-3"), None);
     }
 }

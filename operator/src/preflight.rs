@@ -8,9 +8,19 @@ use thiserror::Error;
 
 /// Everything the operator does, as `(group, resource, subresource, verbs)`; the chart's Role lists the same.
 pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
-    ("streamagg.io", "streamaggregations", "", &["get", "list", "watch"]),
+    (
+        "streamagg.io",
+        "streamaggregations",
+        "",
+        &["get", "list", "watch", "patch"],
+    ),
     ("streamagg.io", "streamaggregations", "status", &["get", "patch"]),
-    ("apps", "statefulsets", "", &["get", "list", "watch", "create", "patch"]),
+    (
+        "apps",
+        "statefulsets",
+        "",
+        &["get", "list", "watch", "create", "patch", "delete"],
+    ),
     ("", "pods", "", &["get", "list", "watch", "delete"]),
     ("", "services", "", &["get", "create", "patch"]),
     ("", "serviceaccounts", "", &["get", "create", "patch"]),
@@ -20,6 +30,7 @@ pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
         "",
         &["get", "list", "watch", "create", "update", "patch", "delete"],
     ),
+    ("", "persistentvolumeclaims", "", &["list", "patch", "delete"]),
     ("", "secrets", "", &["get", "create"]),
     ("policy", "poddisruptionbudgets", "", &["get", "create", "patch"]),
     ("events.k8s.io", "events", "", &["create", "patch"]),

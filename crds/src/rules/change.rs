@@ -3,7 +3,6 @@
 use serde_json::Value;
 
 use super::{Check, Place, Rule};
-use crate::value::Quantity;
 
 pub(super) fn rules() -> Vec<Rule> {
     vec![
@@ -43,16 +42,6 @@ pub(super) fn rules() -> Vec<Rule> {
              (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
             |new, old| new.get("storageClassName") == old.get("storageClassName"),
         ),
-        rule(
-            "spec.state.volume",
-            ".size",
-            "cannot shrink: volumes only grow; put the size back",
-            "quantity(string(self.size)).compareTo(quantity(string(oldSelf.size))) >= 0",
-            |new, old| match (size(new), size(old)) {
-                (Some(new), Some(old)) => new.thousandths() >= old.thousandths(),
-                (_, _) => true,
-            },
-        ),
     ]
 }
 
@@ -65,8 +54,4 @@ fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check
         check: Check::Change(check),
         from: Place::Laptop,
     }
-}
-
-fn size(volume: &Value) -> Option<Quantity> {
-    serde_json::from_value(volume.get("size")?.clone()).ok()
 }

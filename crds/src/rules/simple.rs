@@ -57,10 +57,7 @@ const NOT_YET_ON_KAFKA: &[&str] = &[
     "spec.state.checkpoints.store.azure",
 ];
 /// Fields refused where there are pods.
-const NOT_YET_IN_A_CLUSTER: &[&str] = &[
-    "spec.autoscaling",
-    "spec.restoreFrom",
-];
+const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
 
 pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
     let of = |paths: &'static [&'static str], place| paths.iter().map(move |path| (*path, place));

@@ -3,33 +3,59 @@
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret};
 use kube::Api;
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, ObjectMeta, Patch, PatchParams, PostParams, Preconditions, TypeMeta,
 };
+use kube::core::PartialObjectMeta;
 use serde_json::{Value, json};
 use streamagg_crds::assignment::Assignment;
+use streamagg_crds::v1alpha1::StreamAggregation;
 
 use super::observe::Seen;
-use super::plan::{Action, Plan, PodTarget};
+use super::plan::{Action, Plan, PodTarget, Propagation};
 use super::{Context, build};
 use crate::admin_client::Endpoint;
 use crate::error::Error;
 use crate::{labels, names};
 
-/// Carries out every action.
+/// Carries out every action. Changes of the aggregation's own metadata move `seen.resource_version` on.
 ///
 /// # Errors
 /// The first refusal of the API server.
-pub async fn apply(seen: &Seen, plan: &Plan, context: &Context) -> Result<(), Error> {
+pub async fn apply(seen: &mut Seen, plan: &Plan, context: &Context) -> Result<(), Error> {
     super::log(seen, plan);
-    let writer = Writer { seen, context };
     for action in &plan.actions {
-        writer.carry_out(action).await?;
+        if let Action::SetFinalizers {
+            finalizers,
+            resource_version,
+        } = action
+        {
+            seen.resource_version = set_finalizers(seen, finalizers, resource_version, context).await?;
+        } else {
+            Writer { seen, context }.carry_out(action).await?;
+        }
         context.metrics.actions.with_label_values(&[action.kind()]).inc();
     }
     Ok(())
+}
+
+async fn set_finalizers(
+    seen: &Seen,
+    finalizers: &[String],
+    resource_version: &str,
+    context: &Context,
+) -> Result<String, Error> {
+    let api: Api<PartialObjectMeta<StreamAggregation>> = Api::namespaced(context.client.clone(), &seen.namespace);
+    let change = json!({"metadata": {"resourceVersion": resource_version, "finalizers": finalizers}});
+    let patched = api.patch(&seen.name, &merge_params(), &Patch::Merge(change)).await;
+    match patched {
+        Ok(object) => Ok(object.metadata.resource_version.unwrap_or_default()),
+        // The last finalizer is off and the object is gone.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(resource_version.to_owned()),
+        Err(error) => Err(Error::api("patch", format!("streamaggregation {}", seen.name), error)),
+    }
 }
 
 struct Writer<'a> {
@@ -60,8 +86,31 @@ impl Writer<'_> {
                 self.drain(pod, id, tasks).await;
                 Ok(())
             }
-            Action::DeletePod { name, uid } => self.delete::<Pod>("pod", name, uid).await,
-            Action::DeleteJobConfigMap { name, uid } => self.delete::<ConfigMap>("configmap", name, uid).await,
+            Action::DeletePod { name, uid } => self.delete::<Pod>("pod", name, uid, DeleteParams::default()).await,
+            Action::DeleteJobConfigMap { name, uid } => {
+                self.delete::<ConfigMap>("configmap", name, uid, DeleteParams::default())
+                    .await
+            }
+            Action::DeleteStatefulSet { uid, propagation } => {
+                let params = match propagation {
+                    Propagation::Orphan => DeleteParams::orphan(),
+                    Propagation::Foreground => DeleteParams::foreground(),
+                };
+                let name = names::stateful_set(&self.seen.name);
+                self.delete::<StatefulSet>("statefulset", &name, uid, params).await
+            }
+            Action::GrowClaim {
+                name,
+                resource_version,
+                size,
+            } => self.grow_claim(name, resource_version, size).await,
+            Action::DeleteClaim { name, uid } => {
+                let params = DeleteParams::default();
+                self.delete::<PersistentVolumeClaim>("persistentvolumeclaim", name, uid, params)
+                    .await
+            }
+            // `apply` did it.
+            Action::SetFinalizers { .. } => Ok(()),
         }
     }
 
@@ -132,17 +181,25 @@ impl Writer<'_> {
             "metadata": {"resourceVersion": resource_version},
             "spec": {"replicas": replicas, "updateStrategy": {"rollingUpdate": {"partition": partition}}},
         });
-        let params = PatchParams {
-            field_manager: Some(names::FIELD_MANAGER.to_owned()),
-            ..PatchParams::default()
-        };
         let patched = self
             .api::<StatefulSet>()
-            .patch(&name, &params, &Patch::Merge(change))
+            .patch(&name, &merge_params(), &Patch::Merge(change))
             .await;
         patched
             .map(drop)
             .map_err(|error| Error::api("patch", format!("statefulset {name}"), error))
+    }
+
+    async fn grow_claim(&self, name: &str, resource_version: &str, size: &str) -> Result<(), Error> {
+        let change = json!({
+            "metadata": {"resourceVersion": resource_version},
+            "spec": {"resources": {"requests": {"storage": size}}},
+        });
+        let claims = self.api::<PersistentVolumeClaim>();
+        let patched = claims.patch(name, &merge_params(), &Patch::Merge(change)).await;
+        patched
+            .map(drop)
+            .map_err(|error| Error::api("patch", format!("persistentvolumeclaim {name}"), error))
     }
 
     async fn write_assignment(&self, assignment: &Assignment, resource_version: Option<String>) -> Result<(), Error> {
@@ -213,7 +270,7 @@ impl Writer<'_> {
     }
 
     /// Deletes exactly this incarnation; one that is gone or was replaced is fine.
-    async fn delete<K>(&self, kind: &str, name: &str, uid: &str) -> Result<(), Error>
+    async fn delete<K>(&self, kind: &str, name: &str, uid: &str, params: DeleteParams) -> Result<(), Error>
     where
         K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
             + Clone
@@ -224,7 +281,7 @@ impl Writer<'_> {
             uid: Some(uid.to_owned()),
             resource_version: None,
         };
-        let params = DeleteParams::default().preconditions(preconditions);
+        let params = params.preconditions(preconditions);
         match self.api::<K>().delete(name, &params).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
@@ -235,6 +292,13 @@ impl Writer<'_> {
 
 fn apply_params() -> PatchParams {
     PatchParams::apply(names::FIELD_MANAGER).force()
+}
+
+fn merge_params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(names::FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
 }
 
 fn post_params() -> PostParams {

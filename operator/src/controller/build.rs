@@ -10,9 +10,12 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use sha2::{Digest, Sha256};
-use streamagg_crds::v1alpha1::{API_VERSION, KIND, StreamAggregationSpec};
+use streamagg_crds::v1alpha1::{API_VERSION, Backend, KIND, StateSpec, StreamAggregationSpec};
+
+use streamagg_crds::value::Duration;
 
 use super::desired::{Desired, Objects};
+use super::observed::VolumeFacts;
 use super::validate::ValidatedAggregation;
 use crate::{labels, names};
 
@@ -37,6 +40,14 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
         restart_nonce: aggregation.spec.restart_nonce,
         image: aggregation.image.clone(),
         pipeline_revision: aggregation.job.revision.clone(),
+        volume: volume(&aggregation.spec.state),
+        checkpoint_interval_ms: aggregation
+            .spec
+            .state
+            .checkpoints
+            .as_ref()
+            .map(|checkpoints| milliseconds(checkpoints.interval)),
+        stabilization_ms: milliseconds(aggregation.spec.upgrade.stabilization),
         has_store: aggregation.spec.state.checkpoints.is_some(),
         objects: Objects {
             service_account: service::service_account(aggregation),
@@ -50,6 +61,22 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
     }
 }
 
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.ms()).unwrap_or(i64::MAX)
+}
+
+/// Size and class of the pods' volumes.
+pub(super) fn volume(state: &StateSpec) -> Option<VolumeFacts> {
+    match state.backend {
+        Backend::RocksDB => state.volume.as_ref().map(|volume| VolumeFacts {
+            size: volume.size.as_str().to_owned(),
+            bytes: volume.size.units(),
+            class: volume.storage_class_name.clone(),
+        }),
+        Backend::Memory => None,
+    }
+}
+
 /// The part of a spec that pods read. What only the operator acts on is set back to its default, so that changing
 /// it neither makes a new job file nor restarts a pod.
 pub fn pods_part(spec: &StreamAggregationSpec) -> StreamAggregationSpec {
@@ -60,6 +87,12 @@ pub fn pods_part(spec: &StreamAggregationSpec) -> StreamAggregationSpec {
         image: None,
         upgrade: Default::default(),
         autoscaling: None,
+        deletion_policy: Default::default(),
+        pod_template: None,
+        state: StateSpec {
+            volume: None,
+            ..spec.state.clone()
+        },
         ..spec.clone()
     }
 }

@@ -5,6 +5,8 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use super::observed::VolumeFacts;
+
 /// The spec's wishes and the objects that carry them out.
 #[derive(Clone, Debug)]
 pub struct Desired {
@@ -22,6 +24,12 @@ pub struct Desired {
     pub image: String,
     /// Revision of the pipeline, as the pods report it.
     pub pipeline_revision: String,
+    /// Size and class of the pods' volumes, with a backend that has them.
+    pub volume: Option<VolumeFacts>,
+    /// How often a checkpoint is due, ms, with a store.
+    pub checkpoint_interval_ms: Option<i64>,
+    /// How long all tasks have to run before a revision counts as stable, ms.
+    pub stabilization_ms: i64,
     /// There is a store that moved tasks can be restored from.
     pub has_store: bool,
     /// The objects.

@@ -5,12 +5,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use streamagg_crds::admin::OperationStatus;
+
+use super::plan::health::LAG_SAMPLES;
 
 /// First delay after an error.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest delay after errors in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Time between two samples of the lag.
+const LAG_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 
 /// Memory of all aggregations, by namespace and name; forgotten when the object is gone.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +29,8 @@ struct Entry {
     drains: HashMap<String, OperationStatus>,
     figures_written: Option<Instant>,
     failures: u32,
+    running_since: Option<Timestamp>,
+    lag: Vec<(Timestamp, i64)>,
 }
 
 impl Memory {
@@ -53,6 +61,35 @@ impl Memory {
     /// Drops answers of pods that are gone.
     pub fn keep_drains(&self, namespace: &str, name: &str, keep: impl Fn(&str) -> bool) {
         self.with(namespace, name, |entry| entry.drains.retain(|uid, _| keep(uid)));
+    }
+
+    /// Notes whether all tasks run and how far they lag; answers since when they run without a break, and the lag of
+    /// the last minutes.
+    pub fn sample(
+        &self,
+        namespace: &str,
+        name: &str,
+        now: Timestamp,
+        runs: bool,
+        lag: Option<i64>,
+    ) -> (Option<Timestamp>, Vec<i64>) {
+        self.with(namespace, name, |entry| {
+            entry.running_since = runs.then(|| entry.running_since.unwrap_or(now));
+            let due = entry
+                .lag
+                .last()
+                .is_none_or(|(at, _)| now.duration_since(*at) >= LAG_INTERVAL);
+            match lag.filter(|_| runs) {
+                None => entry.lag.clear(),
+                Some(lag) if due => {
+                    entry.lag.push((now, lag));
+                    let surplus = entry.lag.len().saturating_sub(LAG_SAMPLES);
+                    entry.lag.drain(..surplus);
+                }
+                Some(_) => {}
+            }
+            (entry.running_since, entry.lag.iter().map(|(_, lag)| *lag).collect())
+        })
     }
 
     /// Whether figures may be written again, `interval` after the last time.

@@ -10,7 +10,7 @@ pub(crate) use stateful_set::facts as stateful_set_facts;
 use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, ListParams, ObjectMeta};
@@ -19,11 +19,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::{KIND, StreamAggregation, StreamAggregationStatus};
+use streamagg_crds::v1alpha1::{DeletionPolicy, KIND, StreamAggregation, StreamAggregationStatus};
 use streamagg_crds::validate::SpecError;
 
-use super::Context;
-use super::observed::{AssignmentFacts, Foreign, NamedUid, Observed, PodFacts};
+use super::observed::{AssignmentFacts, ClaimFacts, Foreign, NamedUid, Observed, PodFacts};
+use super::{Context, plan, summary};
 use crate::error::Error;
 use crate::{labels, names};
 
@@ -80,12 +80,16 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
     let set = reader
         .get::<StatefulSet>(&names::stateful_set(name), "statefulset")
         .await?;
+    let deleting = object.metadata.deletion_timestamp.is_some();
     let set_uid = set.as_ref().and_then(|set| set.metadata.uid.clone());
     let jobs = reader.jobs().await?;
-    let observed = Observed {
+    let mut observed = Observed {
         now,
         generation: object.metadata.generation.unwrap_or(0),
-        deleting: object.metadata.deletion_timestamp.is_some(),
+        deleted_at: object.metadata.deletion_timestamp.as_ref().map(|time| time.0),
+        finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+        resource_version: resource_version.clone(),
+        deletion_policy: deletion_policy(&object),
         status: status.unwrap_or_else(StreamAggregationStatus::default),
         stateful_set: set.as_ref().map(stateful_set::facts),
         assignment: reader.assignment().await?,
@@ -93,8 +97,18 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
         children: reader.children(&jobs).await?,
         job_config_maps: jobs.iter().filter_map(named).collect(),
         pods: reader.pods(set_uid.as_deref(), token.as_deref(), now).await?,
+        claims: reader.claims(set.as_ref(), deleting).await?,
+        paused: object
+            .metadata
+            .annotations
+            .as_ref()
+            .and_then(|all| all.get(labels::PAUSED))
+            .is_some_and(|value| value == "true"),
+        lag_samples: Vec::new(),
+        running_since: None,
         foreign: reader.foreign.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
+    remember(namespace, name, &mut observed, context);
     Ok(Some(Seen {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
@@ -106,6 +120,14 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
     }))
 }
 
+/// What only time tells, from the looks before this one.
+fn remember(namespace: &str, name: &str, observed: &mut Observed, context: &Context) {
+    let runs = plan::all_running(observed);
+    let lag: Option<i64> = summary::rows(observed).map(|row| row.lag).sum();
+    let kept = context.memory.sample(namespace, name, observed.now, runs, lag);
+    (observed.running_since, observed.lag_samples) = kept;
+}
+
 fn typed(object: &DynamicObject) -> Result<Box<StreamAggregation>, SpecError> {
     let mut value = serde_json::to_value(object).unwrap_or_default();
     if let Some(map) = value.as_object_mut() {
@@ -113,6 +135,14 @@ fn typed(object: &DynamicObject) -> Result<Box<StreamAggregation>, SpecError> {
     }
     let parsed = serde_json::from_value(value).map(Box::new);
     parsed.map_err(|error| SpecError::new("spec", format!("does not parse: {error}; apply the manifest anew")))
+}
+
+/// A policy that does not parse deletes nothing.
+fn deletion_policy(object: &DynamicObject) -> DeletionPolicy {
+    let policy = object.data.pointer("/spec/deletionPolicy").cloned();
+    policy
+        .and_then(|policy| serde_json::from_value(policy).ok())
+        .unwrap_or_default()
 }
 
 fn required(value: Option<String>, object: &str, field: &'static str) -> Result<String, Error> {
@@ -227,7 +257,25 @@ impl Reader<'_> {
         Ok(listed.map_err(|error| Error::api("list", "configmaps", error))?.items)
     }
 
-    /// The pods of exactly this StatefulSet; those of an earlier one under the same name are not ours.
+    /// A set without claim templates has none; without a set there may be some that were left.
+    async fn claims(&self, set: Option<&StatefulSet>, deleting: bool) -> Result<Vec<ClaimFacts>, Error> {
+        let templates = set.and_then(|set| set.spec.as_ref()?.volume_claim_templates.as_ref());
+        if set.is_some() && templates.is_none_or(Vec::is_empty) && !deleting {
+            return Ok(Vec::new());
+        }
+        let query = ListParams::default().labels(&labels::selector_string(self.name));
+        let listed = self.api::<PersistentVolumeClaim>().list(&query).await;
+        let listed = listed.map_err(|error| Error::api("list", "persistentvolumeclaims", error))?;
+        let mut claims: Vec<_> = listed
+            .iter()
+            .filter_map(|claim| stateful_set::claim_facts(self.name, claim))
+            .collect();
+        claims.sort_by_key(|claim| claim.ordinal);
+        Ok(claims)
+    }
+
+    /// The pods of exactly this StatefulSet; those of an earlier one under the same name are not ours. Without one,
+    /// those that it left behind.
     async fn pods(&self, set_uid: Option<&str>, token: Option<&str>, now: Timestamp) -> Result<Vec<PodFacts>, Error> {
         let query = ListParams::default().labels(&labels::instance_query(self.name));
         let listed = self
@@ -237,7 +285,12 @@ impl Reader<'_> {
             .map_err(|error| Error::api("list", "pods", error))?;
         let owned = |pod: &Pod| {
             let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
-            owners.iter().any(|owner| Some(owner.uid.as_str()) == set_uid)
+            match set_uid {
+                Some(set_uid) => owners.iter().any(|owner| owner.uid == set_uid),
+                None => owners
+                    .iter()
+                    .all(|owner| owner.kind == "StatefulSet" && owner.name == names::stateful_set(self.name)),
+            }
         };
         let items: Vec<Pod> = listed.items.into_iter().filter(owned).collect();
         let pods = pods::facts(self.name, &items, now, &self.context.resolver);

@@ -5,7 +5,9 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use streamagg_crds::admin::{OperationStatus, PodStatus, Problem, TaskState};
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::{Rollout, StreamAggregationStatus};
+use streamagg_crds::v1alpha1::{DeletionPolicy, Rollout, StreamAggregationStatus};
+
+use crate::labels::FINALIZER;
 
 /// Everything `plan` looks at.
 #[derive(Clone, Debug)]
@@ -14,8 +16,14 @@ pub struct Observed {
     pub now: Timestamp,
     /// `metadata.generation` of the aggregation.
     pub generation: i64,
-    /// The aggregation is being deleted.
-    pub deleting: bool,
+    /// When the aggregation was deleted, if it was.
+    pub deleted_at: Option<Timestamp>,
+    /// Its finalizers, ours and others'.
+    pub finalizers: Vec<String>,
+    /// `metadata.resourceVersion` of the aggregation.
+    pub resource_version: String,
+    /// `spec.deletionPolicy`; the default when it does not parse, which deletes nothing.
+    pub deletion_policy: DeletionPolicy,
     /// Status as read, with the write-ahead log of the rollout.
     pub status: StreamAggregationStatus,
     /// The StatefulSet, if there is one.
@@ -30,8 +38,16 @@ pub struct Observed {
     pub children: Vec<Value>,
     /// Job ConfigMaps of this aggregation.
     pub job_config_maps: Vec<NamedUid>,
-    /// Pods of this aggregation in order of their ordinals.
+    /// Pods of this aggregation in order of their ordinals. Without a StatefulSet: those it left behind.
     pub pods: Vec<PodFacts>,
+    /// The aggregation carries the annotation that pauses it.
+    pub paused: bool,
+    /// Lag of all tasks, one sample a minute, oldest first; as far as this operator remembers.
+    pub lag_samples: Vec<i64>,
+    /// Since when all tasks run without a break; as far as this operator remembers.
+    pub running_since: Option<Timestamp>,
+    /// Volume claims of the pods, in order of their ordinals.
+    pub claims: Vec<ClaimFacts>,
 }
 
 impl Observed {
@@ -39,6 +55,48 @@ impl Observed {
     pub fn rollout(&self) -> Option<&Rollout> {
         self.status.rollout.as_ref()
     }
+
+    /// The aggregation is being deleted.
+    pub fn deleting(&self) -> bool {
+        self.deleted_at.is_some()
+    }
+
+    /// Our finalizer keeps a deleted aggregation until its state is gone.
+    pub fn has_finalizer(&self) -> bool {
+        self.finalizers.iter().any(|finalizer| finalizer == FINALIZER)
+    }
+}
+
+/// One volume claim.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClaimFacts {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Ordinal of its pod.
+    pub ordinal: u32,
+    /// It has a deletion timestamp.
+    pub deleting: bool,
+    /// `Pending`, `Bound` or `Lost`.
+    pub phase: String,
+    /// Bytes asked for.
+    pub requested_bytes: u64,
+    /// Bytes there are; 0 until it is bound.
+    pub capacity_bytes: u64,
+}
+
+/// Size and class of the pods' volumes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeFacts {
+    /// Size as written.
+    pub size: String,
+    /// The same in bytes.
+    pub bytes: u64,
+    /// Storage class, when one is named.
+    pub class: Option<String>,
 }
 
 /// A live object under one of our names that we do not own and must not touch.
@@ -62,8 +120,12 @@ pub struct NamedUid {
 /// The parts of the live StatefulSet that decisions rest on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatefulSetFacts {
+    /// `metadata.uid`.
+    pub uid: String,
     /// `metadata.resourceVersion`.
     pub resource_version: String,
+    /// It has a deletion timestamp.
+    pub deleting: bool,
     /// The controller has seen the newest spec.
     pub observed: bool,
     /// Our revision of the template in force.
@@ -84,8 +146,8 @@ pub struct StatefulSetFacts {
     pub job_config_map: Option<String>,
     /// Pods below the partition come back with the template in force: current and update revision are one.
     pub settled: bool,
-    /// Size and class of the volume claim template as [`volume_text`] spells them, empty without one.
-    pub volume: String,
+    /// The volume claim template.
+    pub volume: Option<VolumeFacts>,
 }
 
 /// The live assignment.
@@ -116,6 +178,8 @@ pub struct PodFacts {
     pub address: Option<String>,
     /// What keeps Kubernetes from running it (image, scheduling, crash loop), in our reasons.
     pub failure: Option<Problem>,
+    /// Its container ended and waits to be started again: how often, and how it ended.
+    pub crash: Option<String>,
     /// Job ConfigMap it mounts.
     pub job_config_map: Option<String>,
     /// Its own status, when it answered.
@@ -150,14 +214,6 @@ impl PodFacts {
             (None, _) => None,
         }
     }
-}
-
-/// Size and class of a volume in one comparable text; the API server may spell a size differently.
-pub fn volume_text(size_bytes: u64, storage_class_name: Option<&str>) -> String {
-    format!(
-        "{size_bytes} bytes of class {:?}",
-        storage_class_name.unwrap_or_default()
-    )
 }
 
 /// Reasons of a whole pod that do not pass by themselves; others (a broker that is away) do.

@@ -8,11 +8,14 @@ pub mod assignment;
 mod children;
 mod choose;
 pub mod conditions;
+mod deletion;
 mod drain;
+pub mod health;
 mod rollout;
 mod upkeep;
+mod volumes;
 
-pub(super) use upkeep::tasks;
+pub(super) use upkeep::{all_running, tasks};
 
 use std::time::Duration;
 
@@ -23,7 +26,7 @@ use streamagg_crds::v1alpha1::Rollout;
 use streamagg_crds::validate::SpecError;
 
 use super::desired::Desired;
-use super::observed::{Foreign, Observed};
+use super::observed::{Foreign, Observed, StatefulSetFacts};
 
 /// One effect on the cluster or a pod; each is idempotent, or guarded by UID or resourceVersion.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,6 +76,36 @@ pub enum Action {
         /// Its UID.
         uid: String,
     },
+    /// Delete the StatefulSet under a UID precondition.
+    DeleteStatefulSet {
+        /// Its UID.
+        uid: String,
+        /// What becomes of its pods.
+        propagation: Propagation,
+    },
+    /// Ask for a larger volume, if nobody changed the claim meanwhile.
+    GrowClaim {
+        /// Its name.
+        name: String,
+        /// The version it was decided on.
+        resource_version: String,
+        /// The new size.
+        size: String,
+    },
+    /// Delete a volume claim under a UID precondition.
+    DeleteClaim {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// Replace the aggregation's finalizers, if nobody changed it meanwhile.
+    SetFinalizers {
+        /// All of them.
+        finalizers: Vec<String>,
+        /// The version it was decided on.
+        resource_version: String,
+    },
     /// Delete a job ConfigMap that nothing refers to, under a UID precondition.
     DeleteJobConfigMap {
         /// Its name.
@@ -95,8 +128,21 @@ impl Action {
             Self::Drain { .. } => "drain",
             Self::DeletePod { .. } => "delete_pod",
             Self::DeleteJobConfigMap { .. } => "delete_job_config_map",
+            Self::DeleteStatefulSet { .. } => "delete_stateful_set",
+            Self::GrowClaim { .. } => "grow_claim",
+            Self::DeleteClaim { .. } => "delete_claim",
+            Self::SetFinalizers { .. } => "set_finalizers",
         }
     }
+}
+
+/// What becomes of the pods of a deleted StatefulSet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    /// They run on.
+    Orphan,
+    /// They go first.
+    Foreground,
 }
 
 /// A pod to talk to.
@@ -141,6 +187,12 @@ pub struct Plan {
     pub rollout: Option<Rollout>,
     /// What keeps the spec from being carried out, besides the spec's own problems.
     pub verdict: Option<Verdict>,
+    /// What an object that is being deleted waits for.
+    pub waiting: Option<String>,
+    /// How many effects a pause holds back; absent without a pause.
+    pub paused: Option<usize>,
+    /// The rollout in the log has reached its end.
+    pub completed: bool,
     /// Replicas in force, where they differ from the spec's.
     pub replicas: Option<u32>,
     /// Revision that has just become stable.
@@ -186,13 +238,8 @@ impl Wish {
 
 /// Decides what to do.
 pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
-    if observed.deleting {
-        // Owner references do the rest; recreating children of a deleting object would fight the collector.
-        return Plan {
-            rollout: observed.status.rollout.clone(),
-            requeue: REQUEUE_IDLE,
-            ..Plan::default()
-        };
+    if let Some(deleted_at) = observed.deleted_at {
+        return deletion::plan(wish.desired(), observed, deleted_at);
     }
     if let Some(foreign) = observed.foreign.first() {
         return wait_for_owner(foreign, observed);
@@ -202,18 +249,48 @@ pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
         ..Plan::default()
     };
     let desired = wish.desired();
+    // Before there is anything to lose.
+    plan.actions.extend(deletion::hold(desired, observed));
     if let Some(desired) = desired {
         children::plan(desired, observed, &mut plan);
     }
-    if observed.stateful_set.is_some() {
-        let chosen = choose::rollout(desired, observed, &mut plan);
-        rollout::plan(desired, observed, chosen, &mut plan);
-        upkeep::plan(observed, &mut plan);
-    } else if let Some(desired) = desired {
-        children::create_stateful_set(desired, observed, &mut plan);
+    match (&observed.stateful_set, desired) {
+        (Some(set), Some(desired)) if set.deleting || replaces_set(desired, observed, set, &mut plan) => {
+            plan.rollout = observed.status.rollout.clone();
+        }
+        (Some(_), _) => {
+            let chosen = choose::rollout(desired, observed, &mut plan);
+            rollout::plan(desired, observed, chosen, &mut plan);
+            upkeep::plan(observed, &mut plan);
+        }
+        (None, Some(desired)) => children::create_stateful_set(desired, observed, &mut plan),
+        (None, None) => {}
     }
     plan.requeue = requeue(observed, &plan);
-    plan
+    if observed.paused { pause(plan, observed) } else { plan }
+}
+
+/// A paused aggregation is looked at and reported, nothing more; pods go on with what they have.
+fn pause(plan: Plan, observed: &Observed) -> Plan {
+    let starts = plan.rollout.is_some() || observed.rollout().is_some();
+    Plan {
+        paused: Some(plan.actions.len().max(usize::from(starts))),
+        actions: Vec::new(),
+        notes: Vec::new(),
+        rollout: observed.status.rollout.clone(),
+        stable_revision: None,
+        completed: false,
+        requeue: REQUEUE_IDLE,
+        ..plan
+    }
+}
+
+fn replaces_set(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, plan: &mut Plan) -> bool {
+    let mut steps = Plan::default();
+    let replaces = volumes::plan(desired, observed, set, &mut steps);
+    plan.actions.append(&mut steps.actions);
+    plan.notes.append(&mut steps.notes);
+    replaces
 }
 
 /// Objects of others are never taken over. Those of an earlier aggregation of this name go by themselves.
@@ -237,7 +314,7 @@ fn requeue(observed: &Observed, plan: &Plan) -> Duration {
     let step = |rollout: Option<&Rollout>| rollout.map(|rollout| (rollout.id.clone(), rollout.step));
     if step(plan.rollout.as_ref()) != step(observed.rollout()) {
         REQUEUE_NOW
-    } else if plan.rollout.is_some() || !plan.actions.is_empty() || !upkeep::all_running(observed) {
+    } else if plan.rollout.is_some() || !plan.actions.is_empty() || !all_running(observed) {
         REQUEUE_ACTIVE
     } else {
         REQUEUE_IDLE

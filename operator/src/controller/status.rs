@@ -84,7 +84,17 @@ fn due(old: &StreamAggregationStatus, new: &StreamAggregationStatus, seen: &Seen
 }
 
 fn export(seen: &Seen, status: &StreamAggregationStatus, context: &Context) {
-    for type_ in ["Ready", "Reconciling", "Stalled", "Available"] {
+    for type_ in [
+        "Ready",
+        "Reconciling",
+        "Stalled",
+        "Available",
+        "Degraded",
+        "Checkpointed",
+        "StorageReady",
+        "RolloutSucceeded",
+        "ReconciliationPaused",
+    ] {
         let held = status
             .conditions
             .iter()

@@ -9,7 +9,7 @@ use super::observed::{Observed, PodFacts};
 use super::plan::tasks;
 
 /// The row of each task by its owner.
-fn rows(observed: &Observed) -> impl Iterator<Item = &TaskStatus> {
+pub fn rows(observed: &Observed) -> impl Iterator<Item = &TaskStatus> {
     tasks(observed).iter().filter_map(|(task, owner)| {
         let mut pods = observed
             .pods

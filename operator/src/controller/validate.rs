@@ -3,10 +3,10 @@
 
 use kube::ResourceExt;
 use streamagg_crds::job_file::JobFile;
-use streamagg_crds::v1alpha1::{Backend, StateSpec, StreamAggregation, StreamAggregationSpec};
+use streamagg_crds::v1alpha1::{StateSpec, StreamAggregation, StreamAggregationSpec};
 use streamagg_crds::validate::{self, SpecError};
 
-use super::build::pods_part;
+use super::build::{pods_part, volume};
 use super::observed::StatefulSetFacts;
 use crate::names::NAME_LENGTH_MAX;
 
@@ -100,24 +100,31 @@ fn resolve_image(
         .or_else(|| default_image.map(ToOwned::to_owned))
 }
 
-/// `volumeClaimTemplates` of a StatefulSet cannot change; growth is a later issue.
+/// Volumes grow; they cannot shrink or change their class. The API server takes a smaller size, since a growth that
+/// the storage class refuses has to be taken back.
 fn volume_change(state: &StateSpec, live: &StatefulSetFacts) -> Option<SpecError> {
-    let wanted = volume_text(state);
-    (wanted != live.volume).then(|| {
-        let message = format!(
-            "cannot change while pods exist (is {:?}, asked for {wanted:?}); put it back, or delete the aggregation and create it anew",
-            live.volume
-        );
-        SpecError::new("spec.state.volume", message)
-    })
-}
-
-/// Size and class as [`StatefulSetFacts::volume`] spells them.
-fn volume_text(state: &StateSpec) -> String {
-    match (state.backend, &state.volume) {
-        (Backend::RocksDB, Some(volume)) => {
-            super::observed::volume_text(volume.size.units(), volume.storage_class_name.as_deref())
-        }
-        (Backend::RocksDB, None) | (Backend::Memory, _) => String::new(),
-    }
+    let (path, message) = match (volume(state), &live.volume) {
+        (None, None) => return None,
+        (Some(wanted), Some(live)) if wanted.class != live.class => (
+            "spec.state.volume.storageClassName",
+            format!(
+                "cannot change (is {:?}, asked for {:?}); put it back, or create another StreamAggregation",
+                live.class.clone().unwrap_or_default(),
+                wanted.class.unwrap_or_default()
+            ),
+        ),
+        (Some(wanted), Some(live)) if wanted.bytes < live.bytes => (
+            "spec.state.volume.size",
+            format!(
+                "cannot shrink (is {}, asked for {}): volumes only grow; put the size back",
+                live.size, wanted.size
+            ),
+        ),
+        (Some(_), Some(_)) => return None,
+        (Some(_), None) | (None, Some(_)) => (
+            "spec.state.backend",
+            "cannot change; put it back, or create another StreamAggregation".to_owned(),
+        ),
+    };
+    Some(SpecError::new(path, message))
 }

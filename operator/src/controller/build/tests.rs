@@ -7,7 +7,7 @@ use streamagg_crds::v1alpha1::StreamAggregation;
 
 use super::{Desired, build};
 use crate::controller::fixtures::desired;
-use crate::controller::observed::StatefulSetFacts;
+use crate::controller::observed::{StatefulSetFacts, VolumeFacts};
 use crate::controller::validate::validate;
 
 /// Every sample and its rendered objects, one YAML-free JSON file each.
@@ -95,7 +95,7 @@ fn the_default_image_is_pinned_until_the_nonce_changes() {
         image: "example.org/default:0".to_owned(),
         image_is_default: true,
         restart_nonce: Some(0),
-        volume: crate::controller::observed::volume_text(1 << 30, None),
+        volume: volume("1Gi"),
         ..StatefulSetFacts::default()
     };
     assert_eq!(
@@ -117,15 +117,46 @@ fn the_job_file_loads_as_the_pods_load_it() {
     assert_eq!(job.revision, desired.pipeline_revision);
 }
 
+fn volume(size: &str) -> Option<VolumeFacts> {
+    Some(VolumeFacts {
+        bytes: size.parse::<streamagg_crds::value::Quantity>().unwrap().units(),
+        size: size.to_owned(),
+        class: None,
+    })
+}
+
 #[test]
-fn a_changed_volume_is_refused_by_name() {
+fn a_volume_grows_but_neither_shrinks_nor_changes_its_class() {
     let live = StatefulSetFacts {
-        volume: crate::controller::observed::volume_text(2 << 30, None),
+        volume: volume("1Gi"),
         ..StatefulSetFacts::default()
     };
-    let problems = validate(&crate::controller::fixtures::aggregation(&json!({})), Some(&live), None).unwrap_err();
-    assert!(
-        problems.iter().any(|problem| problem.path == "spec.state.volume"),
-        "{problems:?}"
-    );
+    for (change, refused) in [
+        (json!({"size": "1024Mi"}), None),
+        (json!({"size": "2Gi"}), None),
+        (
+            json!({"size": "1023Mi"}),
+            Some(("spec.state.volume.size", "is 1Gi, asked for 1023Mi")),
+        ),
+        (
+            json!({"storageClassName": "fast"}),
+            Some(("spec.state.volume.storageClassName", "fast")),
+        ),
+    ] {
+        let aggregation = crate::controller::fixtures::aggregation(&json!({"state": {"volume": change}}));
+        let problems = validate(&aggregation, Some(&live), None).err().unwrap_or_default();
+        let found: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(
+            found,
+            refused.map(|(path, _)| path).into_iter().collect::<Vec<_>>(),
+            "{change}"
+        );
+        assert!(
+            refused.is_none_or(|(_, part)| problems[0].message.contains(part)),
+            "{problems:?}"
+        );
+    }
+    let base = desired(&json!({}), None);
+    let grown = desired(&json!({"state": {"volume": {"size": "2Gi"}}}), None);
+    assert_eq!(grown.revision, base.revision, "growth restarts no pod");
 }

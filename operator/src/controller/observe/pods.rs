@@ -19,6 +19,9 @@ const UNSCHEDULABLE_GRACE: SignedDuration = SignedDuration::from_secs(30);
 /// Container restarts before a crash loop counts as one.
 const RESTARTS_MIN: i32 = 3;
 
+/// A run of this length is no crash loop.
+const RUN_LASTING: SignedDuration = SignedDuration::from_secs(60);
+
 /// The pods of `name` in order of their ordinals.
 pub fn facts(name: &str, pods: &[Pod], now: Timestamp, resolver: &Resolver) -> Vec<PodFacts> {
     let mut facts: Vec<_> = pods.iter().filter_map(|pod| one(name, pod, now, resolver)).collect();
@@ -34,7 +37,7 @@ fn one(name: &str, pod: &Pod, now: Timestamp, resolver: &Resolver) -> Option<Pod
         .any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let containers = status.container_statuses.unwrap_or_default();
     let container = containers.iter().find(|container| container.name == names::CONTAINER);
-    let crash = container.and_then(container_failure);
+    let failure = container.and_then(container_failure);
     Some(PodFacts {
         name: pod.name_any(),
         uid: pod.uid()?,
@@ -43,7 +46,8 @@ fn one(name: &str, pod: &Pod, now: Timestamp, resolver: &Resolver) -> Option<Pod
         deleting: pod.metadata.deletion_timestamp.is_some(),
         ready,
         address: resolver(pod),
-        failure: crash.or_else(|| unschedulable(&conditions, now)),
+        failure: failure.or_else(|| unschedulable(&conditions, now)),
+        crash: container.and_then(crash),
         job_config_map: pod.spec.as_ref().and_then(job_config_map),
         admin: None,
         drain: None,
@@ -69,22 +73,51 @@ fn container_failure(container: &ContainerStatus) -> Option<Problem> {
             "PodConfigInvalid",
             format!("the container cannot be started: {detail}; create what is missing or change the spec"),
         ),
-        "CrashLoopBackOff" if container.restart_count >= RESTARTS_MIN => {
-            let last = container
-                .last_state
-                .as_ref()
-                .and_then(|state| state.terminated.as_ref());
-            let code = last.map_or(0, |last| last.exit_code);
-            let tail = last.and_then(|last| last.message.clone()).unwrap_or_default();
-            let message = format!(
-                "the container keeps exiting (restarts: {}, last exit code: {code}); last words: {}",
-                container.restart_count,
-                tail_of(&tail)
-            );
-            problem("RestartBudgetExhausted", message)
+        "CrashLoopBackOff" if container.restart_count >= RESTARTS_MIN && !lasted(container) => {
+            problem("RestartBudgetExhausted", crash(container)?)
         }
         _ => None,
     }
+}
+
+/// A container that ended and waits to be started again, in words.
+fn crash(container: &ContainerStatus) -> Option<String> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    if waiting.reason.as_deref() != Some("CrashLoopBackOff") {
+        return None;
+    }
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let (code, reason) = last.map_or((0, ""), |last| {
+        (last.exit_code, last.reason.as_deref().unwrap_or_default())
+    });
+    let hint = match (reason, code) {
+        ("OOMKilled", _) => "it ran out of memory: raise spec.resources.limits.memory",
+        (_, 137) => "it was killed: look at its node, its limits and its liveness",
+        (_, 2) => "it does not take its job file or flags: look at spec and spec.image",
+        (_, _) => "look at its log",
+    };
+    let words = last
+        .and_then(|last| last.message.as_deref())
+        .map(tail_of)
+        .unwrap_or_default();
+    Some(format!(
+        "the container keeps exiting (restarts: {}, last exit code: {code}); {hint}; it is started again by itself after a \
+         pause; last words: {words}",
+        container.restart_count
+    ))
+}
+
+/// The last run was long enough to forgive earlier ones.
+fn lasted(container: &ContainerStatus) -> bool {
+    let last = container
+        .last_state
+        .as_ref()
+        .and_then(|state| state.terminated.as_ref());
+    let run = last.and_then(|last| Some((last.started_at.as_ref()?.0, last.finished_at.as_ref()?.0)));
+    run.is_some_and(|(from, to)| to.duration_since(from) >= RUN_LASTING)
 }
 
 /// The end of a log, short enough for a condition.

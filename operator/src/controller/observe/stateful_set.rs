@@ -1,10 +1,13 @@
-//! The live StatefulSet as facts. Must not hold judgement.
+//! The live StatefulSet and its volume claims as facts. Must not hold judgement.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, PodSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Amount;
 use streamagg_crds::value::Quantity;
 
-use crate::controller::observed::{StatefulSetFacts, volume_text};
+use crate::controller::observed::{ClaimFacts, StatefulSetFacts, VolumeFacts};
 use crate::{labels, names};
 
 /// Reads what decisions rest on; what is missing reads as "never made by us".
@@ -23,6 +26,8 @@ pub fn facts(set: &StatefulSet) -> StatefulSetFacts {
         .clone()
         .and_then(|strategy| strategy.rolling_update);
     StatefulSetFacts {
+        uid: set.metadata.uid.clone().unwrap_or_default(),
+        deleting: set.metadata.deletion_timestamp.is_some(),
         resource_version: set.metadata.resource_version.clone().unwrap_or_default(),
         observed: status.observed_generation >= set.metadata.generation,
         revision: annotation(labels::REVISION),
@@ -49,21 +54,44 @@ pub fn job_config_map(pod: &PodSpec) -> Option<String> {
     volume.config_map.as_ref().map(|source| source.name.clone())
 }
 
-fn volume(spec: &k8s_openapi::api::apps::v1::StatefulSetSpec) -> String {
-    let template = spec
-        .volume_claim_templates
-        .as_ref()
-        .and_then(|templates| templates.first());
-    let Some(claim) = template.and_then(|template| template.spec.as_ref()) else {
-        return String::new();
-    };
-    let requests = claim
+fn volume(spec: &k8s_openapi::api::apps::v1::StatefulSetSpec) -> Option<VolumeFacts> {
+    let template = spec.volume_claim_templates.as_ref()?.first()?;
+    let claim = template.spec.as_ref()?;
+    let size = storage(claim.resources.as_ref()?.requests.as_ref());
+    Some(VolumeFacts {
+        bytes: bytes(&size),
+        size,
+        class: claim.storage_class_name.clone(),
+    })
+}
+
+fn storage(amounts: Option<&BTreeMap<String, Amount>>) -> String {
+    let size = amounts.and_then(|amounts| amounts.get("storage"));
+    size.map(|size| size.0.clone()).unwrap_or_default()
+}
+
+/// The API server may spell a size differently from what was sent, so sizes are compared as numbers.
+fn bytes(size: &str) -> u64 {
+    size.parse::<Quantity>().map_or(0, |size| size.units())
+}
+
+/// A volume claim of the pods of `name`; `None` for any other.
+pub fn claim_facts(name: &str, claim: &PersistentVolumeClaim) -> Option<ClaimFacts> {
+    let metadata = &claim.metadata;
+    let spec = claim.spec.as_ref()?;
+    let status = claim.status.clone().unwrap_or_default();
+    let requests = spec
         .resources
         .as_ref()
         .and_then(|resources| resources.requests.as_ref());
-    let size = requests.and_then(|requests| requests.get("storage"));
-    let bytes = size
-        .and_then(|size| size.0.parse::<Quantity>().ok())
-        .map_or(0, |size| size.units());
-    volume_text(bytes, claim.storage_class_name.as_deref())
+    Some(ClaimFacts {
+        name: metadata.name.clone()?,
+        uid: metadata.uid.clone()?,
+        resource_version: metadata.resource_version.clone()?,
+        ordinal: names::claim_ordinal(name, metadata.name.as_deref()?)?,
+        deleting: metadata.deletion_timestamp.is_some(),
+        phase: status.phase.unwrap_or_else(|| "Pending".to_owned()),
+        requested_bytes: bytes(&storage(requests)),
+        capacity_bytes: bytes(&storage(status.capacity.as_ref())),
+    })
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
-use super::{Action, Plan};
+use super::{Action, Plan, upkeep};
 use crate::controller::build::{PARTITION_HOLD, stateful_set_with};
 use crate::controller::desired::Desired;
 use crate::controller::observed::Observed;
@@ -28,7 +28,15 @@ pub fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     }
 }
 
-/// The first creation: no pods, so there is nothing to roll out.
+/// Size of a set whose pods run on without it: it comes back as it was, and a rescale or suspension follows by its
+/// steps.
+fn orphaned(observed: &Observed) -> Option<u32> {
+    let pods = observed.pods.iter().map(|pod| pod.ordinal).max()?;
+    let owners = upkeep::tasks(observed).values().copied().max().unwrap_or(0);
+    Some(pods.max(owners) + 1)
+}
+
+/// The set is not there: the first creation, it was replaced to let its volumes grow, or somebody deleted it.
 pub fn create_stateful_set(desired: &Desired, observed: &Observed, plan: &mut Plan) {
     if observed.assignment.is_none() {
         let assignment = Assignment {
@@ -40,7 +48,7 @@ pub fn create_stateful_set(desired: &Desired, observed: &Observed, plan: &mut Pl
             resource_version: None,
         });
     }
-    let replicas = if desired.suspend { 0 } else { desired.replicas };
+    let replicas = orphaned(observed).unwrap_or(if desired.suspend { 0 } else { desired.replicas });
     let stateful_set = stateful_set_with(desired, replicas, PARTITION_HOLD);
     plan.actions.push(Action::ApplyStatefulSet(Box::new(stateful_set)));
 }

@@ -19,7 +19,7 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
     };
     let replicas = replicas_in_force(desired, observed, plan);
     if let Some(rollout) = current
-        && still_wanted(rollout, desired, set, replicas)
+        && still_wanted(rollout, desired, observed, replicas)
         && !(rollout.step >= RolloutStep::Restore && stranded(observed, set))
     {
         return Some(rollout.clone());
@@ -70,7 +70,7 @@ fn stranded(observed: &Observed, set: &StatefulSetFacts) -> bool {
 
 /// The rollout in the log leads to what the spec asks for. Another number of replicas does not supersede an
 /// upgrade: it follows it.
-fn still_wanted(rollout: &Rollout, desired: &Desired, set: &StatefulSetFacts, replicas: u32) -> bool {
+fn still_wanted(rollout: &Rollout, desired: &Desired, observed: &Observed, replicas: u32) -> bool {
     match rollout.kind {
         RolloutKind::Upgrade | RolloutKind::Restart => !desired.suspend && rollout.target_revision == desired.revision,
         RolloutKind::Resume => {
@@ -79,7 +79,9 @@ fn still_wanted(rollout: &Rollout, desired: &Desired, set: &StatefulSetFacts, re
                 && rollout.target_replicas.unsigned_abs() == replicas
         }
         RolloutKind::Rescale => {
-            !desired.suspend && rollout.target_replicas.unsigned_abs() == replicas && set.revision == desired.revision
+            let revision = observed.stateful_set.as_ref().map(|set| &set.revision);
+            let same = revision == Some(&desired.revision) && !stale_pod(desired, observed);
+            !desired.suspend && rollout.target_replicas.unsigned_abs() == replicas && same
         }
         RolloutKind::Suspend => desired.suspend,
     }
@@ -95,11 +97,7 @@ fn kind(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas
     if set.replicas == 0 {
         return Some(RolloutKind::Resume);
     }
-    let stale_pod = observed
-        .pods
-        .iter()
-        .any(|pod| !pod.deleting && pod.revision != desired.revision);
-    if set.revision != desired.revision || stale_pod {
+    if set.revision != desired.revision || stale_pod(desired, observed) {
         let restart = set.content == desired.content && set.restart_nonce != Some(desired.restart_nonce);
         return Some(if restart {
             RolloutKind::Restart
@@ -110,6 +108,11 @@ fn kind(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas
     let tasks = upkeep::tasks(observed);
     let moved = !moves(tasks, &balance(tasks, upkeep::task_count(observed), replicas)).is_empty();
     (set.replicas != replicas || moved).then_some(RolloutKind::Rescale)
+}
+
+fn stale_pod(desired: &Desired, observed: &Observed) -> bool {
+    let mut pods = observed.pods.iter();
+    pods.any(|pod| !pod.deleting && pod.revision != desired.revision)
 }
 
 fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas: u32) -> Rollout {

@@ -5,13 +5,13 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep, StreamAggregationStatus};
 
-use super::{Note, Plan, Verdict, Wish, upkeep};
+use super::{Note, Plan, Verdict, Wish, health, upkeep, volumes};
 use crate::controller::observed::Observed;
 use crate::controller::summary;
 use crate::labels;
 
 /// A condition that holds now.
-struct Held {
+pub struct Held {
     type_: &'static str,
     status: bool,
     reason: String,
@@ -19,7 +19,8 @@ struct Held {
 }
 
 impl Held {
-    fn new(type_: &'static str, status: bool, reason: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A condition.
+    pub fn new(type_: &'static str, status: bool, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             type_,
             status,
@@ -47,9 +48,10 @@ pub fn status(name: &str, wish: &Wish, observed: &Observed, plan: &Plan) -> Stre
         .and_then(|live| i64::try_from(live.assignment.generation).ok());
     let mut held = vec![ready];
     held.extend(stalled.map(|verdict| Held::new("Stalled", true, verdict.reason, verdict.message)));
-    held.extend(reconciling(observed, plan, &held));
+    held.extend(reconciling(wish, observed, plan, &held));
     held.push(available(observed));
     held.push(spec_valid(wish, plan));
+    held.extend(health::conditions(wish, observed, plan));
     StreamAggregationStatus {
         observed_generation: observed.generation,
         conditions: conditions(held, observed),
@@ -124,7 +126,7 @@ fn pipeline_revision(wish: &Wish, observed: &Observed) -> Option<String> {
 }
 
 fn stalled(wish: &Wish, observed: &Observed, plan: &Plan) -> Option<Verdict> {
-    if observed.deleting {
+    if observed.deleting() {
         return None;
     }
     if let Wish::Invalid(problems) = wish {
@@ -160,13 +162,9 @@ fn stalled(wish: &Wish, observed: &Observed, plan: &Plan) -> Option<Verdict> {
 }
 
 fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict>) -> Held {
-    if observed.deleting {
-        return Held::new(
-            "Ready",
-            false,
-            "Deleting",
-            "being deleted; volumes and checkpoints are kept",
-        );
+    if observed.deleting() {
+        let message = plan.waiting.clone().unwrap_or_else(|| "being deleted".to_owned());
+        return Held::new("Ready", false, "Deleting", message);
     }
     if let Some(verdict) = stalled {
         let reason = if verdict.reason == "SpecInvalid" {
@@ -175,6 +173,13 @@ fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict
             "Stalled"
         };
         return Held::new("Ready", false, reason, verdict.message.clone());
+    }
+    if plan.paused.is_some_and(|waiting| waiting > 0) {
+        let message = "paused by the annotation streamagg.io/paused before the spec is in force; remove it to go on";
+        return Held::new("Ready", false, "Paused", message);
+    }
+    if let Some(message) = wish.desired().and_then(|desired| volumes::pending(desired, observed)) {
+        return Held::new("Ready", false, "Resizing", message);
     }
     if let Some(rollout) = &plan.rollout {
         let restoring = rollout.step >= RolloutStep::Restore;
@@ -214,11 +219,19 @@ fn progress(rollout: &Rollout, observed: &Observed) -> String {
     )
 }
 
-fn reconciling(observed: &Observed, plan: &Plan, held: &[Held]) -> Option<Held> {
-    if observed.deleting || held.iter().any(|condition| condition.type_ == "Stalled") {
+fn reconciling(wish: &Wish, observed: &Observed, plan: &Plan, held: &[Held]) -> Option<Held> {
+    let stands = observed.deleting() || plan.paused.is_some();
+    if stands || held.iter().any(|condition| condition.type_ == "Stalled") {
         return None;
     }
     let message = held.first().map(|ready| ready.message.clone()).unwrap_or_default();
+    if wish
+        .desired()
+        .and_then(|desired| volumes::pending(desired, observed))
+        .is_some()
+    {
+        return Some(Held::new("Reconciling", true, "Resizing", message));
+    }
     let Some(rollout) = &plan.rollout else {
         let new = observed.status.last_stable_revision.is_none() && plan.stable_revision.is_none();
         let is_ready = held.first().is_some_and(|ready| ready.status);
@@ -265,8 +278,9 @@ fn spec_valid(wish: &Wish, plan: &Plan) -> Held {
 
 fn state(observed: &Observed, plan: &Plan, stalled: Option<&Verdict>, ready: &Held) -> String {
     let state = match (stalled, &plan.rollout) {
-        _ if observed.deleting => "Deleting",
+        _ if observed.deleting() => "Deleting",
         (Some(_), _) => "Stalled",
+        (None, _) if plan.paused.is_some() => "Paused",
         (None, Some(rollout)) => match rollout.kind {
             RolloutKind::Upgrade => "Upgrading",
             RolloutKind::Restart => "Restarting",

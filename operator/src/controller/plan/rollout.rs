@@ -75,6 +75,7 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, chosen: Option<Rollo
     };
     plan.rollout = next(&rollout, &outcome, observed);
     if matches!(outcome, Outcome::Done) {
+        plan.completed = true;
         let runs = rollout.kind != RolloutKind::Suspend;
         plan.stable_revision = runs.then(|| set.revision.clone());
         plan.notes.push(Note {

@@ -1,6 +1,7 @@
 //! The plan as a table of situations, and as a property over random histories (`convergence`).
 
 mod convergence;
+mod life;
 mod world;
 
 use serde_json::json;
@@ -64,7 +65,7 @@ fn a_settled_world_has_an_empty_plan_and_an_unchanged_status() {
 fn children_of_a_deleting_object_are_not_recreated() {
     let world = World::new(4, 2);
     let observed = crate::controller::observed::Observed {
-        deleting: true,
+        deleted_at: Some(k8s_openapi::jiff::Timestamp::UNIX_EPOCH),
         ..world.observe()
     };
     let plan = plan(&world.wish(), &observed);

@@ -36,6 +36,11 @@ fn admins(observed: &Observed) -> impl Iterator<Item = (&PodFacts, &streamagg_cr
         .filter_map(|pod| Some((pod, pod.admin.as_ref()?)))
 }
 
+/// Replicas of the live set.
+pub fn replicas(observed: &Observed) -> u32 {
+    observed.stateful_set.as_ref().map_or(0, |set| set.replicas)
+}
+
 /// Highest generation anybody has seen: ConfigMap, status, pods, committed positions.
 pub fn generation_max(observed: &Observed) -> u64 {
     let map = observed

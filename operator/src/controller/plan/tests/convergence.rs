@@ -22,6 +22,11 @@ enum Event {
     StoreBroken(bool),
     StatusWiped,
     Partitions(u32),
+    /// The volumes are to have so many GiB, unless they have more.
+    Grow(u8),
+    /// Somebody deletes the StatefulSet and leaves its pods.
+    Orphan,
+    KeepsState(bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -39,6 +44,9 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::StoreBroken),
         1 => Just(Event::StatusWiped),
         1 => (4u32..7).prop_map(Event::Partitions),
+        1 => (2u8..5).prop_map(Event::Grow),
+        1 => Just(Event::Orphan),
+        1 => any::<bool>().prop_map(Event::KeepsState),
     ]
 }
 
@@ -59,6 +67,15 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::StoreBroken(broken) => world.store_broken = *broken,
         Event::StatusWiped => world.status = Default::default(),
+        Event::Grow(size) => {
+            let size = u64::from(*size).max(world.wish().desired().unwrap().volume.as_ref().unwrap().bytes >> 30);
+            world.change("state", json!({"volume": {"size": format!("{size}Gi")}}));
+        }
+        Event::Orphan => world.set = None,
+        Event::KeepsState(keeps) => {
+            let state = if *keeps { "Retain" } else { "Delete" };
+            world.change("deletionPolicy", json!({"state": state}));
+        }
         Event::Partitions(count) => world.task_count = world.task_count.max(*count),
     }
 }
@@ -79,7 +96,39 @@ proptest! {
         let before = world.observe();
         let plan = world.reconcile(None);
         prop_assert!(plan.is_settled(&before), "a second look finds work: {plan:#?}");
+        ends(world);
     }
+
+    #[test]
+    fn any_history_can_be_ended(events in prop::collection::vec(event(), 1..30), broken in any::<bool>()) {
+        let mut world = World::new(4, 2);
+        world.change("deletionPolicy", json!({"state": "Delete"}));
+        world.reconcile(None);
+        let (before, after) = events.split_at(events.len() / 2);
+        before.iter().for_each(|event| happen(&mut world, event));
+        world.delete();
+        let late = |event: &&Event| !matches!(event, Event::KeepsState(_));
+        after.iter().filter(late).for_each(|event| happen(&mut world, event));
+        world.store_broken = broken;
+        ends(world);
+    }
+}
+
+/// A deleted object goes within its deadline, with its volumes or without.
+fn ends(mut world: World) {
+    // A policy that no look has seen before the end protects nothing.
+    let held = !world.finalizers.is_empty();
+    world.delete();
+    for _ in 0..700 {
+        world.tick();
+        world.reconcile(None);
+        if world.gone {
+            let deletes = held && world.spec["deletionPolicy"]["state"] == "Delete";
+            assert!(!deletes || world.claims.is_empty(), "{:?}", world.claims);
+            return;
+        }
+    }
+    panic!("not gone: {:?}\n{:#?}", world.finalizers, world.status);
 }
 
 /// What the spec asks for is in force.
@@ -88,6 +137,7 @@ fn reached(world: &World) {
     let wish = world.wish();
     let desired = wish.desired().unwrap();
     assert_eq!(set.revision, desired.revision);
+    assert_eq!(set.volume, desired.volume);
     if desired.suspend {
         assert_eq!((set.replicas, world.pods.len()), (0, 0));
         return;

@@ -4,17 +4,22 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use streamagg_crds::admin::{
     OperationPhase, OperationStatus, PodStatus, Problem, TaskOperation, TaskState, TaskStatus,
 };
 use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::{RolloutKind, RolloutStep, StreamAggregationStatus};
+use streamagg_crds::value::Quantity;
 
 use crate::controller::fixtures;
-use crate::controller::observed::{AssignmentFacts, NamedUid, Observed, PodFacts, StatefulSetFacts};
-use crate::controller::plan::{Action, Plan, Wish, conditions, plan};
+use crate::controller::observed::{AssignmentFacts, ClaimFacts, NamedUid, Observed, PodFacts, StatefulSetFacts};
+use crate::controller::plan::{Action, Plan, Propagation, Wish, conditions, plan};
+
+mod nature;
+
+use nature::take;
 
 /// One pod of the model.
 #[derive(Clone, Debug)]
@@ -47,6 +52,12 @@ pub struct World {
     children: Vec<Value>,
     jobs: Vec<NamedUid>,
     token: bool,
+    pub paused: bool,
+    pub finalizers: Vec<String>,
+    pub deleted_at: Option<Timestamp>,
+    pub claims: BTreeMap<u32, ClaimFacts>,
+    /// Nothing is left of the object.
+    pub gone: bool,
     /// Drains fail while this is set.
     pub store_broken: bool,
     /// Pods of this revision never answer.
@@ -74,6 +85,11 @@ impl World {
             children: Vec::new(),
             jobs: Vec::new(),
             token: false,
+            paused: false,
+            finalizers: Vec::new(),
+            deleted_at: None,
+            claims: BTreeMap::new(),
+            gone: false,
             store_broken: false,
             broken_revision: None,
             written: BTreeMap::new(),
@@ -103,7 +119,10 @@ impl World {
         Observed {
             now: self.now,
             generation: self.generation,
-            deleting: false,
+            deleted_at: self.deleted_at,
+            finalizers: self.finalizers.clone(),
+            resource_version: self.generation.to_string(),
+            deletion_policy: fixtures::aggregation(&self.spec).spec.deletion_policy,
             status: self.status.clone(),
             stateful_set: self.set.clone(),
             assignment: self.assignment.clone().map(|(version, assignment)| AssignmentFacts {
@@ -115,6 +134,10 @@ impl World {
             children: self.children.clone(),
             job_config_maps: self.jobs.clone(),
             pods: pods.collect(),
+            claims: self.claims.values().cloned().collect(),
+            paused: self.paused,
+            lag_samples: Vec::new(),
+            running_since: None,
         }
     }
 
@@ -147,6 +170,7 @@ impl World {
                 reason: "ImagePull".to_owned(),
                 message: "no such image".to_owned(),
             }),
+            crash: None,
             job_config_map: None,
             admin: answers.then_some(admin),
             drain: pod.drain.clone(),
@@ -155,6 +179,9 @@ impl World {
 
     /// One reconcile of which only the first `prefix` effects happen; all of them, and the status, if `None`.
     pub fn reconcile(&mut self, prefix: Option<usize>) -> Plan {
+        if self.gone {
+            return Plan::default();
+        }
         let (wish, observed) = (self.wish(), self.observe());
         let plan = plan(&wish, &observed);
         assert_eq!(
@@ -219,6 +246,18 @@ impl World {
             Action::Push { pod, assignment } => self.push(&pod.uid, assignment),
             Action::Drain { pod, id, tasks } => self.drain(&pod.uid, id, tasks),
             Action::DeletePod { uid, .. } => self.delete_pod(uid),
+            Action::DeleteStatefulSet { uid, propagation } => self.delete_set(uid, *propagation),
+            Action::GrowClaim { name, size, .. } => {
+                let claim = self.claims.values_mut().find(|claim| claim.name == *name).unwrap();
+                let bytes = size.parse::<Quantity>().unwrap().units();
+                assert!(bytes > claim.requested_bytes, "a claim was asked to shrink");
+                claim.requested_bytes = bytes;
+            }
+            Action::DeleteClaim { uid, .. } => self.delete_claim(uid),
+            Action::SetFinalizers { finalizers, .. } => {
+                self.finalizers.clone_from(finalizers);
+                self.gone = self.deleted_at.is_some() && finalizers.is_empty();
+            }
             Action::DeleteJobConfigMap { name, uid } => {
                 let used = self.set.as_ref().and_then(|set| set.job_config_map.as_ref());
                 assert_ne!(used, Some(name), "the job file in use was deleted");
@@ -246,7 +285,55 @@ impl World {
             self.current_revision = facts.revision.clone();
         }
         facts.settled = self.current_revision == facts.revision;
+        facts.uid = match &self.set {
+            Some(old) => {
+                let bytes = |set: &StatefulSetFacts| set.volume.as_ref().map(|volume| volume.bytes);
+                assert_eq!(bytes(old), bytes(&facts), "claim templates cannot change");
+                old.uid.clone()
+            }
+            None => format!("set-{}", self.version),
+        };
         self.set = Some(facts);
+    }
+
+    fn delete_set(&mut self, uid: &str, propagation: Propagation) {
+        let Some(set) = self.set.as_mut().filter(|set| set.uid == uid) else {
+            return;
+        };
+        match propagation {
+            Propagation::Orphan => {
+                let wanted = fixtures::desired(&self.spec, None).volume.unwrap().bytes;
+                let small = |claim: &ClaimFacts| claim.phase == "Bound" && claim.requested_bytes < wanted;
+                let replicas = set.replicas;
+                assert!(
+                    !self.claims.range(..replicas).any(|(_, claim)| small(claim)),
+                    "replaced before the claims grew"
+                );
+                self.set = None;
+            }
+            Propagation::Foreground => {
+                assert!(
+                    self.deleted_at.is_some(),
+                    "the set of a living object was deleted with its pods"
+                );
+                set.deleting = true;
+                self.pods.values_mut().for_each(|pod| pod.deleting = true);
+            }
+        }
+    }
+
+    fn delete_claim(&mut self, uid: &str) {
+        let deleted_at = self.deleted_at.expect("a claim of a living object was deleted");
+        let late = self.now.duration_since(deleted_at).as_secs() >= 600;
+        assert!(late || self.pods.is_empty(), "a claim was deleted under its pod");
+        assert_eq!(self.spec["deletionPolicy"]["state"], "Delete");
+        self.claims.retain(|_, claim| claim.uid != uid);
+    }
+
+    /// A user deletes the object.
+    pub fn delete(&mut self) {
+        self.deleted_at = self.deleted_at.or(Some(self.now));
+        self.gone = self.finalizers.is_empty();
     }
 
     fn write_assignment(&mut self, assignment: &Assignment, resource_version: Option<&str>) {
@@ -329,75 +416,6 @@ impl World {
         }
     }
 
-    /// Kubernetes and the pods do one second's work.
-    pub fn tick(&mut self) {
-        self.now += SignedDuration::from_secs(1);
-        self.pods.retain(|_, pod| !pod.deleting);
-        let mounted = self
-            .assignment
-            .as_ref()
-            .map(|(_, assignment)| assignment.clone())
-            .unwrap_or_default();
-        for (ordinal, pod) in &mut self.pods {
-            if pod.boot > 0 && self.broken_revision.as_ref() != Some(&pod.revision) {
-                pod.boot -= 1;
-                if pod.boot == 0 {
-                    take(*ordinal, pod, &mounted);
-                }
-            }
-            for state in pod.tasks.values_mut() {
-                *state = match *state {
-                    TaskState::Starting => TaskState::Running,
-                    TaskState::Draining => TaskState::Drained,
-                    other => other,
-                };
-            }
-        }
-        self.stateful_set_controller();
-    }
-
-    fn stateful_set_controller(&mut self) {
-        let version = self.version;
-        let Some(set) = self.set.as_mut() else { return };
-        set.observed = true;
-        self.pods
-            .iter_mut()
-            .filter(|(ordinal, _)| **ordinal >= set.replicas)
-            .for_each(|(_, pod)| pod.deleting = true);
-        for ordinal in 0..set.replicas {
-            let held = i64::from(ordinal) < i64::from(set.partition);
-            let revision = if held { &self.current_revision } else { &set.revision };
-            self.pods.entry(ordinal).or_insert_with(|| PodModel {
-                uid: format!("pod-{ordinal}-{version}-{}", self.now.as_second()),
-                revision: revision.clone(),
-                deleting: false,
-                boot: 2,
-                down: false,
-                generation: 0,
-                tasks: BTreeMap::new(),
-                drain: None,
-            });
-        }
-        let updated = self
-            .pods
-            .values()
-            .all(|pod| pod.revision == set.revision && pod.boot == 0 && !pod.down);
-        if updated && self.pods.len() == set.replicas as usize {
-            self.current_revision = set.revision.clone();
-        }
-        set.settled = self.current_revision == set.revision;
-    }
-
-    /// A container is killed: its pod starts over with what is mounted.
-    pub fn restart_container(&mut self, ordinal: u32) {
-        if let Some(pod) = self.pods.get_mut(&ordinal) {
-            pod.boot = 2;
-            pod.generation = 0;
-            pod.tasks.clear();
-            pod.drain = None;
-        }
-    }
-
     /// Reconciles and ticks without faults until nothing is left to do.
     pub fn settle(&mut self, rounds_max: usize) {
         for _ in 0..rounds_max {
@@ -422,21 +440,4 @@ impl World {
         let found = self.status.conditions.iter().find(|condition| condition.type_ == type_);
         found.map(|condition| condition.reason.clone())
     }
-}
-
-/// A pod takes only a higher generation; drained tasks it keeps wake up.
-fn take(ordinal: u32, pod: &mut PodModel, assignment: &Assignment) {
-    if pod.boot > 0 || pod.down || assignment.generation <= pod.generation {
-        return;
-    }
-    pod.generation = assignment.generation;
-    let mut tasks = BTreeMap::new();
-    for task in assignment.tasks_of(ordinal) {
-        let state = match pod.tasks.get(&task) {
-            Some(TaskState::Running) => TaskState::Running,
-            _ => TaskState::Starting,
-        };
-        tasks.insert(task, state);
-    }
-    pod.tasks = tasks;
 }
