@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::v1alpha1::{
-    AggregateSpec, Compression, FieldOf, KeyDefault, S3Store, SideOutput, SinkSpec, StartFrom, StreamAggregationSpec,
-    TimeUnit, WhenMissing, WindowSpec,
+    AggregateSpec, Compression, EventSpec, FieldOf, IdleAdvance, IdleSpec, KeyDefault, S3Store, SideOutput, SinkSpec,
+    StartFrom, StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
 };
 use crate::value::JsonPointer;
 
@@ -18,12 +18,14 @@ pub struct Resolved {
     pub source: Source,
     /// Whether a record broken outside the fields in use is a dead letter.
     pub strict_json: bool,
-    /// Field that holds an event's time.
-    pub timestamp_field: JsonPointer,
-    /// How it is written.
-    pub timestamp_unit: TimeUnit,
-    /// How far the watermark is behind the newest event, ms.
-    pub watermark_bound_ms: i64,
+    /// Where an event's time comes from.
+    pub timestamp: Timestamp,
+    /// How event time is known to have advanced.
+    pub watermark: Watermark,
+    /// What happens to the watermark of a partition without records.
+    pub idle: Option<Idle>,
+    /// How far beyond the clock an event's time may be, ms; absent: any time is taken.
+    pub max_future_skew_ms: Option<i64>,
     /// Parts of the group key, in order.
     pub group_by: Vec<KeyPart>,
     /// Windows, in order.
@@ -62,6 +64,65 @@ pub enum Start {
     Latest,
     /// At the first record not before this time, ms since the Unix epoch.
     TimestampMs(i64),
+}
+
+/// Where an event's time comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Timestamp {
+    /// A field of the event.
+    Field {
+        /// The field.
+        field: JsonPointer,
+        /// How it is written.
+        unit: TimeUnit,
+    },
+    /// The record's own timestamp.
+    Record,
+}
+
+/// How event time is known to have advanced. Bounds are 0 or more, steps positive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Watermark {
+    /// The newest event time less a bound.
+    BoundedOutOfOrderness {
+        /// The bound, ms.
+        bound_ms: i64,
+    },
+    /// The newest event time.
+    Monotonic,
+    /// The newest mark.
+    Punctuated {
+        /// Field that holds a mark.
+        field: JsonPointer,
+        /// How it is written.
+        unit: TimeUnit,
+    },
+    /// The newest event time less a bound, floored to a step.
+    Periodic {
+        /// The bound, ms.
+        bound_ms: i64,
+        /// The step, ms.
+        step_ms: i64,
+    },
+}
+
+impl Watermark {
+    /// How far the watermark stays behind the newest event at least, ms.
+    pub fn bound_ms(&self) -> i64 {
+        match self {
+            Self::BoundedOutOfOrderness { bound_ms } | Self::Periodic { bound_ms, .. } => *bound_ms,
+            Self::Monotonic | Self::Punctuated { .. } => 0,
+        }
+    }
+}
+
+/// What happens to the watermark of a partition without records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Idle {
+    /// How long it must have had none, ms.
+    pub after_ms: i64,
+    /// How the watermark then moves.
+    pub advance: IdleAdvance,
 }
 
 /// A part of the group key.
@@ -197,9 +258,10 @@ impl Resolved {
         Some(Self {
             job_id,
             strict_json: spec.source.format.json?.strict,
-            timestamp_field: spec.event.timestamp.field.clone()?,
-            timestamp_unit: spec.event.timestamp.unit,
-            watermark_bound_ms: ms(spec.event.watermark.bounded_out_of_orderness.as_ref()?.bound)?,
+            timestamp: timestamp(&spec.event.timestamp)?,
+            watermark: watermark(&spec.event)?,
+            idle: spec.event.idle.as_ref().and_then(idle),
+            max_future_skew_ms: spec.event.max_future_skew.and_then(ms),
             group_by: spec.group_by.iter().map(key_part).collect::<Option<_>>()?,
             windows: spec.windows.iter().map(window).collect::<Option<_>>()?,
             aggregates: spec.aggregates.iter().map(aggregate).collect::<Option<_>>()?,
@@ -233,6 +295,45 @@ fn start(from: &StartFrom) -> Option<Start> {
         (None, None, Some(instant)) => Some(Start::TimestampMs(instant.ms())),
         (None, None, None) => None,
     }
+}
+
+fn timestamp(spec: &TimestampSpec) -> Option<Timestamp> {
+    match (&spec.field, &spec.record) {
+        (Some(field), _) => Some(Timestamp::Field {
+            field: field.clone(),
+            unit: spec.unit,
+        }),
+        (None, Some(_)) => Some(Timestamp::Record),
+        (None, None) => None,
+    }
+}
+
+fn watermark(event: &EventSpec) -> Option<Watermark> {
+    let spec = &event.watermark;
+    if let Some(bounded) = &spec.bounded_out_of_orderness {
+        let bound_ms = ms(bounded.bound)?;
+        Some(Watermark::BoundedOutOfOrderness { bound_ms })
+    } else if spec.monotonic.is_some() {
+        Some(Watermark::Monotonic)
+    } else if let Some(punctuated) = &spec.punctuated {
+        Some(Watermark::Punctuated {
+            field: punctuated.field.clone(),
+            unit: event.timestamp.unit,
+        })
+    } else {
+        let periodic = spec.periodic.as_ref()?;
+        Some(Watermark::Periodic {
+            bound_ms: ms(periodic.bound)?,
+            step_ms: ms(periodic.step)?,
+        })
+    }
+}
+
+fn idle(spec: &IdleSpec) -> Option<Idle> {
+    Some(Idle {
+        after_ms: ms(spec.after)?,
+        advance: spec.advance,
+    })
 }
 
 fn key_part(key: &crate::v1alpha1::GroupKey) -> Option<KeyPart> {

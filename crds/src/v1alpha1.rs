@@ -17,7 +17,10 @@ mod schema;
 mod status;
 
 pub use aggregate::{AggregateSpec, Count, FieldOf};
-pub use event::{BoundedOutOfOrderness, EventSpec, TimeUnit, TimestampSpec, WatermarkSpec};
+pub use event::{
+    BoundedOutOfOrderness, EventSpec, IdleAdvance, IdleSpec, Periodic, Punctuated, TimeUnit, TimestampSpec,
+    WatermarkSpec,
+};
 pub use lifecycle::{
     CheckpointFailurePolicy, DeletionPolicy, IncompatibleStatePolicy, PodTemplate, Resources, StateRetention,
     UpgradeSpec, UpgradeStrategy,

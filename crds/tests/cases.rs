@@ -144,6 +144,7 @@ fn not_yet_case(path: &str, spec_schema: &Value) -> Case {
             node[name] = match schema["type"].as_str().unwrap() {
                 "string" => Value::from("1m"),
                 "array" => serde_json::json!([{"name": "a"}]),
+                "object" if schema.get("properties").is_some() => smallest(schema),
                 "object" => serde_json::json!({"any": {"thing": 1}}),
                 other => panic!("{path}: no example of type {other}"),
             };
@@ -167,6 +168,15 @@ fn not_yet_case(path: &str, spec_schema: &Value) -> Case {
         )],
         rust_only: false,
     }
+}
+
+/// The required members alone; durations and texts only.
+fn smallest(schema: &Value) -> Value {
+    let required = schema["required"].as_array().into_iter().flatten();
+    required
+        .map(|name| (name.as_str().unwrap().to_owned(), Value::from("1m")))
+        .collect::<Map<_, _>>()
+        .into()
 }
 
 /// Where `name` is a member of a union it stands alone, so that nothing else is wrong.

@@ -7,7 +7,7 @@ mod number;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use streamagg_crds::resolved::{Function, Missing, Resolved, WindowKind};
+use streamagg_crds::resolved::{Function, Missing, Resolved, Timestamp, Watermark, WindowKind};
 use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
 use streamagg_crds::value::{Instant, JsonPointer};
 
@@ -138,11 +138,23 @@ fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut
                 sums.panes.push(pane);
             }
         }
-        watermark = watermark.max(event.time_ms - job.watermark_bound_ms);
+        watermark = watermark.max(candidate(job, &event));
         fire(job, watermark, &mut open, expectation);
     }
     expectation.open += open.values().filter(|sums| sums.panes.is_empty()).count();
     open.into_iter().for_each(|(id, sums)| keep(job, id, sums, expectation));
+}
+
+/// The watermark that an event allows.
+fn candidate(job: &Resolved, event: &Event) -> i64 {
+    let behind = event.time_ms - job.watermark.bound_ms();
+    match &job.watermark {
+        Watermark::BoundedOutOfOrderness { .. } | Watermark::Monotonic => behind,
+        Watermark::Periodic { step_ms, .. } => behind.div_euclid(*step_ms) * step_ms,
+        Watermark::Punctuated { field, unit } => at(&event.document, field)
+            .and_then(|mark| time(*unit, mark))
+            .unwrap_or(i64::MIN),
+    }
 }
 
 fn fire(
@@ -194,23 +206,28 @@ fn at<'a>(document: &'a Value, pointer: &JsonPointer) -> Option<&'a Value> {
     document.pointer(pointer.as_str()).filter(|value| !value.is_null())
 }
 
+fn time(unit: TimeUnit, value: &Value) -> Option<i64> {
+    match unit {
+        TimeUnit::Rfc3339 => value
+            .as_str()
+            .and_then(|text| text.parse::<Instant>().ok())
+            .map(|instant| instant.ms()),
+        TimeUnit::Milliseconds => value.as_i64(),
+        TimeUnit::Seconds => value.as_i64().map(|seconds| seconds * 1000),
+        TimeUnit::Microseconds => value.as_i64().map(|micros| micros.div_euclid(1000)),
+        TimeUnit::Nanoseconds => value.as_i64().map(|nanos| nanos.div_euclid(1_000_000)),
+    }
+}
+
 fn read(job: &Resolved, bytes: &[u8]) -> Result<Event, &'static str> {
     let document: Value = serde_json::from_slice(bytes).map_err(|_| "JsonInvalid")?;
     if !document.is_object() {
         return Err("JsonInvalid");
     }
-    let time = at(&document, &job.timestamp_field).ok_or("TimestampMissing")?;
-    let time_ms = match job.timestamp_unit {
-        TimeUnit::Rfc3339 => time
-            .as_str()
-            .and_then(|text| text.parse::<Instant>().ok())
-            .map(|instant| instant.ms()),
-        TimeUnit::Milliseconds => time.as_i64(),
-        TimeUnit::Seconds => time.as_i64().map(|seconds| seconds * 1000),
-        TimeUnit::Microseconds => time.as_i64().map(|micros| micros.div_euclid(1000)),
-        TimeUnit::Nanoseconds => time.as_i64().map(|nanos| nanos.div_euclid(1_000_000)),
+    let Timestamp::Field { field, unit } = &job.timestamp else {
+        return Err("the checker knows times in fields only");
     };
-    let time_ms = time_ms.ok_or("TimestampInvalid")?;
+    let time_ms = time(*unit, at(&document, field).ok_or("TimestampMissing")?).ok_or("TimestampInvalid")?;
     let mut key = serde_json::Map::new();
     for part in &job.group_by {
         let value = match (at(&document, &part.field), &part.when_missing) {

@@ -24,6 +24,8 @@ pub enum RejectReason {
     TimestampInvalid,
     /// The timestamp is outside the years 0–9999.
     TimestampOutOfRange,
+    /// The time is further ahead of the clock than `maxFutureSkew`.
+    TimestampInFuture,
     /// A grouping field is missing or null and its rule is `reject`.
     KeyMissing,
     /// A grouping field is an object or array, or text with a lone surrogate.
@@ -36,13 +38,14 @@ pub enum RejectReason {
 
 impl RejectReason {
     /// Number of reasons.
-    pub const COUNT: usize = 8;
+    pub const COUNT: usize = 9;
     /// Every reason, in order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::JsonInvalid,
         Self::TimestampMissing,
         Self::TimestampInvalid,
         Self::TimestampOutOfRange,
+        Self::TimestampInFuture,
         Self::KeyMissing,
         Self::KeyInvalid,
         Self::FieldTypeInvalid,
@@ -56,6 +59,7 @@ impl RejectReason {
             Self::TimestampMissing => "TimestampMissing",
             Self::TimestampInvalid => "TimestampInvalid",
             Self::TimestampOutOfRange => "TimestampOutOfRange",
+            Self::TimestampInFuture => "TimestampInFuture",
             Self::KeyMissing => "KeyMissing",
             Self::KeyInvalid => "KeyInvalid",
             Self::FieldTypeInvalid => "FieldTypeInvalid",

@@ -111,10 +111,7 @@ fn run(workload: &Workload, input: &[u8], ends: &[usize]) {
         let records: Vec<Record<'_>> = batch
             .iter()
             .map(|end| {
-                let record = Record {
-                    offset,
-                    value: &input[start..end - 1],
-                };
+                let record = Record::new(offset, &input[start..end - 1]);
                 (start, offset) = (*end, offset + 1);
                 record
             })

@@ -74,13 +74,14 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
     let mut outputs = Outputs::default();
     let mut sizes = cuts.iter().copied().cycle();
     let mut at = from;
+    task.set_clock(clock_at(case, from));
     while at < to {
         outputs.clear();
         let mut entries = Vec::new();
         match &case.log[at] {
-            Entry::Record(_) => {
+            Entry::Record(_) | Entry::Stamped(..) => {
                 let size = sizes.next().expect("cuts are not empty");
-                let is_record = |entry: &usize| matches!(case.log[*entry], Entry::Record(_));
+                let is_record = |entry: &usize| case.log[*entry].record().is_some();
                 entries.extend((at..to).take(size).take_while(is_record));
                 let records: Vec<Record<'_>> = entries.iter().map(|entry| record(case, *entry)).collect();
                 assert_eq!(task.step(&records, &mut outputs), StepStatus::Continue);
@@ -94,6 +95,10 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
                 task.decide(&Decision { input_offset, kind }, &mut outputs);
                 at += 1;
             }
+            Entry::Clock(now_ms) => {
+                task.set_clock(Some(*now_ms));
+                at += 1;
+            }
             Entry::EndOfInput => {
                 task.end_of_input(&mut outputs);
                 at += 1;
@@ -104,12 +109,54 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
 }
 
 fn record(case: &Case, entry: usize) -> Record<'_> {
-    let Entry::Record(value) = &case.log[entry] else {
+    let Some((value, timestamp_ms)) = case.log[entry].record() else {
         panic!("entry {entry} is no record")
     };
     Record {
-        offset: case.offsets[entry],
-        value,
+        timestamp_ms,
+        ..Record::new(case.offsets[entry], value)
+    }
+}
+
+/// What the clock says at a place in the log.
+fn clock_at(case: &Case, place: usize) -> Option<i64> {
+    case.log[..place].iter().rev().find_map(|entry| match entry {
+        Entry::Clock(now_ms) => Some(*now_ms),
+        Entry::Record(_) | Entry::Stamped(..) | Entry::IdleAdvance(_) | Entry::EndOfInput => None,
+    })
+}
+
+/// Runs a whole log and collects the decisions that the shell would commit.
+fn run_deciding(task: &mut Task, case: &Case, cuts: &[usize], seen: &mut Vec<Expected>, decisions: &mut Vec<Decision>) {
+    let mut sizes = cuts.iter().copied().cycle();
+    let mut at = 0;
+    while at < case.log.len() {
+        let mut outputs = Outputs::default();
+        let mut entries = Vec::new();
+        match &case.log[at] {
+            Entry::Record(_) | Entry::Stamped(..) => {
+                let size = sizes.next().expect("cuts are not empty");
+                let is_record = |entry: &usize| case.log[*entry].record().is_some();
+                entries.extend((at..case.log.len()).take(size).take_while(is_record));
+                let records: Vec<Record<'_>> = entries.iter().map(|entry| record(case, *entry)).collect();
+                assert_eq!(task.step(&records, &mut outputs), StepStatus::Continue);
+            }
+            Entry::Clock(now_ms) => task.set_clock(Some(*now_ms)),
+            Entry::IdleAdvance(watermark_ms) => {
+                let decision = Decision {
+                    input_offset: task.position().input_offset,
+                    kind: DecisionKind::IdleAdvance {
+                        watermark_ms: *watermark_ms,
+                    },
+                };
+                task.decide(&decision, &mut outputs);
+                decisions.push(decision);
+            }
+            Entry::EndOfInput => task.end_of_input(&mut outputs),
+        }
+        decisions.append(&mut outputs.decisions);
+        seen.extend(expected_form(&outputs, &entries, 0));
+        at += entries.len().max(1);
     }
 }
 
@@ -205,6 +252,56 @@ proptest! {
         prop_assert_eq!(entries(&backend), entries(&fresh));
     }
 
+    /// Decisions pin the clock: a replay that has no clock obeys them and gives the same bytes and the same position.
+    #[test]
+    fn a_replay_obeys_the_decisions_and_never_the_clock(
+        case in generator::case(120), cuts in generator::cuts(), other_cuts in generator::cuts(),
+    ) {
+        let plan = plan(&case.spec);
+        let mut live = Task::new(Arc::clone(&plan), START_OFFSET);
+        let (mut seen, mut decisions) = (Vec::new(), Vec::new());
+        run_deciding(&mut live, &case, &cuts, &mut seen, &mut decisions);
+        assert_same(&seen, &oracle_form(&case.spec, &case.log), &case);
+
+        let mut replay = Task::new(plan, START_OFFSET);
+        let (mut again, mut next) = (Vec::new(), 0);
+        let records: Vec<usize> = (0..case.log.len()).filter(|entry| case.log[*entry].record().is_some()).collect();
+        let mut sizes = other_cuts.iter().copied().cycle();
+        let mut done = 0;
+        loop {
+            while let Some(decision) = decisions.get(next).filter(|decision: &&Decision| {
+                decision.input_offset <= replay.position().input_offset
+            }) {
+                let mut outputs = Outputs::default();
+                replay.decide(decision, &mut outputs);
+                again.extend(expected_form(&outputs, &[], 0));
+                next += 1;
+            }
+            if done == records.len() {
+                break;
+            }
+            let due = decisions.get(next).map_or(i64::MAX, |decision| decision.input_offset);
+            let size = sizes.next().expect("cuts are not empty");
+            let batch: Vec<usize> =
+                records[done..].iter().take(size).take_while(|entry| case.offsets[**entry] < due).copied().collect();
+            // A decision may stand in a gap: at least one record is stepped over.
+            let batch = if batch.is_empty() { vec![records[done]] } else { batch };
+            let input: Vec<Record<'_>> = batch.iter().map(|entry| record(&case, *entry)).collect();
+            let mut outputs = Outputs::default();
+            assert_eq!(replay.step(&input, &mut outputs), StepStatus::Continue);
+            prop_assert!(outputs.decisions.is_empty(), "a replay decides nothing");
+            again.extend(expected_form(&outputs, &batch, 0));
+            done += batch.len();
+        }
+        if matches!(case.log.last(), Some(Entry::EndOfInput)) {
+            let mut outputs = Outputs::default();
+            replay.end_of_input(&mut outputs);
+            again.extend(expected_form(&outputs, &[], 0));
+        }
+        assert_same(&again, &seen, &case);
+        prop_assert_eq!(replay.position(), live.position());
+    }
+
     /// State is bounded: when every window is closed nothing of the panes remains, in memory or in the store.
     #[test]
     fn when_the_watermark_has_passed_everything_no_pane_state_is_left(
@@ -238,12 +335,12 @@ proptest! {
             run(&mut task, &case, entry, entry + 1, &[1], &mut seen);
             let now = task.position();
             prop_assert!(now.watermark_ms >= before.watermark_ms);
-            let is_record = matches!(case.log[entry], Entry::Record(_));
+            let is_record = case.log[entry].record().is_some();
             prop_assert_eq!(now.input_count, before.input_count + u64::from(is_record));
             prop_assert_eq!(now.output_seq, seen.len() as u64);
             if is_record {
                 prop_assert_eq!(now.input_offset, case.offsets[entry] + 1);
-                let is_empty = matches!(&case.log[entry], Entry::Record(value) if value.is_empty());
+                let is_empty = case.log[entry].record().is_some_and(|(value, _)| value.is_empty());
                 prop_assert!(is_empty || now.input_hash != before.input_hash);
             }
             before = now;
@@ -294,6 +391,8 @@ fn too_many_bad_records_stop_the_task_at_the_record_whatever_the_cuts() {
         timestamp: vec!["ts".to_owned()],
         unit: oracle::Unit::Milliseconds,
         bound_ms: 0,
+        watermark: oracle::Watermark::Bounded,
+        skew_ms: None,
         group_by: Vec::new(),
         windows: vec![oracle::Window {
             name: "m".to_owned(),
@@ -314,10 +413,7 @@ fn too_many_bad_records_stop_the_task_at_the_record_whatever_the_cuts() {
         &resolve(&manifest.spec, "tests", "bad").expect("a valid spec"),
     ));
     // Records 0..=998 are bad; record 999 is the thousandth, from which on the ratio is judged.
-    let record = |offset: i64| Record {
-        offset,
-        value: if offset < 2000 { b"x" } else { b"{\"ts\":1}" },
-    };
+    let record = |offset: i64| Record::new(offset, if offset < 2000 { b"x" } else { b"{\"ts\":1}" });
     for size in [1usize, 7, 1000, 5000] {
         let mut task = Task::new(Arc::clone(&plan), START_OFFSET);
         let records: Vec<Record<'_>> = (0..5000).map(record).collect();

@@ -1,6 +1,6 @@
 //! Cases worked out by hand against the batch oracle, so that the oracle is not only compared with the engine.
 
-use streamagg_tests::oracle::{self, Entry, Expected, Function, Missing, Spec, Unit, Window};
+use streamagg_tests::oracle::{self, Entry, Expected, Function, Missing, Spec, Unit, Watermark, Window};
 
 fn window(name: &str, size_ms: i64, slide_ms: i64, offset_ms: i64, lateness_ms: i64) -> Window {
     Window {
@@ -18,6 +18,8 @@ fn spec(bound_ms: i64, windows: Vec<Window>) -> Spec {
         timestamp: field("ts"),
         unit: Unit::Milliseconds,
         bound_ms,
+        watermark: Watermark::Bounded,
+        skew_ms: None,
         group_by: vec![("k".to_owned(), field("k"), Missing::Reject)],
         windows,
         aggregates: vec![

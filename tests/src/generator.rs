@@ -10,7 +10,7 @@ use proptest::sample::{Index, select};
 
 pub use self::render::manifest;
 use self::render::time;
-use crate::oracle::{Entry, Function, Missing, Spec, Unit, Window};
+use crate::oracle::{Entry, Function, Missing, Spec, Unit, Watermark, Window};
 
 /// A spec and a log for it.
 #[derive(Clone)]
@@ -29,6 +29,12 @@ impl fmt::Debug for Case {
         for (entry, (item, offset)) in self.log.iter().zip(&self.offsets).enumerate() {
             match item {
                 Entry::Record(bytes) => writeln!(out, "  {entry} @{offset}: {:?}", String::from_utf8_lossy(bytes))?,
+                Entry::Stamped(stamp, bytes) => writeln!(
+                    out,
+                    "  {entry} @{offset} at {stamp:?}: {:?}",
+                    String::from_utf8_lossy(bytes)
+                )?,
+                Entry::Clock(now) => writeln!(out, "  {entry} @{offset}: the clock says {now}")?,
                 Entry::IdleAdvance(to) => writeln!(out, "  {entry} @{offset}: idle advance to {to}")?,
                 Entry::EndOfInput => writeln!(out, "  {entry} @{offset}: end of input")?,
             }
@@ -151,6 +157,21 @@ fn missing() -> impl Strategy<Value = Missing> {
     ]
 }
 
+fn watermark() -> impl Strategy<Value = Watermark> {
+    prop_oneof![
+        3 => Just(Watermark::Bounded),
+        1 => Just(Watermark::Monotonic),
+        1 => Just(Watermark::Punctuated { field: field("/n/wm") }),
+        1 => (1..200i64).prop_map(|step_ms| Watermark::Periodic { step_ms }),
+    ]
+}
+
+/// Strategy of the watermark, whether times are the records' own, how far ahead a time may be.
+fn time_rules() -> impl Strategy<Value = (Watermark, bool, Option<i64>)> {
+    let skew = prop_oneof![2 => Just(None), 1 => (0..100i64).prop_map(Some)];
+    (watermark(), prop::bool::weighted(0.2), skew)
+}
+
 /// Any spec of this version's windows and aggregates.
 pub fn spec() -> impl Strategy<Value = Spec> {
     let unit = select(vec![
@@ -171,32 +192,36 @@ pub fn spec() -> impl Strategy<Value = Spec> {
     let group_by = prop::collection::vec(missing(), 0..=2);
     (
         unit,
-        0..120i64,
+        (0..120i64, time_rules()),
         group_by,
         prop::collection::vec(window(), 1..=3),
         aggregates,
     )
-        .prop_map(|(unit, bound_ms, group_by, windows, aggregates)| Spec {
-            timestamp: field("/ts"),
-            unit,
-            bound_ms,
-            group_by: (group_by.into_iter().zip([("tenant", "/tenant"), ("model", "/n/model")]))
-                .map(|(missing, (name, path))| (name.to_owned(), field(path), missing))
-                .collect(),
-            // Names descend so that order by name and order in the spec differ.
-            windows: (windows.into_iter().zip(["w-c", "w-b", "w-a"]))
-                .map(|((size_ms, slide_ms, offset_ms, lateness_ms), name)| Window {
-                    name: name.to_owned(),
-                    size_ms,
-                    slide_ms,
-                    offset_ms,
-                    lateness_ms,
-                })
-                .collect(),
-            aggregates: (aggregates.into_iter().enumerate())
-                .map(|(n, (function, path))| (format!("x{n}"), function, field(path)))
-                .collect(),
-        })
+        .prop_map(
+            |(unit, (bound_ms, (watermark, stamped, skew_ms)), group_by, windows, aggregates)| Spec {
+                timestamp: if stamped { Vec::new() } else { field("/ts") },
+                unit,
+                bound_ms,
+                watermark,
+                skew_ms,
+                group_by: (group_by.into_iter().zip([("tenant", "/tenant"), ("model", "/n/model")]))
+                    .map(|(missing, (name, path))| (name.to_owned(), field(path), missing))
+                    .collect(),
+                // Names descend so that order by name and order in the spec differ.
+                windows: (windows.into_iter().zip(["w-c", "w-b", "w-a"]))
+                    .map(|((size_ms, slide_ms, offset_ms, lateness_ms), name)| Window {
+                        name: name.to_owned(),
+                        size_ms,
+                        slide_ms,
+                        offset_ms,
+                        lateness_ms,
+                    })
+                    .collect(),
+                aggregates: (aggregates.into_iter().enumerate())
+                    .map(|(n, (function, path))| (format!("x{n}"), function, field(path)))
+                    .collect(),
+            },
+        )
 }
 
 /// Parts of one generated event; `None` leaves the member out.
@@ -208,6 +233,8 @@ struct Draft {
     step_ms: i64,
     spelling: usize,
     bad_time: Option<&'static str>,
+    /// A mark so far from the running time; absent mostly.
+    mark_ms: Option<i64>,
     keys: [Option<String>; 2],
     numbers: [Option<String>; 3],
     layout: usize,
@@ -238,24 +265,28 @@ fn number() -> impl Strategy<Value = Option<String>> {
 fn draft() -> impl Strategy<Value = Draft> {
     let shift = prop_oneof![20 => -60..=0i64, 4 => -600..=0i64, 1 => 0..300i64];
     let bad_time = prop_oneof![60 => Just(None), 1 => select(&BAD_TIMES[..]).prop_map(Some), 1 => Just(Some(""))];
+    let mark = prop_oneof![4 => Just(None), 1 => (-100..=20i64).prop_map(Some)];
     (
         shift,
         0..12i64,
         0..6usize,
-        bad_time,
+        (bad_time, mark),
         [key(), key()],
         [number(), number(), number()],
         0..24usize,
     )
-        .prop_map(|(shift_ms, step_ms, spelling, bad_time, keys, numbers, layout)| Draft {
-            shift_ms,
-            step_ms,
-            spelling,
-            bad_time,
-            keys,
-            numbers,
-            layout,
-        })
+        .prop_map(
+            |(shift_ms, step_ms, spelling, (bad_time, mark_ms), keys, numbers, layout)| Draft {
+                shift_ms,
+                step_ms,
+                spelling,
+                bad_time,
+                mark_ms,
+                keys,
+                numbers,
+                layout,
+            },
+        )
 }
 
 #[derive(Clone, Debug)]
@@ -263,6 +294,7 @@ enum DraftEntry {
     Event(Draft),
     Bad(&'static [u8]),
     Idle(i64),
+    Clock(i64),
 }
 
 fn draft_entry() -> impl Strategy<Value = DraftEntry> {
@@ -270,6 +302,7 @@ fn draft_entry() -> impl Strategy<Value = DraftEntry> {
         60 => draft().prop_map(DraftEntry::Event),
         2 => select(&BAD_RECORDS[..]).prop_map(DraftEntry::Bad),
         1 => (-100..300i64).prop_map(DraftEntry::Idle),
+        2 => (-100..100i64).prop_map(DraftEntry::Clock),
     ]
 }
 
@@ -291,11 +324,23 @@ pub fn case(records_max: usize) -> impl Strategy<Value = Case> {
             match entry {
                 DraftEntry::Event(draft) => {
                     now += draft.step_ms;
-                    log.push(Entry::Record(render(&spec, &draft, now + draft.shift_ms)));
+                    let time_ms = now + draft.shift_ms;
+                    let value = render(&spec, &draft, time_ms, draft.mark_ms.map(|mark_ms| now + mark_ms));
+                    log.push(match (spec.timestamp.is_empty(), draft.bad_time) {
+                        (false, _) => Entry::Record(value),
+                        (true, None) => Entry::Stamped(Some(time_ms), value),
+                        (true, Some("")) => Entry::Stamped(Some(i64::MAX), value),
+                        (true, Some(_)) => Entry::Stamped(None, value),
+                    });
                 }
                 DraftEntry::Bad(bytes) => log.push(Entry::Record(bytes.to_vec())),
                 DraftEntry::Idle(ahead_ms) => {
                     log.push(Entry::IdleAdvance(now + ahead_ms));
+                    offsets.push(next);
+                    continue;
+                }
+                DraftEntry::Clock(ahead_ms) => {
+                    log.push(Entry::Clock(now + ahead_ms));
                     offsets.push(next);
                     continue;
                 }
@@ -325,15 +370,22 @@ pub fn places() -> impl Strategy<Value = Vec<Index>> {
     prop::collection::vec(any::<Index>(), 0..5)
 }
 
-fn render(spec: &Spec, draft: &Draft, time_ms: i64) -> Vec<u8> {
+fn render(spec: &Spec, draft: &Draft, time_ms: i64, mark_ms: Option<i64>) -> Vec<u8> {
     let mut members = Vec::new();
     match draft.bad_time {
+        // A field that is not in use may be broken without anybody noticing, and some spellings of times are no JSON.
+        _ if spec.timestamp.is_empty() => {}
         None => members.push(format!("\"ts\":{}", time(spec.unit, time_ms, draft.spelling))),
         Some("") => {}
         // Text that is no time is right for one unit and wrong for the others: always wrong here.
         Some(bad) => members.push(format!("\"ts\":{bad}")),
     }
-    let inner = [("model", &draft.keys[1]), ("b", &draft.numbers[1])];
+    let marked = matches!(spec.watermark, Watermark::Punctuated { .. });
+    let mark = mark_ms.filter(|_| marked).map(|mark_ms| match draft.layout {
+        0 => "\"soon\"".to_owned(),
+        _ => time(spec.unit, mark_ms, draft.spelling),
+    });
+    let inner = [("model", &draft.keys[1]), ("b", &draft.numbers[1]), ("wm", &mark)];
     let inner: Vec<String> = inner
         .iter()
         .filter_map(|(name, v)| Some(format!("\"{name}\" : {}", (*v).as_ref()?)))

@@ -27,18 +27,32 @@ pub enum Missing {
 /// The parameters of a job, in milliseconds; fields are lists of member names.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// Field of the event time.
+    /// Field of the event time; empty: the record's own timestamp.
     pub timestamp: Vec<String>,
     /// How that field is written.
     pub unit: Unit,
     /// Bound of out-of-orderness.
     pub bound_ms: i64,
+    /// How the watermark follows events.
+    pub watermark: Watermark,
+    /// How far ahead of the clock a time may be.
+    pub skew_ms: Option<i64>,
     /// Name, field and rule of each part of the key.
     pub group_by: Vec<(String, Vec<String>, Missing)>,
     /// The windows.
     pub windows: Vec<Window>,
     /// Name, function and field of each aggregate; a count has no field.
     pub aggregates: Vec<(String, Function, Vec<String>)>,
+}
+
+/// How the watermark follows events; `bound_ms` holds for the first and the last.
+#[derive(Clone, Debug, PartialEq)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Watermark {
+    Bounded,
+    Monotonic,
+    Punctuated { field: Vec<String> },
+    Periodic { step_ms: i64 },
 }
 
 /// How an event time is written.
@@ -79,10 +93,25 @@ pub enum Function {
 pub enum Entry {
     /// The value bytes of a record.
     Record(Vec<u8>),
+    /// A record with a timestamp of its own, or without the one it should have.
+    Stamped(Option<i64>, Vec<u8>),
+    /// The clock from here on.
+    Clock(i64),
     /// A decision: the watermark advances to this time.
     IdleAdvance(i64),
     /// The watermark advances to the end of time.
     EndOfInput,
+}
+
+impl Entry {
+    /// Value and timestamp, when it is a record.
+    pub fn record(&self) -> Option<(&[u8], Option<i64>)> {
+        match self {
+            Self::Record(value) => Some((value, None)),
+            Self::Stamped(timestamp_ms, value) => Some((value, *timestamp_ms)),
+            Self::Clock(_) | Self::IdleAdvance(_) | Self::EndOfInput => None,
+        }
+    }
 }
 
 /// One output; `entry` is the index of the log entry that caused it.
@@ -115,14 +144,18 @@ type PaneId = (i64, i64, String, String);
 
 /// Everything a task must put out for this log, in order.
 pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
-    let (mut out, mut watermark) = (Vec::new(), NO_WATERMARK);
+    let (mut out, mut watermark, mut clock) = (Vec::new(), NO_WATERMARK, None);
     let mut panes: BTreeMap<PaneId, (Vec<Row>, usize)> = BTreeMap::new();
     let lateness: BTreeMap<&str, i64> = spec.windows.iter().map(|w| (w.name.as_str(), w.lateness_ms)).collect();
     for (entry, item) in log.iter().enumerate() {
         let advance = match item {
             Entry::IdleAdvance(to) => *to,
             Entry::EndOfInput => i64::MAX,
-            Entry::Record(bytes) => match accept(spec, bytes, watermark) {
+            Entry::Clock(now) => {
+                clock = Some(*now);
+                continue;
+            }
+            Entry::Record(_) | Entry::Stamped(..) => match accept(spec, item, watermark, clock) {
                 Err(reason) => {
                     out.push(Expected::Dead {
                         entry,
@@ -132,7 +165,11 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                     continue;
                 }
                 Ok(Event {
-                    time, missed, joined, ..
+                    time,
+                    missed,
+                    joined,
+                    allows,
+                    ..
                 }) if joined.is_empty() && !missed.is_empty() => {
                     let (windows, lateness_ms) = (missed.join(","), watermark - time);
                     out.push(Expected::Late {
@@ -141,7 +178,7 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                         watermark_ms: watermark,
                         lateness_ms,
                     });
-                    continue;
+                    allows
                 }
                 Ok(event) => {
                     let mut joined = event.joined;
@@ -154,7 +191,7 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                             pane.1 += 1;
                         }
                     }
-                    event.time - spec.bound_ms
+                    event.allows
                 }
             },
         };
@@ -190,8 +227,8 @@ pub fn batch_answer(outputs: &[Expected]) -> BTreeMap<String, String> {
 /// Newest time of a readable event, [`NO_WATERMARK`] when there is none.
 pub fn newest_event_ms(spec: &Spec, log: &[Entry]) -> i64 {
     let times = log.iter().filter_map(|entry| match entry {
-        Entry::Record(bytes) => accept(spec, bytes, NO_WATERMARK).ok().map(|event| event.time),
-        Entry::IdleAdvance(_) | Entry::EndOfInput => None,
+        Entry::Record(_) | Entry::Stamped(..) => accept(spec, entry, NO_WATERMARK, None).ok().map(|event| event.time),
+        Entry::Clock(_) | Entry::IdleAdvance(_) | Entry::EndOfInput => None,
     });
     times.max().unwrap_or(NO_WATERMARK)
 }
@@ -201,15 +238,27 @@ struct Event {
     missed: Vec<String>,
     joined: Vec<PaneId>,
     row: Row,
+    /// What it lets the watermark be.
+    allows: i64,
 }
 
 /// Judges in the order of the specification: bytes, JSON, time, key, lateness, fields of aggregates.
-fn accept(spec: &Spec, bytes: &[u8], watermark: i64) -> Result<Event, Reason> {
+fn accept(spec: &Spec, entry: &Entry, watermark: i64, clock: Option<i64>) -> Result<Event, Reason> {
+    let (bytes, stamp) = entry.record().unwrap_or_default();
     let root = std::str::from_utf8(bytes).map_err(|_| "JsonInvalid")?.trim();
     if serde_json::from_str::<IgnoredAny>(root).is_err() || !root.starts_with('{') {
         return Err("JsonInvalid");
     }
-    let time = time(spec.unit, &field(root, &spec.timestamp).ok_or("TimestampMissing")?)?;
+    let time = match (spec.timestamp.is_empty(), stamp) {
+        (false, _) => time(spec.unit, &field(root, &spec.timestamp).ok_or("TimestampMissing")?)?,
+        (true, stamp) => time(Unit::Milliseconds, &stamp.ok_or("TimestampMissing")?.to_string())?,
+    };
+    let allows = allowed(spec, root, time)?;
+    if let (Some(skew), Some(now)) = (spec.skew_ms, clock)
+        && time > now + skew
+    {
+        return Err("TimestampInFuture");
+    }
     let mut members = Vec::new();
     for (name, path, missing) in &spec.group_by {
         let value = match (field(root, path), missing) {
@@ -239,6 +288,20 @@ fn accept(spec: &Spec, bytes: &[u8], watermark: i64) -> Result<Event, Reason> {
         missed,
         joined,
         row,
+        allows,
+    })
+}
+
+/// What an event lets the watermark be, by the strategy's definition.
+fn allowed(spec: &Spec, root: &str, event_time: i64) -> Result<i64, Reason> {
+    Ok(match &spec.watermark {
+        Watermark::Bounded => event_time - spec.bound_ms,
+        Watermark::Monotonic => event_time,
+        Watermark::Punctuated { field: path } => match field(root, path) {
+            Some(mark) => time(spec.unit, &mark)?,
+            None => NO_WATERMARK,
+        },
+        Watermark::Periodic { step_ms } => (event_time - spec.bound_ms).div_euclid(*step_ms) * step_ms,
     })
 }
 

@@ -7,12 +7,6 @@ use super::{Check, Place, Rule};
 
 /// Fields of the API that this version refuses by name wherever it runs.
 const NOT_YET: &[&str] = &[
-    "spec.event.timestamp.record",
-    "spec.event.watermark.monotonic",
-    "spec.event.watermark.punctuated",
-    "spec.event.watermark.periodic",
-    "spec.event.idle",
-    "spec.event.maxFutureSkew",
     "spec.where",
     "spec.let",
     "spec.explode",
@@ -47,6 +41,8 @@ const NOT_YET: &[&str] = &[
 ];
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
+    "spec.event.idle",
+    "spec.event.maxFutureSkew",
     "spec.source.kafka.tls",
     "spec.source.kafka.sasl",
     "spec.source.partitioning.any",
@@ -76,11 +72,11 @@ const UNIONS: [(&str, &[&str], &str); 17] = [
     ),
     ("spec.source.format", &["json"], "json"),
     ("spec.source.partitioning", &["byKey", "any"], "byKey"),
-    ("spec.event.timestamp", &["field", "record"], "field"),
+    ("spec.event.timestamp", &["field", "record"], "field, record"),
     (
         "spec.event.watermark",
         &["boundedOutOfOrderness", "monotonic", "punctuated", "periodic"],
-        "boundedOutOfOrderness",
+        "boundedOutOfOrderness, monotonic, punctuated, periodic",
     ),
     ("spec.groupBy[]", &["field", "value", "header", "metadata"], "field"),
     (
@@ -137,7 +133,9 @@ const AGGREGATES: [&str; 18] = [
 ];
 
 /// Durations that must be longer than nothing.
-const POSITIVE: [&str; 5] = [
+const POSITIVE: [&str; 7] = [
+    "spec.event.watermark.periodic.step",
+    "spec.event.idle.after",
     "spec.windows[].tumbling.size",
     "spec.windows[].sliding.size",
     "spec.windows[].sliding.slide",

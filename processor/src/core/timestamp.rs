@@ -52,6 +52,14 @@ pub fn read(unit: Unit, slot: Slot, document: &[u8]) -> Result<i64, RejectReason
     }
 }
 
+/// The event time of a record's own timestamp.
+///
+/// # Errors
+/// The reason for which the event is rejected.
+pub fn of_record(timestamp_ms: Option<i64>) -> Result<i64, RejectReason> {
+    in_range(i128::from(timestamp_ms.ok_or(RejectReason::TimestampMissing)?))
+}
+
 fn in_range(ms: i128) -> Result<i64, RejectReason> {
     i64::try_from(ms)
         .ok()

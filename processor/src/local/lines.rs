@@ -62,10 +62,7 @@ impl LineReader {
 
     /// The batch that [`Self::fill`] found: line number − 1 is the offset, blank lines are left out.
     pub(super) fn records(&self) -> Vec<Record<'_>> {
-        let record = |(offset, range): &(i64, Range<usize>)| Record {
-            offset: *offset,
-            value: &self.buffer[range.clone()],
-        };
+        let record = |(offset, range): &(i64, Range<usize>)| Record::new(*offset, &self.buffer[range.clone()]);
         self.batch.iter().map(record).collect()
     }
 

@@ -93,7 +93,7 @@ mod tests {
             detail: "byte 1".to_owned(),
             watermark_ms: NO_WATERMARK,
         };
-        String::from_utf8(dead_line(&dead, &Record { offset: 6, value })).unwrap()
+        String::from_utf8(dead_line(&dead, &Record::new(6, value))).unwrap()
     }
 
     #[test]
@@ -105,7 +105,7 @@ mod tests {
             lateness_ms: 60,
         };
         let value = br#"{"ts": 10, "cost":0.10}"#;
-        let line = String::from_utf8(late_line(&late, &Record { offset: 0, value })).unwrap();
+        let line = String::from_utf8(late_line(&late, &Record::new(0, value))).unwrap();
         let expected = r#"{"reason":"Late","window":"a,b","watermark":70,"latenessMs":60,"line":1,"record":{"ts": 10, "cost":0.10}}"#;
         assert_eq!(line, expected);
     }

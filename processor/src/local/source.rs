@@ -165,10 +165,7 @@ impl MadeBatch {
     }
 
     pub(super) fn records(&self) -> Vec<Record<'_>> {
-        let record = |(offset, range): &(i64, Range<usize>)| Record {
-            offset: *offset,
-            value: &self.bytes[range.clone()],
-        };
+        let record = |(offset, range): &(i64, Range<usize>)| Record::new(*offset, &self.bytes[range.clone()]);
         self.lines.iter().map(record).collect()
     }
 }

@@ -2,7 +2,7 @@
 //! Must not hold: state. A plan is shared by all tasks of a process.
 
 use serde::{Deserialize, Serialize};
-use streamagg_crds::resolved::{self, Missing, Resolved, WindowKind};
+use streamagg_crds::resolved::{self, Missing, Resolved, Timestamp, Watermark, WindowKind};
 use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
 use streamagg_crds::value::JsonPointer;
 
@@ -10,7 +10,7 @@ use crate::aggregation::function::Function;
 use crate::aggregation::layout::{Accumulator, Layout, Source};
 use crate::core::json::FieldTree;
 use crate::core::timestamp::Unit;
-use crate::watermark::bounded::BoundedOutOfOrderness;
+use crate::watermark::generator::Generator;
 use crate::window::assigner::{Aligned, greatest_common_divisor};
 use crate::window::types::WindowPlan;
 
@@ -22,9 +22,11 @@ const SHARED_PANES_MAX: i64 = 16;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) fields: FieldTree,
-    pub(super) timestamp_slot: usize,
-    pub(super) timestamp_unit: Unit,
-    pub(super) watermark: BoundedOutOfOrderness,
+    pub(super) timestamp: TimeSource,
+    pub(super) watermark: Generator,
+    /// Slot and unit of the marks of a punctuated watermark.
+    pub(super) mark: Option<(usize, Unit)>,
+    pub(super) max_future_skew_ms: Option<i64>,
     pub(super) key_parts: Vec<KeyPart>,
     pub(super) numeric_slots: Vec<usize>,
     pub(super) layout: Layout,
@@ -43,6 +45,15 @@ pub(super) struct CompiledWindow {
     pub rank: usize,
     /// The name as JSON text, with quotes.
     pub name_json: Vec<u8>,
+}
+
+/// Where an event's time comes from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TimeSource {
+    /// A field, and how it is written.
+    Field { slot: usize, unit: Unit },
+    /// The record itself.
+    Record,
 }
 
 /// A part of the grouping key.
@@ -99,7 +110,17 @@ impl Plan {
     /// Compiles a job; a [`Resolved`] one is valid, so this cannot fail.
     pub fn compile(job: &Resolved) -> Plan {
         let mut fields = FieldTree::new(job.strict_json);
-        let timestamp_slot = fields.add(job.timestamp_field.as_str());
+        let timestamp = match &job.timestamp {
+            Timestamp::Field { field, unit: written } => TimeSource::Field {
+                slot: fields.add(field.as_str()),
+                unit: unit(*written),
+            },
+            Timestamp::Record => TimeSource::Record,
+        };
+        let mark = match &job.watermark {
+            Watermark::Punctuated { field, unit: written } => Some((fields.add(field.as_str()), unit(*written))),
+            Watermark::BoundedOutOfOrderness { .. } | Watermark::Monotonic | Watermark::Periodic { .. } => None,
+        };
         let key_parts = key_parts(&job.group_by, &mut fields);
         let (layout, numeric_slots) = layout(&job.aggregates, &mut fields);
         let windows = windows(&job.windows);
@@ -107,9 +128,10 @@ impl Plan {
         let state_layout = state_layout(job, &windows, &pane_sets, &layout);
         Plan {
             fields,
-            timestamp_slot,
-            timestamp_unit: unit(job.timestamp_unit),
-            watermark: BoundedOutOfOrderness::new(job.watermark_bound_ms),
+            timestamp,
+            watermark: Generator::new(&job.watermark),
+            mark,
+            max_future_skew_ms: job.max_future_skew_ms,
             key_parts,
             numeric_slots,
             layout,

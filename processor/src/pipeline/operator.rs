@@ -4,6 +4,7 @@
 //! Must not hold: a clock, randomness, I/O, or anything that depends on how records are batched.
 
 mod bad_ratio;
+mod clock;
 mod fire;
 mod judge;
 mod pane;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::bad_ratio::BadRatio;
+use self::clock::Clock;
 use self::judge::{Rejection, Scratch, Verdict};
 use self::pane::PaneSet;
 pub use self::stats::Stats;
@@ -55,6 +57,7 @@ pub struct Task {
     /// Watermark at which something fires or is purged next; one compare per record.
     next_due_ms: i64,
     stats: Stats,
+    clock: Clock,
     scratch: Scratch,
     unsaved: Unsaved,
 }
@@ -92,6 +95,7 @@ impl Task {
             keys: KeyTable::default(),
             late: LateFirings::default(),
             next_due_ms: i64::MAX,
+            clock: Clock::default(),
             unsaved: Unsaved {
                 layout: true,
                 ..Unsaved::default()
@@ -106,8 +110,9 @@ impl Task {
     pub fn step(&mut self, records: &[Record<'_>], outputs: &mut Outputs) -> StepStatus {
         for (index, record) in records.iter().enumerate() {
             debug_assert!(record.offset >= self.position.input_offset, "offsets ascend");
+            self.clock.begin(self.position.input_offset);
             self.advance_position(record);
-            let bad = match self.judge(record.value) {
+            let bad = match self.judge(record, &mut outputs.decisions) {
                 Ok(verdict) => {
                     self.obey(verdict, index, record, outputs);
                     false
@@ -136,7 +141,18 @@ impl Task {
         );
         match decision.kind {
             DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, outputs),
+            DecisionKind::FutureSkew { now_ms } => self.clock.obey(now_ms),
         }
+    }
+
+    /// The clock as the shell read it before the records that follow; `None` (a replay) decides nothing anew.
+    pub fn set_clock(&mut self, now_ms: Option<i64>) {
+        self.clock.now_ms = now_ms;
+    }
+
+    /// The watermark at which something fires or is purged next; `i64::MAX` when nothing waits.
+    pub fn next_due_ms(&self) -> i64 {
+        self.next_due_ms
     }
 
     /// The input has ended: every window that has not fired does.
@@ -198,20 +214,12 @@ impl Task {
 
     fn obey(&mut self, verdict: Verdict, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
         match verdict {
-            Verdict::Counted {
-                event_time_ms,
-                key,
-                has_late_firings,
-            } => {
+            Verdict::Counted { key, has_late_firings } => {
                 if has_late_firings {
                     self.fire_late(key, outputs);
                 }
-                self.advance_watermark(self.plan.watermark.candidate(event_time_ms), outputs);
             }
-            Verdict::Outside { event_time_ms } => {
-                self.stats.outside += 1;
-                self.advance_watermark(self.plan.watermark.candidate(event_time_ms), outputs);
-            }
+            Verdict::Outside => self.stats.outside += 1,
             Verdict::Late { event_time_ms } => {
                 self.stats.late += 1;
                 let watermark_ms = self.position.watermark_ms;
@@ -224,6 +232,7 @@ impl Task {
                 }));
             }
         }
+        self.advance_watermark(self.scratch.candidate_ms, outputs);
     }
 
     fn reject(&mut self, rejection: Rejection, index: usize, record: &Record<'_>, outputs: &mut Outputs) {

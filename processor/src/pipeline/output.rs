@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use super::position::Decision;
+
 /// One record of the input partition, as the shell hands it in.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
@@ -10,6 +12,19 @@ pub struct Record<'a> {
     pub offset: i64,
     /// Value bytes; empty for a record without a value.
     pub value: &'a [u8],
+    /// The record's own timestamp, ms since the epoch; absent where the transport has none (lines, old brokers).
+    pub timestamp_ms: Option<i64>,
+}
+
+impl<'a> Record<'a> {
+    /// A record without a timestamp of its own.
+    pub fn new(offset: i64, value: &'a [u8]) -> Self {
+        Self {
+            offset,
+            value,
+            timestamp_ms: None,
+        }
+    }
 }
 
 /// A result, ready to be published.
@@ -71,6 +86,8 @@ pub struct Outputs {
     pub bytes: Vec<u8>,
     /// The outputs in order.
     pub list: Vec<Output>,
+    /// Decisions that the step made by the clock it was given, in order; they belong into the commit of these outputs.
+    pub decisions: Vec<Decision>,
 }
 
 impl Outputs {
@@ -78,6 +95,7 @@ impl Outputs {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
+        self.decisions.clear();
     }
 
     /// Bytes of a range.

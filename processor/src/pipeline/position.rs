@@ -60,4 +60,9 @@ pub enum DecisionKind {
         /// New watermark; ignored if it is not above the present one.
         watermark_ms: i64,
     },
+    /// The next record's time was further ahead of the clock than `maxFutureSkew`: it is a dead letter.
+    FutureSkew {
+        /// What the clock said, ms since the epoch.
+        now_ms: i64,
+    },
 }

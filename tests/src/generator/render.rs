@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Function, Missing, Spec, Unit, Window};
+use crate::oracle::{Function, Missing, Spec, Unit, Watermark, Window};
 
 /// `time_ms` in the given unit, plus at times a fraction of a millisecond that has to be floored away.
 pub(super) fn time(unit: Unit, time_ms: i64, spelling: usize) -> String {
@@ -104,6 +104,18 @@ pub fn manifest(spec: &Spec) -> Value {
         Function::Min => json!({"name": name, "min": {"field": pointer(path)}}),
         Function::Max => json!({"name": name, "max": {"field": pointer(path)}}),
     };
+    let unit = format!("{:?}", spec.unit);
+    let timestamp = if spec.timestamp.is_empty() {
+        json!({"record": {}, "unit": unit})
+    } else {
+        json!({"field": pointer(&spec.timestamp), "unit": unit})
+    };
+    let watermark = match &spec.watermark {
+        Watermark::Bounded => json!({"boundedOutOfOrderness": {"bound": ms(spec.bound_ms)}}),
+        Watermark::Monotonic => json!({"monotonic": {}}),
+        Watermark::Punctuated { field } => json!({"punctuated": {"field": pointer(field)}}),
+        Watermark::Periodic { step_ms } => json!({"periodic": {"bound": ms(spec.bound_ms), "step": ms(*step_ms)}}),
+    };
     json!({
         "source": {
             "kafka": {"bootstrapServers": ["127.0.0.1:9092"], "topics": ["events"]},
@@ -111,8 +123,9 @@ pub fn manifest(spec: &Spec) -> Value {
             "partitioning": {"byKey": {}},
         },
         "event": {
-            "timestamp": {"field": pointer(&spec.timestamp), "unit": format!("{:?}", spec.unit)},
-            "watermark": {"boundedOutOfOrderness": {"bound": ms(spec.bound_ms)}},
+            "timestamp": timestamp,
+            "watermark": watermark,
+            "maxFutureSkew": spec.skew_ms.map(ms),
         },
         "groupBy": spec.group_by.iter().map(key).collect::<Vec<_>>(),
         "windows": spec.windows.iter().map(window).collect::<Vec<_>>(),

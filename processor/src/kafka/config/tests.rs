@@ -1,7 +1,7 @@
 //! Tests of `config`. Must not test other modules.
 
 use super::*;
-use streamagg_crds::resolved::{Resolved, Sink, Source, Start};
+use streamagg_crds::resolved::{Resolved, Sink, Source, Start, Timestamp, Watermark};
 use streamagg_crds::v1alpha1::TimeUnit;
 
 fn job(properties: &[(&str, &str)]) -> Resolved {
@@ -17,9 +17,13 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
                 .collect(),
         },
         strict_json: false,
-        timestamp_field: "/ts".parse().expect("a pointer"),
-        timestamp_unit: TimeUnit::Milliseconds,
-        watermark_bound_ms: 0,
+        timestamp: Timestamp::Field {
+            field: "/ts".parse().expect("a pointer"),
+            unit: TimeUnit::Milliseconds,
+        },
+        watermark: Watermark::Monotonic,
+        idle: None,
+        max_future_skew_ms: None,
         group_by: Vec::new(),
         windows: Vec::new(),
         aggregates: Vec::new(),

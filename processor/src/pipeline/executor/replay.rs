@@ -125,6 +125,7 @@ impl Replay<'_> {
             .map(|message| Record {
                 offset: message.offset(),
                 value: message.payload().unwrap_or_default(),
+                timestamp_ms: message.timestamp().to_millis(),
             })
             .collect();
         let mut done = 0;

@@ -163,6 +163,7 @@ impl Running<'_> {
             .map(|message| Record {
                 offset: message.offset(),
                 value: message.payload().unwrap_or_default(),
+                timestamp_ms: message.timestamp().to_millis(),
             })
             .collect();
         let status = self.started.task.step(&records, &mut self.outputs);

@@ -1,4 +1,4 @@
-//! Judging one event: bytes → JSON → time → key → lateness → aggregates' fields; the first that fails decides, and an
+//! Judging one event: bytes → JSON → time and mark → future skew → key → lateness → aggregates' fields; the first that fails decides, and an
 //! event that fails anywhere touches no aggregate.
 
 use super::Task;
@@ -7,19 +7,17 @@ use crate::core::decimal::{self, NumberError};
 use crate::core::json::{Kind, Slot};
 use crate::core::{key, timestamp};
 use crate::error::RejectReason;
-use crate::pipeline::builder::Plan;
+use crate::pipeline::builder::{Plan, TimeSource};
+use crate::pipeline::output::Record;
+use crate::pipeline::position::{Decision, NO_WATERMARK};
 use crate::window::types::Window;
 
 /// What becomes of an event that is readable.
 pub(super) enum Verdict {
     /// It was added; windows that had already ended fire at once.
-    Counted {
-        event_time_ms: i64,
-        key: u32,
-        has_late_firings: bool,
-    },
+    Counted { key: u32, has_late_firings: bool },
     /// No window covers its time.
-    Outside { event_time_ms: i64 },
+    Outside,
     /// All its windows are purged; `Scratch::missed` names them.
     Late { event_time_ms: i64 },
 }
@@ -43,6 +41,8 @@ pub(super) struct Scratch {
     pub late_windows: Vec<Window>,
     /// Instances missed, by window of the spec.
     pub missed: Vec<u64>,
+    /// The watermark that the event in hand allows.
+    pub candidate_ms: i64,
 }
 
 impl Scratch {
@@ -55,13 +55,15 @@ impl Scratch {
             targets: Vec::with_capacity(plan.pane_sets.len()),
             late_windows: Vec::new(),
             missed: vec![0; plan.windows.len()],
+            candidate_ms: NO_WATERMARK,
         }
     }
 }
 
 impl Task {
-    pub(super) fn judge(&mut self, value: &[u8]) -> Result<Verdict, Rejection> {
+    pub(super) fn judge(&mut self, record: &Record<'_>, decisions: &mut Vec<Decision>) -> Result<Verdict, Rejection> {
         let plan = &*self.plan;
+        let value = record.value;
         let scratch = &mut self.scratch;
         plan.fields
             .extract(value, &mut scratch.slots)
@@ -69,8 +71,9 @@ impl Task {
                 reason: RejectReason::JsonInvalid,
                 detail: error.to_string(),
             })?;
-        let event_time_ms = timestamp::read(plan.timestamp_unit, scratch.slots[plan.timestamp_slot], value)
-            .map_err(|reason| rejection(plan, scratch, plan.timestamp_slot, value, reason))?;
+        let event_time_ms = event_time(plan, scratch, record)?;
+        scratch.candidate_ms = plan.watermark.candidate(event_time_ms, mark(plan, scratch, value)?);
+        self.clock.judge(plan, event_time_ms, decisions)?;
         build_key(plan, scratch, value)?;
         if !self.find_targets(event_time_ms) {
             return Ok(Verdict::Late { event_time_ms });
@@ -78,7 +81,7 @@ impl Task {
         let plan = &*self.plan;
         read_inputs(plan, &mut self.scratch, value)?;
         if self.scratch.targets.is_empty() {
-            return Ok(Verdict::Outside { event_time_ms });
+            return Ok(Verdict::Outside);
         }
         Ok(self.add(event_time_ms))
     }
@@ -154,10 +157,35 @@ impl Task {
             self.plan.layout.add(row, &inputs);
         }
         Verdict::Counted {
-            event_time_ms,
             key,
             has_late_firings: !scratch.late_windows.is_empty(),
         }
+    }
+}
+
+fn event_time(plan: &Plan, scratch: &Scratch, record: &Record<'_>) -> Result<i64, Rejection> {
+    match plan.timestamp {
+        TimeSource::Field { slot, unit } => timestamp::read(unit, scratch.slots[slot], record.value)
+            .map_err(|reason| rejection(plan, scratch, slot, record.value, reason)),
+        TimeSource::Record => timestamp::of_record(record.timestamp_ms).map_err(|reason| Rejection {
+            reason,
+            detail: match record.timestamp_ms {
+                Some(found) => format!("record timestamp: found {found}"),
+                None => "record timestamp: found nothing".to_owned(),
+            },
+        }),
+    }
+}
+
+/// The mark of a punctuated watermark, if the event carries one.
+fn mark(plan: &Plan, scratch: &Scratch, value: &[u8]) -> Result<Option<i64>, Rejection> {
+    let Some((slot, unit)) = plan.mark else {
+        return Ok(None);
+    };
+    match timestamp::read(unit, scratch.slots[slot], value) {
+        Ok(mark_ms) => Ok(Some(mark_ms)),
+        Err(RejectReason::TimestampMissing) => Ok(None),
+        Err(reason) => Err(rejection(plan, scratch, slot, value, reason)),
     }
 }
 

@@ -38,10 +38,7 @@ impl Run {
         let records: Vec<Record<'_>> = events
             .iter()
             .enumerate()
-            .map(|(index, event)| Record {
-                offset: self.offset + index as i64,
-                value: event.as_bytes(),
-            })
+            .map(|(index, event)| Record::new(self.offset + index as i64, event.as_bytes()))
             .collect();
         self.offset += events.len() as i64;
         let mut outputs = Outputs::default();
