@@ -8,19 +8,29 @@ source "$here/process.sh"
 
 usage() {
   cat >&2 <<'T'
-usage: apiserver.sh start NAME [--no-controllers]   prints KUBECONFIG=PATH (cluster administrator)
+usage: apiserver.sh start NAME [--no-controllers] [--audit]   prints KUBECONFIG=PATH (cluster administrator)
        apiserver.sh stop NAME                       stops it and removes everything stored in it
        apiserver.sh status NAME                     prints running or absent
-State: $STREAMAGG_CACHE/apiserver/NAME, with a log of each component in log/.
+State: $STREAMAGG_CACHE/apiserver/NAME, with a log of each component in log/. With --audit every request is written to
+audit.log there (those for aggregations with their objects), and owner references that block deletion need their right.
 T
   exit 2
 }
 
 cache=${STREAMAGG_CACHE:-$HOME/.cache/streamagg}
-command=${1:-} name=${2:-} controllers=yes
+command=${1:-} name=${2:-} controllers=yes audit=()
 [ -n "$command" ] && [ -n "$name" ] || usage
-[ "${3:-}" != --no-controllers ] || controllers=no
 dir=$cache/apiserver/$name
+for option in "${@:3}"; do
+  case $option in
+    --no-controllers) controllers=no ;;
+    --audit)
+      audit=(--audit-policy-file="$here/manifests/audit.yaml" --audit-log-path="$dir/audit.log"
+        --enable-admission-plugins=OwnerReferencesPermissionEnforcement)
+      ;;
+    *) usage ;;
+  esac
+done
 readonly components=(kube-controller-manager kube-apiserver etcd)
 
 ready() { "$kubectl" --kubeconfig="$dir/kubeconfig" --request-timeout=2s get --raw "$1"; }
@@ -56,7 +66,7 @@ start() {
     return 0
   fi
   tear_down
-  rm -rf "$dir"/{etcd,pki,log,run,kubeconfig}
+  rm -rf "$dir"/{etcd,pki,log,run,kubeconfig,audit.log}
   port=$(free_port)
   "$node" pki -dir "$pki" -server "https://127.0.0.1:$port" -san "127.0.0.1,localhost,10.96.0.1,kubernetes.default.svc"
   cp "$pki/admin.kubeconfig" "$dir/kubeconfig"
@@ -70,7 +80,7 @@ start() {
     --cert-dir="$dir/run" --tls-cert-file="$pki/apiserver.crt" --tls-private-key-file="$pki/apiserver.key" \
     --client-ca-file="$pki/ca.crt" --service-account-issuer=https://kubernetes.default.svc \
     --service-account-key-file="$pki/service-account.key" --service-account-signing-key-file="$pki/service-account.key" \
-    --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC
+    --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC "${audit[@]}"
   await 60 "$dir" kube-apiserver ready /readyz
   if [ $controllers = yes ]; then
     # Started only now: before the roles are there it ends on refused requests.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Programs the cluster needs beyond Debian's: built from pinned Go modules into $STREAMAGG_CACHE/bin, once.
-# usage: tools.sh node|coredns|minio|helm|kubectl...   prints the path of each, building what is missing or outdated
+# usage: tools.sh node|coredns|minio|helm|kubectl|promtool|gitops...   prints the path of each, building what is missing or outdated
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=process.sh
@@ -29,9 +29,12 @@ ensure() {
   echo "$bin/$name"
 }
 
-# module NAME HINT: a Go module of this directory with its own build.sh.
+# module NAME HINT [PARENT]: a Go module of this directory (or of PARENT) with its own build.sh.
 module() {
-  ensure "$1" "$(digest_of "$here/$1"/{go.mod,go.sum,build.sh} "$here/$1"/*.go)" "$2" "$here/$1/build.sh" "$bin/$1"
+  local source=${3:-$here}/$1 files
+  files=("$source"/{go.mod,go.sum,build.sh})
+  compgen -G "$source/*.go" >/dev/null && files+=("$source"/*.go)
+  ensure "$1" "$(digest_of "${files[@]}")" "$2" "$source/build.sh" "$bin/$1"
 }
 
 install() { GOBIN=$bin CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "$1"; }
@@ -50,7 +53,7 @@ kubectl_path() {
   echo "$bin/kubectl"
 }
 
-[ $# -gt 0 ] || die "usage: tools.sh node|coredns|minio|helm|kubectl..."
+[ $# -gt 0 ] || die "usage: tools.sh node|coredns|minio|helm|kubectl|promtool|gitops..."
 for tool in "$@"; do
   # One lock a tool: whoever needs the node need not wait for MinIO.
   (
@@ -60,6 +63,8 @@ for tool in "$@"; do
       coredns) module coredns '2 minutes' ;;
       minio) ensure minio "$minio_version" '3 minutes' install "github.com/minio/minio@$minio_version" ;;
       helm) ensure helm "$helm_version" '2 minutes' install "helm.sh/helm/v3/cmd/helm@$helm_version" ;;
+      promtool) module promtool '2 minutes' "$here/../../tests/tools" ;;
+      gitops) module gitops '4 minutes' "$here/../../tests/tools" ;;
       kubectl) kubectl_path ;;
       *) die "unknown tool $tool" ;;
     esac
