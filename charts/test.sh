@@ -137,4 +137,9 @@ for directory in argocd flux; do
   done
 done
 
+gitops=$("$cluster/tools.sh" gitops | tail -n 1)
+"$gitops" states "$here/../config/argocd/argocd-cm.yaml" "$here/../tests/tools/gitops/states.yaml" >"$scratch/out" ||
+  fail "$(cat "$scratch/out")"
+ok "Argo CD and Flux see every state as it is: $(tail -n 1 "$scratch/out")"
+
 echo "charts/test.sh: $passed passed, 0 failed"
