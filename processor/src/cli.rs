@@ -66,6 +66,10 @@ pub(crate) struct RunArguments {
     /// Spreads the events by group key over so many partitions, each with a watermark of its own, as Kafka would.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) partitions: u16,
+    /// Keeps the state in a directory: run again after a kill, the results are those of one undisturbed run. The input
+    /// must be one that can be read again, and the outputs must be files.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
     /// No progress and no summary on standard error.
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -115,7 +119,9 @@ fn exit_code(problem: &RunError) -> u8 {
     match problem {
         RunError::Manifest { .. } | RunError::Usage { .. } => EXIT_USAGE,
         RunError::TooManyBadRecords { .. } => EXIT_BAD_DATA,
-        RunError::Input { .. } | RunError::Output { .. } | RunError::Signals { .. } => EXIT_FAILURE,
+        RunError::Input { .. } | RunError::Output { .. } | RunError::State { .. } | RunError::Signals { .. } => {
+            EXIT_FAILURE
+        }
         // Whoever read the output had enough (`| head`): that is an ending, not a failure.
         RunError::OutputClosed => 0,
     }

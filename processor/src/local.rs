@@ -2,6 +2,7 @@
 //! The thin shell: it reads, writes, looks at the clock and listens to Ctrl-C. Must not hold semantics of windows.
 
 mod error;
+mod idle;
 mod lines;
 mod manifest;
 mod partitioner;
@@ -10,6 +11,7 @@ mod runner;
 mod side_output;
 mod sink;
 mod source;
+mod state;
 mod table;
 mod trace;
 
@@ -20,6 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use error::RunError;
+use streamagg_crds::resolved::{Resolved, Timestamp};
+
 use runner::Runner;
 use sink::LineSink;
 use source::{InputSpec, Source};
@@ -34,9 +38,47 @@ pub(crate) fn run(arguments: &RunArguments) -> Result<(), RunError> {
     let (job, plan) = manifest::load(&arguments.manifest)?;
     let input: InputSpec = arguments.input.parse()?;
     refuse_same_file(arguments, &input)?;
+    refuse_record_times(&job)?;
+    if arguments.state.is_some() {
+        refuse_what_cannot_be_resumed(arguments, &input)?;
+    }
     let stop = stop_flag()?;
-    let source = Source::open(input)?;
-    Runner::new(arguments, &job, Arc::new(plan), source)?.run(&stop)
+    match Runner::new(arguments, &job, Arc::new(plan), input)? {
+        Some(runner) => runner.run(&stop),
+        None => Ok(()),
+    }
+}
+
+/// A line has no timestamp of its own, and taking its place or the clock for one would give windows of neither.
+fn refuse_record_times(job: &Resolved) -> Result<(), RunError> {
+    if job.timestamp != Timestamp::Record {
+        return Ok(());
+    }
+    let problem = "spec.event.timestamp.record: a line has no record timestamp; for this run name the field that has the \
+                   time, as in --set 'event.timestamp={field: /ts}'";
+    Err(RunError::Usage {
+        problem: problem.to_owned(),
+    })
+}
+
+/// What was written to a pipe cannot be taken back, what was read from one cannot be read again.
+fn refuse_what_cannot_be_resumed(arguments: &RunArguments, input: &InputSpec) -> Result<(), RunError> {
+    let problem = match input {
+        InputSpec::StandardInput => "--state needs an input that can be read again: give --input a file or generate:…",
+        InputSpec::Generator(options) if options.live && !options.start_given => {
+            "--state with live=true needs start=…: otherwise the events are others with every run"
+        }
+        InputSpec::Generator(_) | InputSpec::File(_) | InputSpec::Trace(_) => match arguments.output.as_deref() {
+            Some("-") => "--state needs outputs that can be cut to what was committed: give --output a file",
+            None if !arguments.table => {
+                "--state needs outputs that can be cut to what was committed: give --output a file"
+            }
+            Some(_) | None => return Ok(()),
+        },
+    };
+    Err(RunError::Usage {
+        problem: problem.to_owned(),
+    })
 }
 
 /// Checks every manifest; all problems of all files are reported.

@@ -9,6 +9,7 @@ mod cli {
     mod problems;
     pub mod process;
     pub mod scene;
+    mod state;
 }
 
 use std::fs;

@@ -27,6 +27,14 @@ pub(crate) enum RunError {
         /// What happened, and what to do where that is known.
         problem: String,
     },
+    /// The state directory cannot be used.
+    #[error("--state {}: {problem}", path.display())]
+    State {
+        /// The directory.
+        path: PathBuf,
+        /// What, and what to do.
+        problem: String,
+    },
     /// An output cannot be written.
     #[error("{flag} {}: {source}; what was written before is not complete", path.display())]
     Output {

@@ -44,20 +44,38 @@ pub(super) struct LineReader {
     searched: usize,
     ended: bool,
     lines_seen: i64,
+    /// Bytes of the file before the end of `unread`.
+    bytes_read: u64,
     batch: Vec<(i64, Range<usize>)>,
 }
 
 impl LineReader {
     pub(super) fn new(file: File) -> Self {
+        Self::at(file, 0, 0)
+    }
+
+    /// A reader that goes on behind `lines` lines of `bytes` bytes, where the file stands.
+    pub(super) fn at(file: File, lines: i64, bytes: u64) -> Self {
         Self {
             file,
             buffer: vec![0; BUFFER_BYTES],
             unread: 0..0,
             searched: 0,
             ended: false,
-            lines_seen: 0,
+            lines_seen: lines,
+            bytes_read: bytes,
             batch: Vec::with_capacity(BATCH_LINES_MAX),
         }
+    }
+
+    /// Lines and bytes up to the end of the batch that [`Self::fill`] found.
+    pub(super) fn place(&self) -> (i64, u64) {
+        (self.lines_seen, self.bytes_read - self.unread.len() as u64)
+    }
+
+    /// The file that is read.
+    pub(super) fn file(&self) -> &File {
+        &self.file
     }
 
     /// The batch that [`Self::fill`] found: line number − 1 is the offset, blank lines are left out.
@@ -132,7 +150,10 @@ impl LineReader {
         }
         match self.file.read(&mut self.buffer[self.unread.end..]) {
             Ok(0) => self.ended = true,
-            Ok(count) => self.unread.end += count,
+            Ok(count) => {
+                self.unread.end += count;
+                self.bytes_read += count as u64;
+            }
             Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock) => {}
             Err(error) => return Err(LinesError::Read(error)),
         }

@@ -1,6 +1,7 @@
 //! The loop of a local run: a batch in, one step of each task, its outputs out; results are shown at once when the
 //! input pauses. Must not interpret records: partitions by key, judging and firing are the engine's.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,16 +12,20 @@ use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
 
 use super::RunError;
+use super::idle::Clock;
 use super::partitioner::Partitioner;
 use super::progress::{Progress, Totals};
 use super::side_output::{dead_line, late_line, line_number};
 use super::sink::LineSink;
-use super::source::{Filled, IDLE_WAIT, Source};
+use super::source::{Filled, IDLE_WAIT, InputSpec, Source};
+use super::state::{Resumed, StateDirectory};
 use super::table::Table;
 use crate::cli::RunArguments;
 
 /// Results wait in the buffer for at most so long while the input flows.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+/// A run that keeps its state loses at most so much work when it is killed.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Why the loop ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +45,9 @@ pub(super) struct Runner {
     progress: Progress,
     max_bad_ratio: f64,
     flushed: Instant,
+    state: Option<StateDirectory>,
+    committed: Instant,
+    clock: Clock,
 }
 
 /// Where outputs go.
@@ -55,8 +63,8 @@ impl Runner {
         arguments: &RunArguments,
         job: &Resolved,
         plan: Arc<Plan>,
-        source: Source,
-    ) -> Result<Self, RunError> {
+        input: InputSpec,
+    ) -> Result<Option<Self>, RunError> {
         let output = match (&arguments.output, arguments.table) {
             (Some(output), _) => Some(output.as_str()),
             (None, true) => None,
@@ -66,32 +74,44 @@ impl Runner {
             let problem = "--table and --output - both write to standard output; give --output a file".to_owned();
             return Err(RunError::Usage { problem });
         }
-        let destinations = Destinations {
-            results: output.map(LineSink::create).transpose()?,
-            late: arguments
-                .late
-                .as_deref()
-                .map(|path| LineSink::file("--late", path))
-                .transpose()?,
-            dead: arguments
-                .dead
-                .as_deref()
-                .map(|path| LineSink::file("--dead", path))
-                .transpose()?,
-            table: if arguments.table { Some(Table::new(job)?) } else { None },
+        let (state, resumed) = match &arguments.state {
+            Some(path) => {
+                let (state, resumed) = StateDirectory::open(path, arguments, job, &plan)?;
+                (Some(state), resumed)
+            }
+            None => (None, None),
         };
-        Ok(Self {
-            source,
-            partitioner: (arguments.partitions > 1).then(|| Partitioner::new(&job.group_by, arguments.partitions)),
-            tasks: (0..arguments.partitions)
+        if resumed.as_ref().is_some_and(|resumed| resumed.ended) {
+            if !arguments.quiet {
+                eprintln!("the run was at its end already; remove the directory of --state to run it anew");
+            }
+            return Ok(None);
+        }
+        let table = if arguments.table { Some(Table::new(job)?) } else { None };
+        let destinations = Destinations::open(arguments, output, resumed.as_ref(), table)?;
+        let place = resumed
+            .as_ref()
+            .map(|resumed| resumed.place.clone())
+            .unwrap_or_default();
+        let tasks = match resumed {
+            Some(resumed) => resumed.tasks,
+            None => (0..arguments.partitions)
                 .map(|_| Task::new(Arc::clone(&plan), 0))
                 .collect(),
+        };
+        Ok(Some(Self {
+            source: Source::open_at(input, &place)?,
+            clock: Clock::new(job, &tasks),
+            state,
+            committed: Instant::now(),
+            partitioner: (arguments.partitions > 1).then(|| Partitioner::new(&job.group_by, arguments.partitions)),
+            tasks,
             outputs: Outputs::default(),
             destinations,
             progress: Progress::new(arguments.quiet, arguments.table, &job.windows),
             max_bad_ratio: job.max_bad_ratio,
             flushed: Instant::now(),
-        })
+        }))
     }
 
     /// Runs to the end and says on standard error what was done.
@@ -109,17 +129,22 @@ impl Runner {
         let mut wait = Duration::ZERO;
         loop {
             if stop.load(Ordering::Relaxed) {
+                self.commit(false)?;
                 return Ok(Ending::Interrupted);
             }
             match self.source.fill(wait)? {
                 Filled::Records => {
                     wait = Duration::ZERO;
                     self.step()?;
+                    if self.committed.elapsed() >= COMMIT_INTERVAL {
+                        self.commit(false)?;
+                    }
                     if self.flushed.elapsed() >= FLUSH_INTERVAL {
                         self.show()?;
                     }
                 }
                 Filled::Idle => {
+                    self.advance_idle()?;
                     self.show()?;
                     wait = IDLE_WAIT;
                 }
@@ -131,14 +156,42 @@ impl Runner {
             self.destinations.take(&self.outputs, &[])?;
             self.outputs.clear();
         }
+        self.commit(true)?;
         Ok(Ending::EndOfInput)
+    }
+
+    /// Writes the outputs and then where the run stands, when it keeps its state.
+    fn commit(&mut self, ended: bool) -> Result<(), RunError> {
+        let Some(state) = &mut self.state else {
+            return Ok(());
+        };
+        self.destinations.flush()?;
+        self.committed = Instant::now();
+        state.commit(
+            &mut self.tasks,
+            self.source.place()?,
+            self.destinations.lengths(),
+            ended,
+        )
+    }
+
+    /// The input pauses: watermarks of idle partitions advance, if the manifest says so.
+    fn advance_idle(&mut self) -> Result<(), RunError> {
+        for (index, task) in self.tasks.iter_mut().enumerate() {
+            if let Some(decision) = self.clock.idle(index, task) {
+                task.decide(&decision, &mut self.outputs);
+                self.destinations.take(&self.outputs, &[])?;
+                self.outputs.clear();
+            }
+        }
+        Ok(())
     }
 
     /// One step of each task that the batch has records for.
     fn step(&mut self) -> Result<(), RunError> {
         let records = self.source.records();
         let Some(partitioner) = &mut self.partitioner else {
-            let status = self.tasks[0].step(&records, &mut self.outputs);
+            let status = self.clock.step(0, &mut self.tasks[0], &records, &mut self.outputs);
             self.destinations.take(&self.outputs, &records)?;
             self.outputs.clear();
             return self.judge(status, &records);
@@ -147,8 +200,8 @@ impl Runner {
         for record in &records {
             shares[partitioner.partition(record.value)].push(*record);
         }
-        for (task, share) in self.tasks.iter_mut().zip(&shares) {
-            let status = task.step(share, &mut self.outputs);
+        for (index, (task, share)) in self.tasks.iter_mut().zip(&shares).enumerate() {
+            let status = self.clock.step(index, task, share, &mut self.outputs);
             self.destinations.take(&self.outputs, share)?;
             self.outputs.clear();
             if status != StepStatus::Continue {
@@ -194,6 +247,38 @@ impl Runner {
 }
 
 impl Destinations {
+    /// Makes the files, or goes on in those of an earlier run.
+    fn open(
+        arguments: &RunArguments,
+        output: Option<&str>,
+        resumed: Option<&Resumed>,
+        table: Option<Table>,
+    ) -> Result<Self, RunError> {
+        let lengths = resumed.map(|resumed| resumed.outputs);
+        let file = |flag, path: &Path, index: usize| match lengths {
+            Some(lengths) => LineSink::resume(flag, path, lengths[index]),
+            None => LineSink::file(flag, path),
+        };
+        let results = match output {
+            Some("-") => Some(LineSink::create("-")?),
+            Some(path) => Some(file("--output", Path::new(path), 0)?),
+            None => None,
+        };
+        let late = arguments.late.as_deref().map(|path| file("--late", path, 1));
+        let dead = arguments.dead.as_deref().map(|path| file("--dead", path, 2));
+        Ok(Self {
+            results,
+            late: late.transpose()?,
+            dead: dead.transpose()?,
+            table,
+        })
+    }
+
+    /// Bytes of results, late and dead records.
+    fn lengths(&self) -> [u64; 3] {
+        [&self.results, &self.late, &self.dead].map(|sink| sink.as_ref().map_or(0, LineSink::length))
+    }
+
     /// Writes the outputs of one step over `records`.
     fn take(&mut self, outputs: &Outputs, records: &[Record<'_>]) -> Result<(), RunError> {
         for output in &outputs.list {

@@ -1,7 +1,7 @@
 //! A file or standard output that takes lines through one buffer. Must not know what the lines mean.
 
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, ErrorKind, Seek as _, SeekFrom, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -14,6 +14,8 @@ pub(super) struct LineSink {
     flag: &'static str,
     path: PathBuf,
     writer: BufWriter<File>,
+    /// Bytes of the file, those in the buffer included.
+    length: u64,
 }
 
 impl LineSink {
@@ -32,6 +34,7 @@ impl LineSink {
             flag: "--output",
             path,
             writer: BufWriter::with_capacity(BUFFER_BYTES, file),
+            length: 0,
         })
     }
 
@@ -42,11 +45,39 @@ impl LineSink {
             flag,
             path: path.to_owned(),
             writer: BufWriter::with_capacity(BUFFER_BYTES, file),
+            length: 0,
         })
+    }
+
+    /// Goes on behind the first `length` bytes of a file; what a killed run wrote behind them is cut off.
+    pub(super) fn resume(flag: &'static str, path: &Path, length: u64) -> Result<Self, RunError> {
+        let open = || {
+            let mut file = File::options().write(true).open(path)?;
+            if file.metadata()?.len() < length {
+                let message = format!("it is shorter than the {length} bytes that --state knows of");
+                return Err(std::io::Error::other(message));
+            }
+            file.set_len(length)?;
+            file.seek(SeekFrom::End(0))?;
+            Ok(file)
+        };
+        let file = open().map_err(|source| failed(flag, path, source))?;
+        Ok(Self {
+            flag,
+            path: path.to_owned(),
+            writer: BufWriter::with_capacity(BUFFER_BYTES, file),
+            length,
+        })
+    }
+
+    /// Bytes of the file once it is flushed.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// Writes bytes and a newline.
     pub(super) fn write_line(&mut self, line: &[u8]) -> Result<(), RunError> {
+        self.length += line.len() as u64 + 1;
         let written = self.writer.write_all(line).and_then(|()| self.writer.write_all(b"\n"));
         written.map_err(|source| failed(self.flag, &self.path, source))
     }

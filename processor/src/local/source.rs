@@ -2,14 +2,18 @@
 //! Must not judge what it reads.
 
 use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use streamagg_processor::generator::{Generator, Options};
 use streamagg_processor::pipeline::output::Record;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::RunError;
 use super::lines::{BATCH_LINES_MAX, LineReader};
@@ -90,8 +94,25 @@ pub(super) enum Source {
     Trace { name: String, reader: TraceReader },
 }
 
+/// How far a source was read; what a run resumes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Place {
+    /// Lines or events.
+    lines: u64,
+    /// Bytes of a file; 0 for generated events.
+    bytes: u64,
+    /// Digest of the file's last bytes before the place, so that another file is noticed.
+    digest: u64,
+}
+
 impl Source {
     pub(super) fn open(input: InputSpec) -> Result<Self, RunError> {
+        Self::open_at(input, &Place::default())
+    }
+
+    /// Opens an input behind what an earlier run read of it.
+    pub(super) fn open_at(input: InputSpec, place: &Place) -> Result<Self, RunError> {
         match input {
             InputSpec::StandardInput => {
                 let name = "standard input".to_owned();
@@ -103,19 +124,42 @@ impl Source {
                 })
             }
             InputSpec::File(path) => {
-                let (name, file) = open(&path)?;
-                Ok(Self::Lines {
-                    reader: LineReader::new(file),
-                    name,
-                })
+                let (name, reader) = open_lines(&path, place)?;
+                Ok(Self::Lines { name, reader })
             }
             InputSpec::Trace(path) => {
-                let (name, file) = open(&path)?;
-                let reader = TraceReader::new(file, &path);
+                let (name, lines) = open_lines(&path, place)?;
+                let reader = TraceReader::new(lines, &path);
                 Ok(Self::Trace { name, reader })
             }
-            InputSpec::Generator(options) => Ok(Self::Generator(GeneratedLines::new(options))),
+            InputSpec::Generator(options) => {
+                let mut lines = GeneratedLines::new(options);
+                lines.pass_over(place.lines);
+                Ok(Self::Generator(lines))
+            }
         }
+    }
+
+    /// Behind the batch found by the last [`Self::fill`].
+    pub(super) fn place(&self) -> Result<Place, RunError> {
+        let (name, reader) = match self {
+            Self::Lines { name, reader } => (name, reader),
+            Self::Trace { name, reader } => (name, reader.lines()),
+            Self::Generator(lines) => {
+                let lines = lines.generator.produced();
+                return Ok(Place {
+                    lines,
+                    ..Place::default()
+                });
+            }
+        };
+        let (lines, bytes) = reader.place();
+        let digest = digest_before(reader.file(), bytes).map_err(|error| input_error(name, &error))?;
+        Ok(Place {
+            lines: lines.unsigned_abs(),
+            bytes,
+            digest,
+        })
     }
 
     /// Finds the next batch; waits at most `wait` for it.
@@ -135,6 +179,34 @@ impl Source {
             Self::Trace { reader, .. } => reader.records(),
         }
     }
+}
+
+/// Bytes before a place that are compared when a run goes on.
+const DIGEST_BYTES: u64 = 4096;
+
+fn digest_before(file: &File, place: u64) -> std::io::Result<u64> {
+    let length = place.min(DIGEST_BYTES);
+    let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
+    file.read_exact_at(&mut bytes, place - length)?;
+    Ok(xxh3_64(&bytes))
+}
+
+fn open_lines(path: &Path, place: &Place) -> Result<(String, LineReader), RunError> {
+    let (name, mut file) = open(path)?;
+    if *place == Place::default() {
+        return Ok((name, LineReader::new(file)));
+    }
+    if digest_before(&file, place.bytes).ok() != Some(place.digest) {
+        let problem = format!(
+            "is not the file that --state has read up to line {}: bring that back, or give another directory",
+            place.lines
+        );
+        return Err(input_error(&name, &problem));
+    }
+    file.seek(SeekFrom::Start(place.bytes))
+        .map_err(|error| input_error(&name, &error))?;
+    let lines = i64::try_from(place.lines).unwrap_or(i64::MAX);
+    Ok((name, LineReader::at(file, lines, place.bytes)))
 }
 
 fn open(path: &Path) -> Result<(String, File), RunError> {
@@ -193,6 +265,14 @@ impl GeneratedLines {
             generator: Generator::new(options),
             live_since,
             batch: MadeBatch::default(),
+        }
+    }
+
+    /// Makes the first events again and forgets them.
+    fn pass_over(&mut self, events: u64) {
+        let mut line = Vec::new();
+        while self.generator.produced() < events && self.generator.next_into(&mut line) {
+            line.clear();
         }
     }
 

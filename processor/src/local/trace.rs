@@ -3,7 +3,6 @@
 //! `{"ts":"2023-11-16T18:15:46.6805900Z","service":"conv","context_tokens":374,"generated_tokens":44}`.
 //! Digits are copied as they are. Must not be a CSV reader: this one form, everything else is refused by line.
 
-use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
@@ -41,14 +40,19 @@ pub(super) struct TraceReader {
 }
 
 impl TraceReader {
-    pub(super) fn new(file: File, path: &Path) -> Self {
+    pub(super) fn new(lines: LineReader, path: &Path) -> Self {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
         let service = serde_json::Value::from(stem.as_ref()).to_string();
         Self {
-            lines: LineReader::new(file),
+            lines,
             service,
             batch: MadeBatch::default(),
         }
+    }
+
+    /// The rows as lines.
+    pub(super) fn lines(&self) -> &LineReader {
+        &self.lines
     }
 
     pub(super) fn records(&self) -> Vec<Record<'_>> {

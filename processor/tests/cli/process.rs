@@ -61,6 +61,19 @@ pub fn interrupt(child: &Running) {
     assert!(sent.success());
 }
 
+/// Looks until something holds; false when it does not within the deadline.
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + DEADLINE;
+    while !holds() {
+        if Instant::now() > deadline {
+            eprintln!("not seen within {DEADLINE:?}: {what}");
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
 /// Waits for the end; a process that does not end is killed and told.
 pub fn end_of(mut child: Running) -> Ended {
     let stdout = child.0.stdout.take().map(read_all);
