@@ -1,11 +1,13 @@
 //! What follows from a valid spec: unions as enums, durations in ms, defaults filled in. Consumers need no further checks.
 //! Must not hold the manifest's own shape or the rules that make it valid.
 
+mod aggregate;
+
 use std::collections::BTreeMap;
 
 use crate::v1alpha1::{
-    AggregateSpec, Compression, EventSpec, FieldOf, IdleAdvance, IdleSpec, KeyDefault, S3Store, SideOutput, SinkSpec,
-    StartFrom, StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
+    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, S3Store, SideOutput, SinkSpec, StartFrom,
+    StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
 };
 use crate::value::JsonPointer;
 
@@ -180,7 +182,7 @@ pub enum WindowKind {
 }
 
 /// A value of a result.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Aggregate {
     /// Name in the result.
     pub name: String,
@@ -188,27 +190,113 @@ pub struct Aggregate {
     pub function: Function,
 }
 
-/// What an aggregate computes.
+/// Where a function takes a value from.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A field of the event.
+    Field(JsonPointer),
+}
+
+/// What an aggregate computes.
+#[derive(Clone, Debug, PartialEq)]
 pub enum Function {
     /// Number of events.
     Count,
-    /// Sum of a field.
-    Sum(JsonPointer),
-    /// Average of a field.
-    Average(JsonPointer),
-    /// Least value of a field.
-    Min(JsonPointer),
-    /// Greatest value of a field.
-    Max(JsonPointer),
+    /// Sum.
+    Sum(Input),
+    /// Average.
+    Average(Input),
+    /// Least value.
+    Min(Input),
+    /// Greatest value.
+    Max(Input),
+    /// Value of the earliest event.
+    First(Input),
+    /// Value of the latest event.
+    Last(Input),
+    /// Value of the event where another is least.
+    ArgMin(Input, Input),
+    /// Value of the event where another is greatest.
+    ArgMax(Input, Input),
+    /// Variance; `population` divides by n.
+    Variance {
+        /// Of what.
+        of: Input,
+        /// Whether to divide by n rather than n − 1.
+        population: bool,
+    },
+    /// Standard deviation; `population` divides by n.
+    Stddev {
+        /// Of what.
+        of: Input,
+        /// Whether to divide by n rather than n − 1.
+        population: bool,
+    },
+    /// Quantiles.
+    Percentile {
+        /// Of what.
+        of: Input,
+        /// Shares between 0 and 1.
+        quantiles: Vec<f64>,
+        /// Relative error in millionths.
+        relative_error_ppm: u32,
+    },
+    /// Number of distinct values.
+    Distinct {
+        /// Of what.
+        of: Input,
+        /// Standard error in millionths.
+        relative_error_ppm: u32,
+    },
+    /// Most frequent values.
+    TopK {
+        /// Of what.
+        of: Input,
+        /// How many.
+        k: u32,
+    },
+    /// Counts by range.
+    Histogram {
+        /// Of what.
+        of: Input,
+        /// Upper limits, ascending.
+        bounds: Vec<f64>,
+    },
+    /// Events or sum by length of the window.
+    Rate {
+        /// Of what; absent: events.
+        of: Option<Input>,
+        /// The span to which the rate refers, ms.
+        per_ms: i64,
+    },
+    /// Quotient of two sums.
+    Ratio(Input, Input),
+    /// Average of the first weighted by the second.
+    WeightedAverage(Input, Input),
 }
 
 impl Function {
-    /// The field it looks at.
-    pub fn field(&self) -> Option<&JsonPointer> {
+    /// What it looks at, in the order of the variant.
+    pub fn inputs(&self) -> Vec<&Input> {
         match self {
-            Self::Count => None,
-            Self::Sum(field) | Self::Average(field) | Self::Min(field) | Self::Max(field) => Some(field),
+            Self::Count | Self::Rate { of: None, .. } => Vec::new(),
+            Self::Sum(of)
+            | Self::Average(of)
+            | Self::Min(of)
+            | Self::Max(of)
+            | Self::First(of)
+            | Self::Last(of)
+            | Self::Variance { of, .. }
+            | Self::Stddev { of, .. }
+            | Self::Percentile { of, .. }
+            | Self::Distinct { of, .. }
+            | Self::TopK { of, .. }
+            | Self::Histogram { of, .. }
+            | Self::Rate { of: Some(of), .. } => vec![of],
+            Self::ArgMin(first, second)
+            | Self::ArgMax(first, second)
+            | Self::Ratio(first, second)
+            | Self::WeightedAverage(first, second) => vec![first, second],
         }
     }
 }
@@ -264,7 +352,11 @@ impl Resolved {
             max_future_skew_ms: spec.event.max_future_skew.and_then(ms),
             group_by: spec.group_by.iter().map(key_part).collect::<Option<_>>()?,
             windows: spec.windows.iter().map(window).collect::<Option<_>>()?,
-            aggregates: spec.aggregates.iter().map(aggregate).collect::<Option<_>>()?,
+            aggregates: spec
+                .aggregates
+                .iter()
+                .map(aggregate::aggregate)
+                .collect::<Option<_>>()?,
             sink: sink(&spec.sink, &source.bootstrap_servers)?,
             late_topic: side_topic(&spec.late_events),
             dead_letter_topic: side_topic(&spec.dead_letters),
@@ -370,25 +462,6 @@ fn window(window: &WindowSpec) -> Option<Window> {
         name: window.name.clone(),
         kind,
         allowed_lateness_ms: ms(window.allowed_lateness)?,
-    })
-}
-
-fn aggregate(aggregate: &AggregateSpec) -> Option<Aggregate> {
-    let field = |of: &FieldOf| of.field.clone();
-    let function = if aggregate.count.is_some() {
-        Function::Count
-    } else if let Some(of) = &aggregate.sum {
-        Function::Sum(field(of)?)
-    } else if let Some(of) = &aggregate.average {
-        Function::Average(field(of)?)
-    } else if let Some(of) = &aggregate.min {
-        Function::Min(field(of)?)
-    } else {
-        Function::Max(field(aggregate.max.as_ref()?)?)
-    };
-    Some(Aggregate {
-        name: aggregate.name.clone(),
-        function,
     })
 }
 

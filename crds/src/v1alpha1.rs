@@ -16,7 +16,10 @@ mod schema;
 #[cfg(feature = "k8s")]
 mod status;
 
-pub use aggregate::{AggregateSpec, Count, FieldOf};
+pub use aggregate::{
+    AggregateSpec, ArgOf, Count, Distinct, FieldOf, Histogram, Percentile, Rate, Ratio, ScalarOf, Spread, TopK,
+    WeightedAverage,
+};
 pub use event::{
     BoundedOutOfOrderness, EventSpec, IdleAdvance, IdleSpec, Periodic, Punctuated, TimeUnit, TimestampSpec,
     WatermarkSpec,

@@ -203,6 +203,8 @@ fn every_manifest_of_config_is_valid_in_a_cluster_and_on_a_laptop() {
 fn a_revision_changes_with_results_and_with_nothing_else() {
     let spec = |patch: serde_json::Value| {
         let mut value = base();
+        // The pinned text is that of the first five aggregates; later ones come and go.
+        value["spec"]["aggregates"].as_array_mut().unwrap().truncate(5);
         for (pointer, member) in patch.as_object().unwrap() {
             let (parent, name) = pointer.rsplit_once('/').unwrap();
             value.pointer_mut(parent).unwrap()[name] = member.clone();

@@ -3,9 +3,12 @@
 
 pub mod accumulator;
 mod bytes;
+pub mod distinct;
 pub mod extra;
 pub mod function;
 pub mod inputs;
 pub mod layout;
+mod moments;
 pub mod percentile;
 pub mod rows;
+pub mod top_k;

@@ -20,24 +20,28 @@ const NOT_YET: &[&str] = &[
     "spec.windows[].global",
     "spec.windows[].trigger.early",
     "spec.windows[].trigger.late.every",
-    "spec.aggregates[].percentile",
-    "spec.aggregates[].first",
-    "spec.aggregates[].last",
-    "spec.aggregates[].argMin",
-    "spec.aggregates[].argMax",
-    "spec.aggregates[].variance",
-    "spec.aggregates[].stddev",
-    "spec.aggregates[].distinct",
-    "spec.aggregates[].topK",
-    "spec.aggregates[].histogram",
-    "spec.aggregates[].rate",
-    "spec.aggregates[].ratio",
-    "spec.aggregates[].weightedAverage",
     "spec.aggregates[].where",
     "spec.aggregates[].sum.value",
     "spec.aggregates[].average.value",
     "spec.aggregates[].min.value",
     "spec.aggregates[].max.value",
+    "spec.aggregates[].percentile.value",
+    "spec.aggregates[].first.value",
+    "spec.aggregates[].last.value",
+    "spec.aggregates[].argMin.value",
+    "spec.aggregates[].argMax.value",
+    "spec.aggregates[].variance.value",
+    "spec.aggregates[].stddev.value",
+    "spec.aggregates[].distinct.value",
+    "spec.aggregates[].topK.value",
+    "spec.aggregates[].histogram.value",
+    "spec.aggregates[].weightedAverage.value",
+    "spec.aggregates[].rate.value",
+    "spec.aggregates[].argMin.by.value",
+    "spec.aggregates[].argMax.by.value",
+    "spec.aggregates[].ratio.numerator.value",
+    "spec.aggregates[].ratio.denominator.value",
+    "spec.aggregates[].weightedAverage.weight.value",
 ];
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
@@ -63,7 +67,7 @@ pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
 }
 
 /// Unions: path, members that work, members that do not work yet (these have a rule of their own).
-const UNIONS: [(&str, &[&str], &str); 17] = [
+const UNIONS: [(&str, &[&str], &str); 33] = [
     ("spec.source", &["kafka"], "kafka"),
     (
         "spec.source.kafka.startFrom",
@@ -97,11 +101,32 @@ const UNIONS: [(&str, &[&str], &str); 17] = [
         ],
         "tumbling, sliding",
     ),
-    ("spec.aggregates[]", &AGGREGATES, "count, sum, average, min, max"),
+    (
+        "spec.aggregates[]",
+        &AGGREGATES,
+        "count, sum, average, min, max, percentile, first, last, argMin, argMax, variance, stddev, distinct, topK, \
+         histogram, rate, ratio, weightedAverage",
+    ),
     ("spec.aggregates[].sum", &["field", "value"], "field"),
     ("spec.aggregates[].average", &["field", "value"], "field"),
     ("spec.aggregates[].min", &["field", "value"], "field"),
     ("spec.aggregates[].max", &["field", "value"], "field"),
+    ("spec.aggregates[].percentile", &["field", "value"], "field"),
+    ("spec.aggregates[].first", &["field", "value"], "field"),
+    ("spec.aggregates[].last", &["field", "value"], "field"),
+    ("spec.aggregates[].argMin", &["field", "value"], "field"),
+    ("spec.aggregates[].argMax", &["field", "value"], "field"),
+    ("spec.aggregates[].variance", &["field", "value"], "field"),
+    ("spec.aggregates[].stddev", &["field", "value"], "field"),
+    ("spec.aggregates[].distinct", &["field", "value"], "field"),
+    ("spec.aggregates[].topK", &["field", "value"], "field"),
+    ("spec.aggregates[].histogram", &["field", "value"], "field"),
+    ("spec.aggregates[].weightedAverage", &["field", "value"], "field"),
+    ("spec.aggregates[].argMin.by", &["field", "value"], "field"),
+    ("spec.aggregates[].argMax.by", &["field", "value"], "field"),
+    ("spec.aggregates[].ratio.numerator", &["field", "value"], "field"),
+    ("spec.aggregates[].ratio.denominator", &["field", "value"], "field"),
+    ("spec.aggregates[].weightedAverage.weight", &["field", "value"], "field"),
     ("spec.sink", &["kafka"], "kafka"),
     ("spec.lateEvents", &["kafka", "drop"], "kafka, drop"),
     ("spec.deadLetters", &["kafka", "drop"], "kafka, drop"),
@@ -133,9 +158,10 @@ const AGGREGATES: [&str; 18] = [
 ];
 
 /// Durations that must be longer than nothing.
-const POSITIVE: [&str; 7] = [
+const POSITIVE: [&str; 8] = [
     "spec.event.watermark.periodic.step",
     "spec.event.idle.after",
+    "spec.aggregates[].rate.per",
     "spec.windows[].tumbling.size",
     "spec.windows[].sliding.size",
     "spec.windows[].sliding.slide",

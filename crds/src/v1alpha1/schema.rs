@@ -78,6 +78,22 @@ pub fn window_name(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 63, "pattern": "^[a-zA-Z][a-zA-Z0-9_-]*$"})
 }
 
+/// Shares between 0 and 1.
+pub fn quantiles(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 16, "x-kubernetes-list-type": "set",
+        "items": {"type": "number", "minimum": 0.0, "maximum": 1.0},
+    })
+}
+
+/// Limits of ranges of numbers.
+pub fn bounds(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 64, "x-kubernetes-list-type": "set",
+        "items": {"type": "number", "minimum": -1e18, "maximum": 1e18},
+    })
+}
+
 /// An address of a service.
 pub fn endpoint(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 512, "pattern": "^https?://[^ ]+$"})

@@ -22,20 +22,21 @@ pub struct Scalars {
 }
 
 impl Scalars {
-    /// Forgets the values of the event before.
-    pub fn clear(&mut self) {
+    /// Forgets the values of the event before; there are `len` inputs, none with a value.
+    pub fn reset(&mut self, len: usize) {
         self.bytes.clear();
         self.ranges.clear();
+        self.ranges.resize(len, None);
     }
 
-    /// Appends the next input; `write` appends its canonical JSON and answers whether there is a value.
+    /// Sets input `index` to the canonical JSON that `write` appends.
     ///
     /// # Errors
-    /// Those of `write`.
-    pub fn push<E>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> Result<bool, E>) -> Result<(), E> {
+    /// Those of `write`; the input then has no value.
+    pub fn set<E>(&mut self, index: usize, write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         let start = self.bytes.len();
-        let is_there = write(&mut self.bytes)?;
-        self.ranges.push(is_there.then_some(start..self.bytes.len()));
+        write(&mut self.bytes)?;
+        self.ranges[index] = Some(start..self.bytes.len());
         Ok(())
     }
 
@@ -52,6 +53,6 @@ pub struct Inputs<'a> {
     pub place: Place,
     /// Numeric inputs in units of 10^-12, absent where missing or null.
     pub numbers: &'a [Option<i128>],
-    /// Inputs that may be text, boolean or number.
+    /// Inputs that may be text, boolean or number. Both lists go by the plan's index of inputs.
     pub scalars: &'a Scalars,
 }

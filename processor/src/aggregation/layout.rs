@@ -34,7 +34,7 @@ struct Placed {
     words: Range<usize>,
     /// Index of its variable state, when its kind has some.
     extra: Option<usize>,
-    /// Indices of its inputs among the numeric or the scalar inputs, as its kind wants.
+    /// Indices of its inputs among those of the plan.
     sources: [usize; 2],
 }
 
@@ -43,7 +43,7 @@ struct Placed {
 pub struct Source {
     /// What it is, as the layout document says it: equal text, equal values.
     pub identity: String,
-    /// Index among the numeric or the scalar inputs.
+    /// Index among the inputs of the plan.
     pub index: usize,
 }
 
@@ -159,7 +159,6 @@ impl Layout {
 
     /// Appends the members of `values`, in the order of the spec. `length_ms` is the window's end less its start.
     pub fn write_values(&self, row: RowRef<'_>, length_ms: i64, out: &mut Vec<u8>) {
-        let _ = length_ms;
         for column in &self.columns {
             out.extend_from_slice(&column.prefix);
             let cells: SmallVec<[Cell<'_>; 2]> = column
@@ -167,7 +166,7 @@ impl Layout {
                 .iter()
                 .map(|index| self.placed[*index].cell(row))
                 .collect();
-            column.function.write(&cells, out);
+            column.function.write(&cells, length_ms, out);
         }
     }
 

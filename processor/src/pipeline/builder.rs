@@ -1,12 +1,13 @@
 //! Compiles a valid job into the plan that tasks execute: field slots, key parts, windows on shared panes, row layout.
 //! Must not hold: state. A plan is shared by all tasks of a process.
 
+mod functions;
+
 use serde::{Deserialize, Serialize};
 use streamagg_crds::resolved::{self, Missing, Resolved, Timestamp, Watermark, WindowKind};
 use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
-use streamagg_crds::value::JsonPointer;
 
-use crate::aggregation::function::Function;
+use crate::aggregation::function::InputType;
 use crate::aggregation::layout::{Accumulator, Layout, Source};
 use crate::core::json::FieldTree;
 use crate::core::timestamp::Unit;
@@ -28,7 +29,9 @@ pub struct Plan {
     pub(super) mark: Option<(usize, Unit)>,
     pub(super) max_future_skew_ms: Option<i64>,
     pub(super) key_parts: Vec<KeyPart>,
-    pub(super) numeric_slots: Vec<usize>,
+    pub(super) inputs: Vec<PlannedInput>,
+    /// Whether some input may be text.
+    pub(super) has_scalars: bool,
     pub(super) layout: Layout,
     pub(super) windows: Vec<CompiledWindow>,
     pub(super) pane_sets: Vec<PaneSetPlan>,
@@ -64,6 +67,13 @@ pub(super) struct KeyPart {
     pub slot: usize,
     /// Canonical text that stands for a missing part; without it the event is rejected.
     pub when_missing: Option<Vec<u8>>,
+}
+
+/// An input of aggregates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PlannedInput {
+    pub slot: usize,
+    pub input_type: InputType,
 }
 
 /// Windows that share panes.
@@ -122,7 +132,7 @@ impl Plan {
             Watermark::BoundedOutOfOrderness { .. } | Watermark::Monotonic | Watermark::Periodic { .. } => None,
         };
         let key_parts = key_parts(&job.group_by, &mut fields);
-        let (layout, numeric_slots) = layout(&job.aggregates, &mut fields);
+        let (layout, inputs) = layout(&job.aggregates, &mut fields);
         let windows = windows(&job.windows);
         let pane_sets = pane_sets(&windows);
         let state_layout = state_layout(job, &windows, &pane_sets, &layout);
@@ -133,7 +143,8 @@ impl Plan {
             mark,
             max_future_skew_ms: job.max_future_skew_ms,
             key_parts,
-            numeric_slots,
+            has_scalars: inputs.iter().any(|input| input.input_type == InputType::Scalar),
+            inputs,
             layout,
             window_names: windows.iter().map(|window| window.plan.name.clone()).collect(),
             windows,
@@ -179,37 +190,32 @@ fn key_parts(parts: &[resolved::KeyPart], fields: &mut FieldTree) -> Vec<KeyPart
     compiled
 }
 
-/// Row layout, and the slots of the numeric inputs in the order in which the layout names them.
-fn layout(aggregates: &[resolved::Aggregate], fields: &mut FieldTree) -> (Layout, Vec<usize>) {
+/// Row layout and the inputs of its aggregates, in the order in which the spec first names them.
+fn layout(aggregates: &[resolved::Aggregate], fields: &mut FieldTree) -> (Layout, Vec<PlannedInput>) {
     let mut layout = Layout::default();
-    let mut numeric_slots = Vec::new();
+    let mut planned: Vec<PlannedInput> = Vec::new();
     for aggregate in aggregates {
-        let source = |field: &JsonPointer| {
-            let slot = fields.add(field.as_str());
-            let known = numeric_slots.iter().position(|known| *known == slot);
-            let index = known.unwrap_or_else(|| {
-                numeric_slots.push(slot);
-                numeric_slots.len() - 1
+        let function = functions::compile(&aggregate.function);
+        let mut source = |(input, input_type): (&resolved::Input, &InputType)| {
+            let resolved::Input::Field(field) = input;
+            let wanted = PlannedInput {
+                slot: fields.add(field.as_str()),
+                input_type: *input_type,
+            };
+            let index = planned.iter().position(|known| *known == wanted).unwrap_or_else(|| {
+                planned.push(wanted);
+                planned.len() - 1
             });
             Source {
                 identity: field.as_str().to_owned(),
                 index,
             }
         };
-        let sources: Vec<Source> = aggregate.function.field().into_iter().map(source).collect();
-        layout.push(&aggregate.name, &function(&aggregate.function), &sources);
+        let inputs = aggregate.function.inputs();
+        let sources: Vec<Source> = inputs.into_iter().zip(function.inputs()).map(&mut source).collect();
+        layout.push(&aggregate.name, &function, &sources);
     }
-    (layout, numeric_slots)
-}
-
-fn function(function: &resolved::Function) -> Function {
-    match function {
-        resolved::Function::Count => Function::Count,
-        resolved::Function::Sum(_) => Function::Sum,
-        resolved::Function::Average(_) => Function::Average,
-        resolved::Function::Min(_) => Function::Min,
-        resolved::Function::Max(_) => Function::Max,
-    }
+    (layout, planned)
 }
 
 fn windows(specs: &[resolved::Window]) -> Vec<CompiledWindow> {

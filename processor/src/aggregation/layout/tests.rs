@@ -6,7 +6,7 @@ use super::*;
 use crate::aggregation::inputs::{Place, Scalars};
 use crate::aggregation::rows::RowStore;
 
-/// One of every function, over one number.
+/// One of every function, all over one input.
 fn functions() -> Vec<Function> {
     vec![
         Function::Count,
@@ -18,6 +18,23 @@ fn functions() -> Vec<Function> {
             quantiles: vec![500_000_000_000, 990_000_000_000],
             relative_error_ppm: 10_000,
         },
+        Function::First,
+        Function::Last,
+        Function::ArgMin,
+        Function::ArgMax,
+        Function::Variance { population: false },
+        Function::Stddev { population: true },
+        Function::Distinct {
+            relative_error_ppm: 100_000,
+        },
+        Function::TopK { k: 2 },
+        Function::Histogram {
+            bounds: vec![-5_000_000_000_000, 0, 1 << 60],
+        },
+        Function::EventRate { per_ms: 1000 },
+        Function::SumRate { per_ms: 60_000 },
+        Function::Ratio,
+        Function::WeightedAverage,
     ]
 }
 
@@ -41,11 +58,14 @@ fn fold(layout: &Layout, store: &mut RowStore, events: &[(usize, Event)]) -> u32
     let row = store.push();
     for (offset, (time_ms, value)) in events {
         let mut scalars = Scalars::default();
-        let write = |out: &mut Vec<u8>| {
-            out.extend(value.iter().flat_map(|value| (value % 5).to_string().into_bytes()));
-            Ok::<bool, ()>(value.is_some())
-        };
-        scalars.push(write).unwrap();
+        scalars.reset(1);
+        if let Some(value) = value {
+            let write = |out: &mut Vec<u8>| {
+                out.extend((value % 5).to_string().into_bytes());
+                Ok::<(), ()>(())
+            };
+            scalars.set(0, write).unwrap();
+        }
         let inputs = Inputs {
             place: Place {
                 time_ms: *time_ms,

@@ -122,7 +122,7 @@ fn values(len: usize) -> impl Strategy<Value = Vec<i128>> {
     let value = prop_oneof![
         (0..50i128).prop_map(|value| value * 1_000_000_000_000),
         any::<i64>().prop_map(i128::from),
-        (any::<i128>(), 24..127u32).prop_map(|(value, shift)| value >> shift),
+        (any::<i128>(), 25..127u32).prop_map(|(value, shift)| value >> shift),
     ];
     prop::collection::vec(value, 0..len)
 }

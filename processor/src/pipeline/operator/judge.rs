@@ -2,6 +2,7 @@
 //! event that fails anywhere touches no aggregate.
 
 use super::Task;
+use crate::aggregation::function::InputType;
 use crate::aggregation::inputs::{Inputs, Place, Scalars};
 use crate::core::decimal::{self, NumberError};
 use crate::core::json::{Kind, Slot};
@@ -50,7 +51,7 @@ impl Scratch {
         Self {
             slots: vec![Slot::MISSING; plan.fields.len()],
             key: Vec::new(),
-            numbers: vec![None; plan.numeric_slots.len()],
+            numbers: vec![None; plan.inputs.len()],
             scalars: Scalars::default(),
             targets: Vec::with_capacity(plan.pane_sets.len()),
             late_windows: Vec::new(),
@@ -206,27 +207,51 @@ fn build_key(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), Rej
     Ok(())
 }
 
+/// Longest text that an aggregate keeps, in bytes of its canonical form.
+const TEXT_BYTES_MAX: usize = 4096 + 2;
+
 fn read_inputs(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), Rejection> {
-    for (index, slot_index) in plan.numeric_slots.iter().enumerate() {
-        let slot = scratch.slots[*slot_index];
-        let reason = match slot.kind {
-            Kind::Missing | Kind::Null => {
+    if plan.has_scalars {
+        scratch.scalars.reset(plan.inputs.len());
+    }
+    for (index, input) in plan.inputs.iter().enumerate() {
+        let slot = scratch.slots[input.slot];
+        let read = match (slot.kind, input.input_type) {
+            (Kind::Missing | Kind::Null, _) => {
                 scratch.numbers[index] = None;
-                continue;
+                Ok(())
             }
-            Kind::Number => match decimal::parse(slot.text(value)) {
-                Ok(number) => {
-                    scratch.numbers[index] = Some(number);
-                    continue;
-                }
-                Err(NumberError::Malformed) => RejectReason::JsonInvalid,
-                Err(NumberError::OutOfRange) => RejectReason::NumberOutOfRange,
-            },
-            Kind::True | Kind::False | Kind::String | Kind::EscapedString | Kind::Container => {
-                RejectReason::FieldTypeInvalid
+            (Kind::Number, InputType::Number) => {
+                number(slot, value).map(|number| scratch.numbers[index] = Some(number))
+            }
+            (Kind::True | Kind::False | Kind::String | Kind::EscapedString | Kind::Container, InputType::Number)
+            | (Kind::Container, InputType::Scalar) => Err(RejectReason::FieldTypeInvalid),
+            (Kind::Number | Kind::True | Kind::False | Kind::String | Kind::EscapedString, InputType::Scalar) => {
+                scratch.scalars.set(index, |out| write_scalar(slot, value, out))
             }
         };
-        return Err(rejection(plan, scratch, *slot_index, value, reason));
+        read.map_err(|reason| rejection(plan, scratch, input.slot, value, reason))?;
+    }
+    Ok(())
+}
+
+fn number(slot: Slot, value: &[u8]) -> Result<i128, RejectReason> {
+    decimal::parse(slot.text(value)).map_err(|error| match error {
+        NumberError::Malformed => RejectReason::JsonInvalid,
+        NumberError::OutOfRange => RejectReason::NumberOutOfRange,
+    })
+}
+
+/// Appends a text, boolean or number as canonical JSON. Numbers are decimals as everywhere in results.
+fn write_scalar(slot: Slot, value: &[u8], out: &mut Vec<u8>) -> Result<(), RejectReason> {
+    if slot.kind == Kind::Number {
+        decimal::write(number(slot, value)?, out);
+        return Ok(());
+    }
+    let start = out.len();
+    let written = key::write_canonical(slot, value, out);
+    if written.is_err() || out.len() - start > TEXT_BYTES_MAX {
+        return Err(RejectReason::FieldTypeInvalid);
     }
     Ok(())
 }

@@ -1,0 +1,101 @@
+//! An aggregate of a valid manifest as one function with its parameters. Must not check anything.
+
+use super::{Aggregate, Function, Input};
+use crate::v1alpha1::{AggregateSpec, FieldOf, Spread};
+use crate::value::JsonPointer;
+
+pub(super) fn aggregate(spec: &AggregateSpec) -> Option<Aggregate> {
+    let function = plain(spec)
+        .or_else(|| of_any_value(spec))
+        .or_else(|| with_parameters(spec))?;
+    Some(Aggregate {
+        name: spec.name.clone(),
+        function,
+    })
+}
+
+fn input(field: Option<&JsonPointer>) -> Option<Input> {
+    field.cloned().map(Input::Field)
+}
+
+fn of(of: &FieldOf) -> Option<Input> {
+    input(of.field.as_ref())
+}
+
+/// Functions of numbers without parameters.
+fn plain(spec: &AggregateSpec) -> Option<Function> {
+    if spec.count.is_some() {
+        Some(Function::Count)
+    } else if let Some(sum) = &spec.sum {
+        Some(Function::Sum(of(sum)?))
+    } else if let Some(average) = &spec.average {
+        Some(Function::Average(of(average)?))
+    } else if let Some(min) = &spec.min {
+        Some(Function::Min(of(min)?))
+    } else if let Some(max) = &spec.max {
+        Some(Function::Max(of(max)?))
+    } else if let Some(ratio) = &spec.ratio {
+        Some(Function::Ratio(of(&ratio.numerator)?, of(&ratio.denominator)?))
+    } else {
+        let average = spec.weighted_average.as_ref()?;
+        let value = input(average.field.as_ref())?;
+        Some(Function::WeightedAverage(value, of(&average.weight)?))
+    }
+}
+
+/// Functions of texts, numbers or booleans.
+fn of_any_value(spec: &AggregateSpec) -> Option<Function> {
+    if let Some(first) = &spec.first {
+        Some(Function::First(input(first.field.as_ref())?))
+    } else if let Some(last) = &spec.last {
+        Some(Function::Last(input(last.field.as_ref())?))
+    } else if let Some(arg) = &spec.arg_min {
+        Some(Function::ArgMin(input(arg.field.as_ref())?, of(&arg.by)?))
+    } else if let Some(arg) = &spec.arg_max {
+        Some(Function::ArgMax(input(arg.field.as_ref())?, of(&arg.by)?))
+    } else if let Some(distinct) = &spec.distinct {
+        Some(Function::Distinct {
+            of: input(distinct.field.as_ref())?,
+            relative_error_ppm: ppm(distinct.relative_error),
+        })
+    } else {
+        let top = spec.top_k.as_ref()?;
+        Some(Function::TopK {
+            of: input(top.field.as_ref())?,
+            k: top.k,
+        })
+    }
+}
+
+/// Functions of numbers with parameters.
+fn with_parameters(spec: &AggregateSpec) -> Option<Function> {
+    let spread = |spread: &Spread| Some((input(spread.field.as_ref())?, spread.population));
+    if let Some(variance) = &spec.variance {
+        let (of, population) = spread(variance)?;
+        Some(Function::Variance { of, population })
+    } else if let Some(stddev) = &spec.stddev {
+        let (of, population) = spread(stddev)?;
+        Some(Function::Stddev { of, population })
+    } else if let Some(percentile) = &spec.percentile {
+        Some(Function::Percentile {
+            of: input(percentile.field.as_ref())?,
+            quantiles: percentile.quantiles.clone(),
+            relative_error_ppm: ppm(percentile.relative_error),
+        })
+    } else if let Some(histogram) = &spec.histogram {
+        let mut bounds = histogram.bounds.clone();
+        bounds.sort_by(f64::total_cmp);
+        let of = input(histogram.field.as_ref())?;
+        Some(Function::Histogram { of, bounds })
+    } else {
+        let rate = spec.rate.as_ref()?;
+        Some(Function::Rate {
+            of: input(rate.field.as_ref()),
+            per_ms: i64::try_from(rate.per.ms()).ok()?,
+        })
+    }
+}
+
+fn ppm(share: f64) -> u32 {
+    (share * 1e6).round() as u32
+}
