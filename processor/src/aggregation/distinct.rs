@@ -18,7 +18,7 @@ const ALPHA: f64 = 0.721_347_520_444_481_7;
 pub fn precision(relative_error_ppm: u32) -> u8 {
     let enough = |bits: &u8| {
         let error_ppm = u64::from(relative_error_ppm);
-        error_ppm * error_ppm << bits >= 1_040_000 * 1_040_000
+        (error_ppm * error_ppm) << bits >= 1_040_000 * 1_040_000
     };
     PRECISION.clone().find(enough).unwrap_or(*PRECISION.end())
 }
