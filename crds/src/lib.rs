@@ -7,6 +7,7 @@ pub mod assignment;
 pub mod crd;
 pub mod job_file;
 pub mod manifest;
+pub mod overrides;
 #[cfg(feature = "k8s")]
 pub mod reference;
 pub mod resolved;

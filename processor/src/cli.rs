@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use streamagg_crds::overrides::Override;
 
 use crate::local::{self, RunError};
 
@@ -33,6 +34,11 @@ enum Command {
     /// Checks manifests and lists every problem with its path.
     #[command(after_help = EXIT_CODES)]
     Validate(ValidateArguments),
+    /// Says what a manifest means: topics, windows, panes, state of a key, and where each value came from.
+    #[command(after_help = EXIT_CODES)]
+    Explain(ExplainArguments),
+    /// Writes the JSON schema of a manifest, for editors.
+    Schema,
     /// Writes generated LLM traffic, or a recorded trace, as JSON lines.
     Generate(GenerateArguments),
     /// Runs a manifest or a job file on Kafka, exactly once, with an admin server.
@@ -47,6 +53,10 @@ pub(crate) struct RunArguments {
     /// The manifest: the same file that `kubectl apply` takes.
     #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
     pub(crate) manifest: PathBuf,
+    /// Lays a value over the manifest, as in `--set state.memoryBudget=64Mi`; wins over the environment
+    /// (`STREAMAGG_SPEC__STATE__MEMORY_BUDGET`), which wins over the manifest.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) set: Vec<String>,
     /// Where events come from: a file of JSON lines, `-` for standard input, `generate[:events=N,rate=R,seed=S,…]` for
     /// generated LLM traffic, or `trace:FILE.csv` for a recorded one.
     #[arg(long, default_value = "-", value_name = "FILE|-|generate[:…]|trace:FILE")]
@@ -75,6 +85,17 @@ pub(crate) struct RunArguments {
     pub(crate) quiet: bool,
 }
 
+/// `explain`.
+#[derive(Args, Debug)]
+pub(crate) struct ExplainArguments {
+    /// The manifest.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
+    pub(crate) manifest: PathBuf,
+    /// Lays a value over the manifest, as for `run`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
 /// `validate`.
 #[derive(Args, Debug)]
 struct ValidateArguments {
@@ -96,10 +117,12 @@ pub(crate) struct GenerateArguments {
 }
 
 /// Does what was asked and says how it ended.
-pub(crate) fn dispatch(arguments: Arguments) -> ExitCode {
+pub(crate) fn dispatch(arguments: Arguments, environment: &[Override]) -> ExitCode {
     let ending = match arguments.command {
-        Command::Run(arguments) => local::run(&arguments),
+        Command::Run(arguments) => local::run(&arguments, environment),
         Command::Validate(arguments) => local::validate(&arguments.manifests),
+        Command::Explain(arguments) => local::explain(&arguments, environment),
+        Command::Schema => local::schema(),
         Command::Generate(arguments) => local::generate(&arguments),
         #[cfg(feature = "runtime")]
         Command::Serve(arguments) => return streamagg_processor::serve::serve(*arguments),

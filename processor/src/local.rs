@@ -2,6 +2,7 @@
 //! The thin shell: it reads, writes, looks at the clock and listens to Ctrl-C. Must not hold semantics of windows.
 
 mod error;
+mod explain;
 mod idle;
 mod lines;
 mod manifest;
@@ -22,20 +23,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use error::RunError;
+use streamagg_crds::overrides::Override;
 use streamagg_crds::resolved::{Resolved, Timestamp};
 
 use runner::Runner;
 use sink::LineSink;
 use source::{InputSpec, Source};
 
-use crate::cli::{GenerateArguments, RunArguments};
+use crate::cli::{ExplainArguments, GenerateArguments, RunArguments};
 
 /// Exit code after a second Ctrl-C: 128 + SIGINT, as shells expect.
 const EXIT_SECOND_INTERRUPT: i32 = 130;
 
 /// Runs a manifest until the input ends, Ctrl-C comes or something fails.
-pub(crate) fn run(arguments: &RunArguments) -> Result<(), RunError> {
-    let (job, plan) = manifest::load(&arguments.manifest)?;
+pub(crate) fn run(arguments: &RunArguments, environment: &[Override]) -> Result<(), RunError> {
+    let manifest::Loaded { job, plan, .. } = load(&arguments.manifest, environment, &arguments.set)?;
     let input: InputSpec = arguments.input.parse()?;
     refuse_same_file(arguments, &input)?;
     refuse_record_times(&job)?;
@@ -81,13 +83,46 @@ fn refuse_what_cannot_be_resumed(arguments: &RunArguments, input: &InputSpec) ->
     })
 }
 
+/// A manifest with what the environment and then the flags lay over it.
+fn load(path: &Path, environment: &[Override], set: &[String]) -> Result<manifest::Loaded, RunError> {
+    let mut overrides = environment.to_vec();
+    for flag in set {
+        overrides.push(Override::from_flag(flag).map_err(|error| RunError::Usage {
+            problem: error.to_string(),
+        })?);
+    }
+    manifest::load(path, &overrides)
+}
+
+/// Says what a manifest means.
+pub(crate) fn explain(arguments: &ExplainArguments, environment: &[Override]) -> Result<(), RunError> {
+    let loaded = load(&arguments.manifest, environment, &arguments.set)?;
+    print(&explain::explain(&loaded))
+}
+
+/// Writes the JSON schema of a manifest.
+pub(crate) fn schema() -> Result<(), RunError> {
+    print(&explain::schema())
+}
+
+fn print(text: &str) -> Result<(), RunError> {
+    let mut sink = LineSink::create("-")?;
+    sink.write_line(text.trim_end().as_bytes())?;
+    sink.flush()
+}
+
 /// Checks every manifest; all problems of all files are reported.
 pub(crate) fn validate(manifests: &[PathBuf]) -> Result<(), RunError> {
     let mut problems = Vec::new();
     for path in manifests {
-        match manifest::load(path) {
+        match manifest::load(path, &[]) {
             // Nobody listening to the good news is no problem: the exit code says it too.
-            Ok(_) => drop(writeln!(std::io::stdout(), "{}: valid", path.display())),
+            Ok(loaded) => {
+                drop(writeln!(std::io::stdout(), "{}: valid", path.display()));
+                for refused in manifest::refused_in_a_cluster(&loaded) {
+                    drop(writeln!(std::io::stdout(), "  not in a cluster: {refused}"));
+                }
+            }
             Err(RunError::Manifest { problems: found }) => problems.extend(found),
             Err(other) => return Err(other),
         }

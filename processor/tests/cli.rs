@@ -6,6 +6,7 @@
 )]
 
 mod cli {
+    mod configuration;
     mod problems;
     pub mod process;
     pub mod scene;

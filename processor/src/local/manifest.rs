@@ -3,8 +3,13 @@
 use std::fmt;
 use std::path::Path;
 
-use streamagg_crds::parse_manifest;
+use serde_json::Value;
+use streamagg_crds::manifest::{from_value, read_yaml};
+use streamagg_crds::overrides::{self, Origin, Override};
 use streamagg_crds::resolved::Resolved;
+use streamagg_crds::rules::Place;
+use streamagg_crds::structure;
+use streamagg_crds::v1alpha1::StreamAggregationSpec;
 use streamagg_crds::validate::{self, SpecError};
 use streamagg_processor::pipeline::builder::Plan;
 
@@ -23,11 +28,24 @@ impl fmt::Display for ManifestProblem {
     }
 }
 
-/// Reads, checks and compiles a manifest.
+/// A manifest with what follows from it.
+pub(super) struct Loaded {
+    /// As it stands in the file.
+    pub(super) written: Value,
+    /// With what was laid over it and with defaults.
+    pub(super) value: Value,
+    /// Paths that were laid over it, in order.
+    pub(super) overridden: Vec<(String, Origin)>,
+    pub(super) spec: StreamAggregationSpec,
+    pub(super) job: Resolved,
+    pub(super) plan: Plan,
+}
+
+/// Reads a manifest, lays `overrides` over it, checks and compiles it.
 ///
 /// # Errors
 /// [`RunError::Manifest`] with every problem found.
-pub(super) fn load(path: &Path) -> Result<(Resolved, Plan), RunError> {
+pub(super) fn load(path: &Path, overrides: &[Override]) -> Result<Loaded, RunError> {
     let problem = |problem: String| ManifestProblem {
         file: path.display().to_string(),
         problem,
@@ -35,13 +53,34 @@ pub(super) fn load(path: &Path) -> Result<(Resolved, Plan), RunError> {
     let text = std::fs::read_to_string(path).map_err(|error| RunError::Manifest {
         problems: vec![problem(format!("cannot be read: {error}"))],
     })?;
-    let resolve = |text: &str| -> Result<Resolved, Vec<SpecError>> {
-        let manifest = parse_manifest(text)?;
-        validate::resolve(&manifest.spec, &manifest.metadata.namespace, &manifest.metadata.name)
-    };
-    let job = resolve(&text).map_err(|errors| RunError::Manifest {
+    compile(&text, overrides).map_err(|errors| RunError::Manifest {
         problems: errors.iter().map(|error| problem(error.to_string())).collect(),
-    })?;
+    })
+}
+
+fn compile(text: &str, overrides: &[Override]) -> Result<Loaded, Vec<SpecError>> {
+    let written = read_yaml(text)?;
+    let mut value = written.clone();
+    let overridden = overrides::apply(&mut value, overrides)?;
+    if let Some(spec) = value.get_mut("spec") {
+        structure::fill_defaults(spec, structure::spec_schema());
+    }
+    let manifest = from_value(value.clone(), Place::Laptop)?;
+    let job = validate::resolve(&manifest.spec, &manifest.metadata.namespace, &manifest.metadata.name)?;
     let plan = Plan::compile(&job);
-    Ok((job, plan))
+    Ok(Loaded {
+        written,
+        value,
+        overridden,
+        spec: manifest.spec,
+        job,
+        plan,
+    })
+}
+
+/// What a cluster would refuse of a manifest that is valid here.
+pub(super) fn refused_in_a_cluster(loaded: &Loaded) -> Vec<SpecError> {
+    from_value(loaded.value.clone(), Place::Cluster)
+        .err()
+        .unwrap_or_default()
 }

@@ -40,6 +40,15 @@ pub struct Plan {
     window_names: Vec<String>,
 }
 
+/// Windows that share panes, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedPanes {
+    /// Length of a pane, ms.
+    pub width_ms: i64,
+    /// Names of the windows.
+    pub windows: Vec<String>,
+}
+
 /// A window with what its results begin with.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledWindow {
@@ -152,6 +161,23 @@ impl Plan {
             max_bad_ratio: job.max_bad_ratio,
             state_layout,
         }
+    }
+
+    /// Bytes of the values of one row: a key in a pane.
+    pub fn row_bytes(&self) -> usize {
+        self.layout.words() * size_of::<u64>()
+    }
+
+    /// The panes that windows share.
+    pub fn pane_sets(&self) -> Vec<SharedPanes> {
+        let name = |index: &usize| self.window_names[*index].clone();
+        self.pane_sets
+            .iter()
+            .map(|set| SharedPanes {
+                width_ms: set.width_ms,
+                windows: set.windows.iter().map(name).collect(),
+            })
+            .collect()
     }
 
     /// Names of the windows, in the order of the spec.

@@ -30,6 +30,18 @@ impl Running {
     }
 }
 
+/// Runs with variables in the environment.
+pub fn run_in(environment: &[(&str, &str)], arguments: &[impl AsRef<OsStr>]) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_streamagg-processor"));
+    command
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    end_of(Running(command.spawn().unwrap()))
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // Both fail when it has ended: that is the usual case.
