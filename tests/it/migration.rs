@@ -15,12 +15,27 @@ use super::engine::{START_OFFSET, cases, commit, plan, run};
 fn widened(spec: &Spec) -> Spec {
     let mut wide = spec.clone();
     for (n, (_, function, path)) in spec.aggregates.iter().enumerate() {
-        let other = match function {
+        let other = match function.clone() {
             Function::Count => Function::Count,
             Function::Sum => Function::Min,
-            Function::Average => Function::Max,
+            Function::Average => Function::Percentile(vec!["0.5"]),
             Function::Min => Function::Average,
             Function::Max => Function::Sum,
+            Function::First => Function::Distinct,
+            Function::Last => Function::TopK(3),
+            Function::ArgMin(by) => Function::ArgMax(by),
+            Function::ArgMax(by) => Function::ArgMin(by),
+            Function::Variance(_) => Function::Sum,
+            Function::Stddev(_) => Function::Max,
+            Function::Percentile(_) => Function::Variance(false),
+            Function::Distinct => Function::First,
+            Function::TopK(_) => Function::Last,
+            // Other limits are another accumulator.
+            Function::Histogram(_) => Function::Histogram(vec!["7"]),
+            Function::EventRate(_) => Function::Count,
+            Function::SumRate(_) => Function::Stddev(true),
+            Function::Ratio(divisor) => Function::WeightedAverage(divisor),
+            Function::WeightedAverage(weight) => Function::Ratio(weight),
         };
         wide.aggregates.push((format!("y{n}"), other, path.clone()));
     }

@@ -172,6 +172,49 @@ fn time_rules() -> impl Strategy<Value = (Watermark, bool, Option<i64>)> {
     (watermark(), prop::bool::weighted(0.2), skew)
 }
 
+/// Any function, and the field it looks at.
+fn aggregate() -> impl Strategy<Value = (Function, Vec<String>)> {
+    let numeric = || select(vec!["/a", "/n/b", "/list/1"]).prop_map(field);
+    let anything = || select(vec!["/a", "/n/b", "/tenant", "/n/model"]).prop_map(field);
+    let of_numbers = select(vec![
+        Function::Count,
+        Function::Sum,
+        Function::Average,
+        Function::Min,
+        Function::Max,
+        Function::Variance(false),
+        Function::Variance(true),
+        Function::Stddev(false),
+        Function::Stddev(true),
+        Function::Percentile(vec!["0.5", "0.999", "0", "1"]),
+        Function::Percentile(vec!["0.1", "0.333333333333"]),
+        Function::Histogram(vec!["-1.5", "0", "0.1", "1000000"]),
+        Function::EventRate(1000),
+        Function::SumRate(60_000),
+    ]);
+    let of_anything = select(vec![
+        Function::First,
+        Function::Last,
+        Function::Distinct,
+        Function::TopK(1),
+        Function::TopK(10),
+    ]);
+    let extreme = (numeric(), any::<bool>()).prop_map(|(by, least)| match least {
+        true => Function::ArgMin(by),
+        false => Function::ArgMax(by),
+    });
+    let pair = (numeric(), any::<bool>()).prop_map(|(other, weighted)| match weighted {
+        true => Function::WeightedAverage(other),
+        false => Function::Ratio(other),
+    });
+    prop_oneof![
+        4 => (of_numbers, numeric()),
+        2 => (of_anything, anything()),
+        1 => (extreme, anything()),
+        1 => (pair, numeric()),
+    ]
+}
+
 /// Any spec of this version's windows and aggregates.
 pub fn spec() -> impl Strategy<Value = Spec> {
     let unit = select(vec![
@@ -181,14 +224,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         Unit::Microseconds,
         Unit::Nanoseconds,
     ]);
-    let function = select(vec![
-        Function::Count,
-        Function::Sum,
-        Function::Average,
-        Function::Min,
-        Function::Max,
-    ]);
-    let aggregates = prop::collection::vec((function, select(vec!["/a", "/n/b", "/list/1"])), 1..8);
+    let aggregates = prop::collection::vec(aggregate(), 1..8);
     let group_by = prop::collection::vec(missing(), 0..=2);
     (
         unit,
@@ -218,7 +254,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
                     })
                     .collect(),
                 aggregates: (aggregates.into_iter().enumerate())
-                    .map(|(n, (function, path))| (format!("x{n}"), function, field(path)))
+                    .map(|(n, (function, path))| (format!("x{n}"), function, path))
                     .collect(),
             },
         )

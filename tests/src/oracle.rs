@@ -1,12 +1,15 @@
 //! The batch oracle: what a log must give, computed from scratch in plain code.
 //! Must not import engine code, and must not be clever: every firing aggregates all its events again.
 
+mod aggregates;
 mod values;
 
 use std::collections::BTreeMap;
 
 use serde::de::IgnoredAny;
 
+pub use self::aggregates::Function;
+use self::aggregates::{Row, cells, compute};
 pub use self::values::{decimal, scaled};
 use self::values::{field, is_number, time};
 
@@ -77,17 +80,6 @@ pub struct Window {
     pub lateness_ms: i64,
 }
 
-/// What is computed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum Function {
-    Count,
-    Sum,
-    Average,
-    Min,
-    Max,
-}
-
 /// One entry of the log.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -137,8 +129,6 @@ pub enum Expected {
 }
 
 type Reason = &'static str;
-/// Values of one event, one an aggregate, scaled by 10^12.
-type Row = Vec<Option<i128>>;
 /// A pane's place in the order of firing: end, start, window name, key members.
 type PaneId = (i64, i64, String, String);
 
@@ -282,7 +272,11 @@ fn accept(spec: &Spec, entry: &Entry, watermark: i64, clock: Option<i64>) -> Res
         }
     }
     let is_late = joined.is_empty() && !missed.is_empty();
-    let row = if is_late { Vec::new() } else { row(spec, root)? };
+    let row = if is_late {
+        Row::default()
+    } else {
+        row(spec, root, time)?
+    };
     Ok(Event {
         time,
         missed,
@@ -314,14 +308,10 @@ pub fn starts(window: &Window, time: i64) -> Vec<i64> {
         .collect()
 }
 
-fn row(spec: &Spec, root: &str) -> Result<Row, Reason> {
-    let value = |(_, function, path): &(String, Function, Vec<String>)| match field(root, path) {
-        _ if *function == Function::Count => Ok(None),
-        None => Ok(None),
-        Some(raw) if is_number(&raw) => scaled(&raw, 12).map(Some).ok_or("NumberOutOfRange"),
-        Some(_) => Err("FieldTypeInvalid"),
-    };
-    spec.aggregates.iter().map(value).collect()
+fn row(spec: &Spec, root: &str, time: i64) -> Result<Row, Reason> {
+    let cells = |(_, function, path): &(String, Function, Vec<String>)| cells(function, path, root);
+    let cells = spec.aggregates.iter().map(cells).collect::<Result<_, _>>()?;
+    Ok(Row { time, cells })
 }
 
 fn quoted(text: &str) -> String {
@@ -339,28 +329,10 @@ fn key_value(raw: &str) -> Result<String, Reason> {
     }
 }
 
-fn aggregate(function: Function, rows: usize, values: &[i128]) -> String {
-    let sum: i128 = values.iter().sum();
-    let result = match function {
-        Function::Count => return rows.to_string(),
-        _ if values.is_empty() => return "null".to_owned(),
-        Function::Sum => sum,
-        Function::Average => {
-            let count = values.len() as i128;
-            let (floor, rest) = (sum.div_euclid(count), sum.rem_euclid(count));
-            floor + i128::from(2 * rest > count || (2 * rest == count && floor % 2 != 0))
-        }
-        Function::Min => values.iter().copied().fold(i128::MAX, i128::min),
-        Function::Max => values.iter().copied().fold(i128::MIN, i128::max),
-    };
-    decimal(result)
-}
-
 fn result(spec: &Spec, entry: usize, id: &PaneId, pane: &(Vec<Row>, usize), timing: &str, last: bool) -> Expected {
     let ((end, start, window, members), (rows, index)) = (id, pane);
     let values = spec.aggregates.iter().enumerate().map(|(column, (name, function, _))| {
-        let values: Vec<i128> = rows.iter().filter_map(|row| row[column]).collect();
-        format!("{}:{}", quoted(name), aggregate(*function, rows.len(), &values))
+        format!("{}:{}", quoted(name), compute(function, rows, column, end - start))
     });
     let values = values.collect::<Vec<_>>().join(",");
     let key = format!(r#"{{"window":"{window}","start":{start},"key":{{{members}}}}}"#);

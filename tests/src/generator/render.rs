@@ -97,12 +97,10 @@ pub fn manifest(spec: &Spec) -> Value {
         };
         json!({"name": window.name, kind.0: kind.1, "allowedLateness": ms(window.lateness_ms)})
     };
-    let aggregate = |(name, function, path): &(String, Function, Vec<String>)| match function {
-        Function::Count => json!({"name": name, "count": {}}),
-        Function::Sum => json!({"name": name, "sum": {"field": pointer(path)}}),
-        Function::Average => json!({"name": name, "average": {"field": pointer(path)}}),
-        Function::Min => json!({"name": name, "min": {"field": pointer(path)}}),
-        Function::Max => json!({"name": name, "max": {"field": pointer(path)}}),
+    let aggregate = |(name, function, path): &(String, Function, Vec<String>)| {
+        let mut document = self::function(function, path);
+        document["name"] = json!(name);
+        document
     };
     let unit = format!("{:?}", spec.unit);
     let timestamp = if spec.timestamp.is_empty() {
@@ -135,4 +133,37 @@ pub fn manifest(spec: &Spec) -> Value {
         "deadLetters": {"kafka": {"topic": "dead"}},
         "maxBadRatio": 1.0,
     })
+}
+
+fn function(function: &Function, path: &[String]) -> Value {
+    let pointer = |path: &[String]| format!("/{}", path.join("/"));
+    let other = |path: &[String]| json!({"field": pointer(path)});
+    let numbers = |texts: &[&str]| {
+        texts
+            .iter()
+            .map(|text| json!(text.parse::<f64>().unwrap_or_default()))
+            .collect::<Vec<_>>()
+    };
+    let of = pointer(path);
+    match function {
+        Function::Count => json!({"count": {}}),
+        Function::Sum => json!({"sum": {"field": of}}),
+        Function::Average => json!({"average": {"field": of}}),
+        Function::Min => json!({"min": {"field": of}}),
+        Function::Max => json!({"max": {"field": of}}),
+        Function::First => json!({"first": {"field": of}}),
+        Function::Last => json!({"last": {"field": of}}),
+        Function::ArgMin(by) => json!({"argMin": {"field": of, "by": other(by)}}),
+        Function::ArgMax(by) => json!({"argMax": {"field": of, "by": other(by)}}),
+        Function::Variance(population) => json!({"variance": {"field": of, "population": population}}),
+        Function::Stddev(population) => json!({"stddev": {"field": of, "population": population}}),
+        Function::Percentile(shares) => json!({"percentile": {"field": of, "quantiles": numbers(shares)}}),
+        Function::Distinct => json!({"distinct": {"field": of}}),
+        Function::TopK(k) => json!({"topK": {"field": of, "k": k}}),
+        Function::Histogram(bounds) => json!({"histogram": {"field": of, "bounds": numbers(bounds)}}),
+        Function::EventRate(per) => json!({"rate": {"per": format!("{per}ms")}}),
+        Function::SumRate(per) => json!({"rate": {"field": of, "per": format!("{per}ms")}}),
+        Function::Ratio(divisor) => json!({"ratio": {"numerator": {"field": of}, "denominator": other(divisor)}}),
+        Function::WeightedAverage(weight) => json!({"weightedAverage": {"field": of, "weight": other(weight)}}),
+    }
 }
