@@ -14,14 +14,14 @@ pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
         "",
         &["get", "list", "watch", "patch"],
     ),
-    ("streamagg.io", "streamaggregations", "status", &["get", "patch"]),
+    ("streamagg.io", "streamaggregations", "status", &["patch"]),
     (
         "apps",
         "statefulsets",
         "",
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
-    ("", "pods", "", &["get", "list", "watch", "delete"]),
+    ("", "pods", "", &["list", "watch", "delete"]),
     ("", "services", "", &["get", "create", "patch"]),
     ("", "serviceaccounts", "", &["get", "create", "patch"]),
     (

@@ -27,6 +27,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct World {
     pub config: Config,
     pub client: Client,
+    /// The operator's: its ServiceAccount with the chart's rights, where `apiserver.sh` made one.
+    pub operator_client: Client,
     pub namespace: String,
     pub node: Node,
 }
@@ -34,11 +36,13 @@ pub struct World {
 impl World {
     pub async fn new(name: &str) -> Self {
         let path = std::env::var("KUBECONFIG_API").expect("KUBECONFIG_API is not set; run operator/tests/apiserver.sh");
-        let kubeconfig = Kubeconfig::read_from(&path).expect("KUBECONFIG_API names a kubeconfig");
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
+        let config = read_config(&path).await;
         let client = Client::try_from(config.clone()).unwrap();
+        let operator_config = match std::env::var("KUBECONFIG_OPERATOR") {
+            Ok(path) => read_config(&path).await,
+            Err(_) => config.clone(),
+        };
+        let operator_client = Client::try_from(operator_config).unwrap();
         install(&client).await;
         let namespace = format!("{name}-{}", std::process::id());
         let object = Namespace {
@@ -56,6 +60,7 @@ impl World {
         Self {
             config,
             client,
+            operator_client,
             namespace,
             node,
         }
@@ -67,10 +72,10 @@ impl World {
             instance: None,
         };
         Context {
-            client: self.client.clone(),
+            client: self.operator_client.clone(),
             admin: AdminClient::new().unwrap(),
             resolver: self.node.resolver.clone(),
-            recorder: Recorder::new(self.client.clone(), reporter),
+            recorder: Recorder::new(self.operator_client.clone(), reporter),
             metrics: Metrics::new().unwrap(),
             default_image: Some("example.org/default:1".to_owned()),
             memory: Memory::default(),
@@ -202,6 +207,13 @@ impl World {
                 .map(|object| format!("{kind} {} {:?}", object.name_any(), object.resource_version())),
         );
     }
+}
+
+async fn read_config(path: &str) -> Config {
+    let kubeconfig = Kubeconfig::read_from(path).expect("the path of a kubeconfig");
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap()
 }
 
 /// Applies the definition and waits until it is served.

@@ -20,7 +20,9 @@ import (
 
 const usage = `usage: gitops states ARGOCD_CM OBJECTS      every document of OBJECTS against the verdicts in its annotation
        gitops law ARGOCD_CM AUDIT_LOG      every object an operator wrote; prints the states that were seen
-       gitops rights RIGHTS AUDIT_LOG USER every granted verb was used by USER, and nothing was refused to it`
+       gitops rights RIGHTS AUDIT_LOG USER [UNSEEN...]
+                                           every granted verb ("GROUP RESOURCE VERB") was used by USER, but for those
+                                           UNSEEN; and nothing was refused to it`
 
 // verdict of both, and of Flux' library: "Healthy Current".
 type verdict struct{ argo, flux string }
@@ -146,6 +148,7 @@ type request struct {
 	RequestURI     string
 	ObjectRef      struct{ APIGroup, Resource, Subresource, Name, Namespace string }
 	ResponseObject json.RawMessage
+	Annotations    map[string]string
 }
 
 func audit(path string, each func(request)) {
@@ -187,7 +190,11 @@ func law(vm lua.VM, path string) {
 	}
 }
 
-func rights(path, log, user string) {
+func rights(path, log, user string, unseen []string) {
+	excused := map[string]bool{}
+	for _, right := range unseen {
+		excused[right] = true
+	}
 	var rules []struct{ APIGroups, Resources, Verbs []string }
 	must(0, yaml.Unmarshal(must(os.ReadFile(path)), &rules))
 	used, refused := map[string]bool{}, map[string]bool{}
@@ -201,16 +208,20 @@ func rights(path, log, user string) {
 		}
 		right := entry.ObjectRef.APIGroup + " " + resource + " " + entry.Verb
 		used[right] = true
-		if entry.ResponseStatus.Code == 403 {
+		// Server-side apply of what is not there needs both verbs.
+		if entry.Verb == "patch" && entry.ResponseStatus.Code == 201 {
+			used[strings.TrimSuffix(right, "patch")+"create"] = true
+		}
+		// Other refusals are quotas, terminating namespaces and the like.
+		if entry.Annotations["authorization.k8s.io/decision"] == "forbid" {
 			refused[right] = true
 		}
 	})
 	for _, rule := range rules {
 		for _, resource := range rule.Resources {
 			for _, verb := range rule.Verbs {
-				// No request shows it: the server asks for it when an owner reference that blocks deletion is written.
 				right := rule.APIGroups[0] + " " + resource + " " + verb
-				check(used[right] || strings.HasSuffix(resource, "/finalizers"), "granted and never used: %s", right)
+				check(used[right] || excused[right], "granted and never used: %s", right)
 			}
 		}
 	}
@@ -229,8 +240,8 @@ func main() {
 		states(overrides(arguments[1]), arguments[2])
 	case len(arguments) == 3 && arguments[0] == "law":
 		law(overrides(arguments[1]), arguments[2])
-	case len(arguments) == 4 && arguments[0] == "rights":
-		rights(arguments[1], arguments[2], arguments[3])
+	case len(arguments) >= 4 && arguments[0] == "rights":
+		rights(arguments[1], arguments[2], arguments[3], arguments[4:])
 	default:
 		fmt.Fprintln(os.Stderr, usage)
 		os.Exit(2)
