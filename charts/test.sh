@@ -90,6 +90,7 @@ ok "grants what the operator needs and no more"
 "$kubectl" -n team-a get streamaggregation quickstart >/dev/null || fail "uninstalling deleted an aggregation"
 ok "an upgrade and uninstalling leave the definition and its objects"
 
+"$kubectl" apply --server-side -k "$here/../crds/generated" >/dev/null 2>&1 || fail "crds/generated cannot be applied"
 "$helm" install streamagg "$chart" --namespace team-a --set watchNamespace=team-a,crds.install=false >/dev/null
 account=team-a:streamagg
 may $account yes create statefulsets.apps -n team-a
