@@ -5,6 +5,7 @@ pub mod admin;
 pub mod assignment;
 #[cfg(feature = "k8s")]
 pub mod crd;
+pub mod expression;
 pub mod job_file;
 pub mod manifest;
 pub mod overrides;

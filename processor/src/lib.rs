@@ -6,6 +6,7 @@
 pub mod aggregation;
 pub mod core;
 pub mod error;
+pub mod expression;
 pub mod generator;
 pub mod kafka;
 pub mod pipeline;

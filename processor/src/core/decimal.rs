@@ -59,6 +59,11 @@ pub fn parse_floor(token: &[u8], power: i32) -> Result<i128, NumberError> {
     take_apart(token)?.scaled(power, Rounding::Floor)
 }
 
+/// An integer in units of 10^-12.
+pub fn from_integer(value: i64) -> i128 {
+    i128::from(value) * ONE
+}
+
 /// Plain numbers of up to 18 digits without exponent, which is nearly all of them.
 fn parse_short(token: &[u8]) -> Option<i128> {
     const DIGITS_MAX: usize = 18;

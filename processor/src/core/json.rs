@@ -75,6 +75,8 @@ struct Child {
     /// The first eight bytes of the name: one compare tells most members apart without a call.
     prefix: u64,
     slot: Option<usize>,
+    /// Whether a container's text is wanted even where fields within it are, too.
+    whole: bool,
     node: Node,
 }
 
@@ -121,11 +123,20 @@ impl FieldTree {
 
     /// Adds a JSON pointer (RFC 6901, not empty) and answers its slot; the same pointer has the same slot.
     pub fn add(&mut self, pointer: &str) -> usize {
-        if let Some(slot) = self.pointers.iter().position(|known| known == pointer) {
-            return slot;
+        self.insert(pointer, false)
+    }
+
+    /// As [`Self::add`], and the slot of an object or array always covers its text.
+    pub fn add_whole(&mut self, pointer: &str) -> usize {
+        self.insert(pointer, true)
+    }
+
+    fn insert(&mut self, pointer: &str, whole: bool) -> usize {
+        let known = self.pointers.iter().position(|known| known == pointer);
+        let slot = known.unwrap_or(self.pointers.len());
+        if known.is_none() {
+            self.pointers.push(pointer.to_owned());
         }
-        let slot = self.pointers.len();
-        self.pointers.push(pointer.to_owned());
         let mut node = &mut self.root;
         let tokens: Vec<Vec<u8>> = pointer
             .split('/')
@@ -143,6 +154,7 @@ impl FieldTree {
                         name,
                         prefix,
                         slot: None,
+                        whole: false,
                         node: Node::default(),
                     });
                     node.children.len() - 1
@@ -150,6 +162,7 @@ impl FieldTree {
             };
             if depth == last {
                 node.children[index].slot = Some(slot);
+                node.children[index].whole |= whole;
             }
             node = &mut node.children[index].node;
         }
@@ -260,6 +273,31 @@ mod tests {
         for ((pointer, found), (kind, text)) in pointers.iter().zip(&found).zip(expected) {
             assert_eq!((found.0, found.1.as_str()), (kind, text), "{pointer}");
         }
+    }
+
+    #[test]
+    fn a_container_in_use_as_a_whole_has_its_text_whatever_is_in_use_within_it() {
+        let document = br#"{"a":{"b":[1,{"c":2}],"d":3},"e":4}"#;
+        for whole_first in [true, false] {
+            let mut tree = FieldTree::new(false);
+            if whole_first {
+                tree.add_whole("/a");
+            }
+            let c = tree.add("/a/b/1/c");
+            let b = tree.add_whole("/a/b");
+            let a = tree.add_whole("/a");
+            let e = tree.add("/e");
+            let mut slots = vec![Slot::MISSING; tree.len()];
+            tree.extract(document, &mut slots).unwrap();
+            assert_eq!(slots[a].text(document), br#"{"b":[1,{"c":2}],"d":3}"#);
+            assert_eq!(slots[b].text(document), br#"[1,{"c":2}]"#);
+            assert_eq!((slots[c].text(document), slots[e].text(document)), (&b"2"[..], &b"4"[..]));
+        }
+        let mut tree = FieldTree::new(false);
+        let (a, d) = (tree.add_whole("/a"), tree.add("/a/d"));
+        let mut slots = vec![Slot::MISSING; tree.len()];
+        tree.extract(document, &mut slots).unwrap();
+        assert_eq!((slots[a].text(document).len(), slots[d].text(document)), (23, &b"3"[..]));
     }
 
     #[test]

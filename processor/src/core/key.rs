@@ -19,8 +19,15 @@ const NUMBER_LENGTH_MAX: i64 = 64;
 /// # Errors
 /// `KeyInvalid` for objects, arrays and text that is no Unicode; `NumberOutOfRange` for numbers longer than 64 digits.
 pub fn write_canonical(slot: Slot, document: &[u8], out: &mut Vec<u8>) -> Result<(), RejectReason> {
-    let text = slot.text(document);
-    match slot.kind {
+    write_canonical_text(slot.kind, slot.text(document), out)
+}
+
+/// As [`write_canonical`], for what a slot of this kind covers.
+///
+/// # Errors
+/// As [`write_canonical`].
+pub fn write_canonical_text(kind: Kind, text: &[u8], out: &mut Vec<u8>) -> Result<(), RejectReason> {
+    match kind {
         Kind::String => {
             std::str::from_utf8(text).map_err(|_| RejectReason::KeyInvalid)?;
             out.push(b'"');

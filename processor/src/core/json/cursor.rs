@@ -118,13 +118,19 @@ impl<'a> Cursor<'a> {
         let opening = self.peek();
         let descends = !child.node.children.is_empty() && matches!(opening, Some(b'{' | b'['));
         let slot = child.slot.filter(|slot| slots[*slot].kind == Kind::Missing);
-        if !descends {
+        // A container wanted as a whole is passed over once for its text, and once more for the fields within it.
+        let before = self.at;
+        let whole = descends && child.whole && slot.is_some();
+        if !descends || whole {
             let found = self.value()?;
             if let Some(slot) = slot {
                 slots[slot] = found;
                 self.missing -= 1;
             }
-        } else {
+        }
+        if descends {
+            let slot = slot.filter(|_| !whole);
+            self.at = before;
             if let Some(slot) = slot {
                 slots[slot] = Slot {
                     kind: Kind::Container,

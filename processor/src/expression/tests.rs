@@ -1,0 +1,1 @@
+//! Expressions over events: what they give, what fails and how.
