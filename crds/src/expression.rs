@@ -13,7 +13,7 @@ mod parser;
 
 pub use kind::Kind;
 pub(crate) use manifest::check as check_manifest;
-pub use node::{Comparison, Comprehension, Function, Macro, Node, Operator};
+pub use node::{Comparison, Comprehension, Function, Macro, Node, Operator, pointer};
 
 /// Longest expression, characters; the schema says the same.
 pub const LENGTH_MAX: usize = 4096;

@@ -5,6 +5,7 @@ mod aggregate;
 
 use std::collections::BTreeMap;
 
+use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
     Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, S3Store, SideOutput, SinkSpec, StartFrom,
     StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
@@ -28,6 +29,10 @@ pub struct Resolved {
     pub idle: Option<Idle>,
     /// How far beyond the clock an event's time may be, ms; absent: any time is taken.
     pub max_future_skew_ms: Option<i64>,
+    /// Values derived from each event, in order; each refers only to those before it.
+    pub lets: Vec<Let>,
+    /// What an event has to meet.
+    pub condition: Option<Expression>,
     /// Parts of the group key, in order.
     pub group_by: Vec<KeyPart>,
     /// Windows, in order.
@@ -127,13 +132,31 @@ pub struct Idle {
     pub advance: IdleAdvance,
 }
 
+/// A value derived from each event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Let {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub expression: Expression,
+}
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A field of the event.
+    Field(JsonPointer),
+    /// A value of [`Resolved::lets`], by its place.
+    Let(usize),
+}
+
 /// A part of the group key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPart {
     /// Name in the result.
     pub name: String,
-    /// Field of the event.
-    pub field: JsonPointer,
+    /// What it is.
+    pub input: Input,
     /// What happens when it is missing or null.
     pub when_missing: Missing,
 }
@@ -186,15 +209,10 @@ pub enum WindowKind {
 pub struct Aggregate {
     /// Name in the result.
     pub name: String,
+    /// Which events it looks at; absent: all.
+    pub filter: Option<Expression>,
     /// What is computed.
     pub function: Function,
-}
-
-/// Where a function takes a value from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
-    /// A field of the event.
-    Field(JsonPointer),
 }
 
 /// What an aggregate computes.
@@ -343,6 +361,7 @@ impl Resolved {
     /// `None` when a union has no member that works: then validation has found it, so this is never seen by users.
     pub(crate) fn from_valid(spec: &StreamAggregationSpec, job_id: String) -> Option<Self> {
         let source = source(spec)?;
+        let lets = lets(spec)?;
         Some(Self {
             job_id,
             strict_json: spec.source.format.json?.strict,
@@ -350,19 +369,94 @@ impl Resolved {
             watermark: watermark(&spec.event)?,
             idle: spec.event.idle.as_ref().and_then(idle),
             max_future_skew_ms: spec.event.max_future_skew.and_then(ms),
-            group_by: spec.group_by.iter().map(key_part).collect::<Option<_>>()?,
+            condition: expression(spec.where_.as_deref(), &lets)?,
+            group_by: spec
+                .group_by
+                .iter()
+                .map(|key| key_part(key, &lets))
+                .collect::<Option<_>>()?,
             windows: spec.windows.iter().map(window).collect::<Option<_>>()?,
             aggregates: spec
                 .aggregates
                 .iter()
-                .map(aggregate::aggregate)
+                .map(|spec| aggregate::aggregate(spec, &lets))
                 .collect::<Option<_>>()?,
+            lets,
             sink: sink(&spec.sink, &source.bootstrap_servers)?,
             late_topic: side_topic(&spec.late_events),
             dead_letter_topic: side_topic(&spec.dead_letters),
             max_bad_ratio: spec.max_bad_ratio,
             source,
         })
+    }
+
+    /// What an input is, in a text that is equal for equal values: part of the identity of stored state.
+    pub fn identity(&self, input: &Input) -> String {
+        match input {
+            Input::Field(field) => field.as_str().to_owned(),
+            Input::Let(index) => self.lets.get(*index).map_or_else(String::new, |value| {
+                format!("= {}", self.identity_of(&value.expression))
+            }),
+        }
+    }
+
+    /// The canonical text of an expression with the values of `let` that it needs, directly or not.
+    pub fn identity_of(&self, expression: &Expression) -> String {
+        let mut needed = vec![false; self.lets.len()];
+        let mark = |root: &Node, needed: &mut Vec<bool>| {
+            root.walk(&mut |node| {
+                if let Node::Let(index, _) = node
+                    && let Some(flag) = needed.get_mut(*index)
+                {
+                    *flag = true;
+                }
+            });
+        };
+        mark(&expression.root, &mut needed);
+        // Each refers only to those before it, so one pass from the last on finds them all.
+        for index in (0..self.lets.len()).rev() {
+            if needed[index] {
+                mark(&self.lets[index].expression.root, &mut needed);
+            }
+        }
+        let mut text = expression.root.to_string();
+        for (value, _) in self.lets.iter().zip(&needed).filter(|(_, needed)| **needed) {
+            text.push_str(&format!("; {} = {}", value.name, value.expression.root));
+        }
+        text
+    }
+}
+
+fn names(lets: &[Let]) -> Vec<Name> {
+    let name = |value: &Let| Name {
+        name: value.name.clone(),
+        kind: value.expression.kind,
+    };
+    lets.iter().map(name).collect()
+}
+
+fn lets(spec: &StreamAggregationSpec) -> Option<Vec<Let>> {
+    let mut lets = Vec::new();
+    for value in &spec.let_ {
+        let expression = expression::compile(&value.value, &names(&lets)).ok()?;
+        lets.push(Let {
+            name: value.name.clone(),
+            expression,
+        });
+    }
+    Some(lets)
+}
+
+fn expression(text: Option<&str>, lets: &[Let]) -> Option<Option<Expression>> {
+    text.map(|text| expression::compile(text, &names(lets)).ok())
+        .map_or(Some(None), |found| found.map(Some))
+}
+
+fn input(field: Option<&JsonPointer>, value: Option<&str>, lets: &[Let]) -> Option<Input> {
+    match (field, value) {
+        (Some(field), _) => Some(Input::Field(field.clone())),
+        (None, Some(name)) => lets.iter().position(|known| known.name == name).map(Input::Let),
+        (None, None) => None,
     }
 }
 
@@ -428,10 +522,10 @@ fn idle(spec: &IdleSpec) -> Option<Idle> {
     })
 }
 
-fn key_part(key: &crate::v1alpha1::GroupKey) -> Option<KeyPart> {
+fn key_part(key: &crate::v1alpha1::GroupKey, lets: &[Let]) -> Option<KeyPart> {
     Some(KeyPart {
         name: key.name.clone(),
-        field: key.field.clone()?,
+        input: input(key.field.as_ref(), key.value.as_deref(), lets)?,
         when_missing: missing(&key.when_missing)?,
     })
 }

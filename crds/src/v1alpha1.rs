@@ -2,6 +2,7 @@
 //! Must not hold rules across fields ([`crate::validate`]) or what follows from a manifest ([`crate::resolved`]).
 
 mod aggregate;
+mod derived;
 mod event;
 mod lifecycle;
 mod not_yet;
@@ -20,6 +21,7 @@ pub use aggregate::{
     AggregateSpec, ArgOf, Count, Distinct, FieldOf, Histogram, Percentile, Rate, Ratio, ScalarOf, Spread, TopK,
     WeightedAverage,
 };
+pub use derived::LetSpec;
 pub use event::{
     BoundedOutOfOrderness, EventSpec, IdleAdvance, IdleSpec, Periodic, Punctuated, TimeUnit, TimestampSpec,
     WatermarkSpec,

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
+use crate::expression;
 use crate::resolved::Resolved;
 use crate::rules::{self, Place};
 use crate::structure;
@@ -91,6 +92,7 @@ pub(crate) fn check_value(root: &Value, place: Place) -> Vec<SpecError> {
             }
         }
     }
+    errors.extend(expression::check_manifest(spec));
     errors
 }
 

@@ -89,7 +89,7 @@ fn what_cannot_change_is_refused_with_its_path() {
 #[test]
 fn all_problems_are_listed_at_once() {
     let errors = parse_manifest(
-        "{apiVersion: streamagg.io/v1, kind: Stream, spec: {where: x, source: {partitioning: {any: {}}}, windows: [{size: 1m}]}, spce: 1}",
+        "{apiVersion: streamagg.io/v1, kind: Stream, spec: {explode: {}, source: {partitioning: {any: {}}}, windows: [{size: 1m}]}, spce: 1}",
     )
     .unwrap_err();
     let paths: Vec<&str> = errors.iter().map(|error| error.path.as_str()).collect();
@@ -102,7 +102,7 @@ fn all_problems_are_listed_at_once() {
         "spec.event",
         "spec.sink",
         "spec.source",
-        "spec.where",
+        "spec.explode",
         "spec.windows[0].name",
         "spec.windows[0].size",
         "spec.windows[0]",
@@ -256,7 +256,7 @@ fn a_job_file_comes_back_as_it_was_written_and_refuses_what_it_does_not_know() {
             serde_json::json!({}),
             "spec.aggregates[0].novelty: unknown field",
         ),
-        ("/spec/where", serde_json::json!("x"), "spec.where is not supported yet"),
+        ("/spec/where", serde_json::json!("x"), "unknown name x"),
         ("/version", serde_json::json!(2), "version 2 is not supported"),
     ] {
         let mut changed = value.clone();

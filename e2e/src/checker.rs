@@ -7,7 +7,7 @@ mod number;
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use streamagg_crds::resolved::{Function, Missing, Resolved, Timestamp, Watermark, WindowKind};
+use streamagg_crds::resolved::{Function, Input, Missing, Resolved, Timestamp, Watermark, WindowKind};
 use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
 use streamagg_crds::value::{Instant, JsonPointer};
 
@@ -206,6 +206,14 @@ fn at<'a>(document: &'a Value, pointer: &JsonPointer) -> Option<&'a Value> {
     document.pointer(pointer.as_str()).filter(|value| !value.is_null())
 }
 
+/// The checker knows fields only; jobs of the suite derive nothing.
+fn input<'a>(document: &'a Value, input: &Input) -> Option<&'a Value> {
+    match input {
+        Input::Field(field) => at(document, field),
+        Input::Let(_) => None,
+    }
+}
+
 fn time(unit: TimeUnit, value: &Value) -> Option<i64> {
     match unit {
         TimeUnit::Rfc3339 => value
@@ -230,7 +238,7 @@ fn read(job: &Resolved, bytes: &[u8]) -> Result<Event, &'static str> {
     let time_ms = time(*unit, at(&document, field).ok_or("TimestampMissing")?).ok_or("TimestampInvalid")?;
     let mut key = serde_json::Map::new();
     for part in &job.group_by {
-        let value = match (at(&document, &part.field), &part.when_missing) {
+        let value = match (input(&document, &part.input), &part.when_missing) {
             (Some(Value::Object(_) | Value::Array(_)), _) => return Err("KeyInvalid"),
             (Some(value), _) => value.clone(),
             (None, Missing::Reject) => return Err("KeyMissing"),
@@ -248,7 +256,7 @@ fn read(job: &Resolved, bytes: &[u8]) -> Result<Event, &'static str> {
 }
 
 fn numbers(job: &Resolved, document: &Value) -> Result<Vec<Option<i128>>, &'static str> {
-    let number = |function: &Function| match function.field().and_then(|field| at(document, field)) {
+    let number = |function: &Function| match function.input().and_then(|source| input(document, source)) {
         None => Ok(None),
         Some(Value::Number(number)) => parse(&number.to_string()).map(Some).ok_or("NumberOutOfRange"),
         Some(_) => Err("FieldTypeInvalid"),

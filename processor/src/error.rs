@@ -34,11 +34,13 @@ pub enum RejectReason {
     FieldTypeInvalid,
     /// A number is beyond ±10^19.
     NumberOutOfRange,
+    /// An expression of `let`, `where` or an aggregate's `where` has no value for the event.
+    ExpressionFailed,
 }
 
 impl RejectReason {
     /// Number of reasons.
-    pub const COUNT: usize = 9;
+    pub const COUNT: usize = 10;
     /// Every reason, in order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::JsonInvalid,
@@ -50,6 +52,7 @@ impl RejectReason {
         Self::KeyInvalid,
         Self::FieldTypeInvalid,
         Self::NumberOutOfRange,
+        Self::ExpressionFailed,
     ];
 
     /// The name as published.
@@ -64,6 +67,7 @@ impl RejectReason {
             Self::KeyInvalid => "KeyInvalid",
             Self::FieldTypeInvalid => "FieldTypeInvalid",
             Self::NumberOutOfRange => "NumberOutOfRange",
+            Self::ExpressionFailed => "ExpressionFailed",
         }
     }
 }

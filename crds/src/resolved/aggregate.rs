@@ -1,75 +1,89 @@
 //! An aggregate of a valid manifest as one function with its parameters. Must not check anything.
 
-use super::{Aggregate, Function, Input};
+use super::{Aggregate, Function, Input, Let, expression, input};
 use crate::v1alpha1::{AggregateSpec, FieldOf, Spread};
-use crate::value::JsonPointer;
 
-pub(super) fn aggregate(spec: &AggregateSpec) -> Option<Aggregate> {
-    let function = plain(spec)
-        .or_else(|| of_any_value(spec))
-        .or_else(|| with_parameters(spec))?;
+pub(super) fn aggregate(spec: &AggregateSpec, lets: &[Let]) -> Option<Aggregate> {
+    let function = plain(spec, lets)
+        .or_else(|| of_any_value(spec, lets))
+        .or_else(|| with_parameters(spec, lets))?;
     Some(Aggregate {
         name: spec.name.clone(),
+        filter: expression(spec.where_.as_deref(), lets)?,
         function,
     })
 }
 
-fn input(field: Option<&JsonPointer>) -> Option<Input> {
-    field.cloned().map(Input::Field)
-}
-
-fn of(of: &FieldOf) -> Option<Input> {
-    input(of.field.as_ref())
+fn of(of: &FieldOf, lets: &[Let]) -> Option<Input> {
+    input(of.field.as_ref(), of.value.as_deref(), lets)
 }
 
 /// Functions of numbers without parameters.
-fn plain(spec: &AggregateSpec) -> Option<Function> {
+fn plain(spec: &AggregateSpec, lets: &[Let]) -> Option<Function> {
     if spec.count.is_some() {
         Some(Function::Count)
     } else if let Some(sum) = &spec.sum {
-        Some(Function::Sum(of(sum)?))
+        Some(Function::Sum(of(sum, lets)?))
     } else if let Some(average) = &spec.average {
-        Some(Function::Average(of(average)?))
+        Some(Function::Average(of(average, lets)?))
     } else if let Some(min) = &spec.min {
-        Some(Function::Min(of(min)?))
+        Some(Function::Min(of(min, lets)?))
     } else if let Some(max) = &spec.max {
-        Some(Function::Max(of(max)?))
+        Some(Function::Max(of(max, lets)?))
     } else if let Some(ratio) = &spec.ratio {
-        Some(Function::Ratio(of(&ratio.numerator)?, of(&ratio.denominator)?))
+        Some(Function::Ratio(
+            of(&ratio.numerator, lets)?,
+            of(&ratio.denominator, lets)?,
+        ))
     } else {
         let average = spec.weighted_average.as_ref()?;
-        let value = input(average.field.as_ref())?;
-        Some(Function::WeightedAverage(value, of(&average.weight)?))
+        let value = input(average.field.as_ref(), average.value.as_deref(), lets)?;
+        Some(Function::WeightedAverage(value, of(&average.weight, lets)?))
     }
 }
 
 /// Functions of texts, numbers or booleans.
-fn of_any_value(spec: &AggregateSpec) -> Option<Function> {
+fn of_any_value(spec: &AggregateSpec, lets: &[Let]) -> Option<Function> {
     if let Some(first) = &spec.first {
-        Some(Function::First(input(first.field.as_ref())?))
+        Some(Function::First(input(
+            first.field.as_ref(),
+            first.value.as_deref(),
+            lets,
+        )?))
     } else if let Some(last) = &spec.last {
-        Some(Function::Last(input(last.field.as_ref())?))
+        Some(Function::Last(input(last.field.as_ref(), last.value.as_deref(), lets)?))
     } else if let Some(arg) = &spec.arg_min {
-        Some(Function::ArgMin(input(arg.field.as_ref())?, of(&arg.by)?))
+        Some(Function::ArgMin(
+            input(arg.field.as_ref(), arg.value.as_deref(), lets)?,
+            of(&arg.by, lets)?,
+        ))
     } else if let Some(arg) = &spec.arg_max {
-        Some(Function::ArgMax(input(arg.field.as_ref())?, of(&arg.by)?))
+        Some(Function::ArgMax(
+            input(arg.field.as_ref(), arg.value.as_deref(), lets)?,
+            of(&arg.by, lets)?,
+        ))
     } else if let Some(distinct) = &spec.distinct {
         Some(Function::Distinct {
-            of: input(distinct.field.as_ref())?,
+            of: input(distinct.field.as_ref(), distinct.value.as_deref(), lets)?,
             relative_error_ppm: ppm(distinct.relative_error),
         })
     } else {
         let top = spec.top_k.as_ref()?;
         Some(Function::TopK {
-            of: input(top.field.as_ref())?,
+            of: input(top.field.as_ref(), top.value.as_deref(), lets)?,
             k: top.k,
         })
     }
 }
 
 /// Functions of numbers with parameters.
-fn with_parameters(spec: &AggregateSpec) -> Option<Function> {
-    let spread = |spread: &Spread| Some((input(spread.field.as_ref())?, spread.population));
+fn with_parameters(spec: &AggregateSpec, lets: &[Let]) -> Option<Function> {
+    let spread = |spread: &Spread| {
+        Some((
+            input(spread.field.as_ref(), spread.value.as_deref(), lets)?,
+            spread.population,
+        ))
+    };
     if let Some(variance) = &spec.variance {
         let (of, population) = spread(variance)?;
         Some(Function::Variance { of, population })
@@ -78,19 +92,19 @@ fn with_parameters(spec: &AggregateSpec) -> Option<Function> {
         Some(Function::Stddev { of, population })
     } else if let Some(percentile) = &spec.percentile {
         Some(Function::Percentile {
-            of: input(percentile.field.as_ref())?,
+            of: input(percentile.field.as_ref(), percentile.value.as_deref(), lets)?,
             quantiles: percentile.quantiles.clone(),
             relative_error_ppm: ppm(percentile.relative_error),
         })
     } else if let Some(histogram) = &spec.histogram {
         let mut bounds = histogram.bounds.clone();
         bounds.sort_by(f64::total_cmp);
-        let of = input(histogram.field.as_ref())?;
+        let of = input(histogram.field.as_ref(), histogram.value.as_deref(), lets)?;
         Some(Function::Histogram { of, bounds })
     } else {
         let rate = spec.rate.as_ref()?;
         Some(Function::Rate {
-            of: input(rate.field.as_ref()),
+            of: input(rate.field.as_ref(), rate.value.as_deref(), lets),
             per_ms: i64::try_from(rate.per.ms()).ok()?,
         })
     }

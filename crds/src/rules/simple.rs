@@ -7,10 +7,7 @@ use super::{Check, Place, Rule};
 
 /// Fields of the API that this version refuses by name wherever it runs.
 const NOT_YET: &[&str] = &[
-    "spec.where",
-    "spec.let",
     "spec.explode",
-    "spec.groupBy[].value",
     "spec.groupBy[].header",
     "spec.groupBy[].metadata",
     "spec.windows[].session",
@@ -20,28 +17,6 @@ const NOT_YET: &[&str] = &[
     "spec.windows[].global",
     "spec.windows[].trigger.early",
     "spec.windows[].trigger.late.every",
-    "spec.aggregates[].where",
-    "spec.aggregates[].sum.value",
-    "spec.aggregates[].average.value",
-    "spec.aggregates[].min.value",
-    "spec.aggregates[].max.value",
-    "spec.aggregates[].percentile.value",
-    "spec.aggregates[].first.value",
-    "spec.aggregates[].last.value",
-    "spec.aggregates[].argMin.value",
-    "spec.aggregates[].argMax.value",
-    "spec.aggregates[].variance.value",
-    "spec.aggregates[].stddev.value",
-    "spec.aggregates[].distinct.value",
-    "spec.aggregates[].topK.value",
-    "spec.aggregates[].histogram.value",
-    "spec.aggregates[].weightedAverage.value",
-    "spec.aggregates[].rate.value",
-    "spec.aggregates[].argMin.by.value",
-    "spec.aggregates[].argMax.by.value",
-    "spec.aggregates[].ratio.numerator.value",
-    "spec.aggregates[].ratio.denominator.value",
-    "spec.aggregates[].weightedAverage.weight.value",
 ];
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
@@ -82,7 +57,11 @@ const UNIONS: [(&str, &[&str], &str); 33] = [
         &["boundedOutOfOrderness", "monotonic", "punctuated", "periodic"],
         "boundedOutOfOrderness, monotonic, punctuated, periodic",
     ),
-    ("spec.groupBy[]", &["field", "value", "header", "metadata"], "field"),
+    (
+        "spec.groupBy[]",
+        &["field", "value", "header", "metadata"],
+        "field, value",
+    ),
     (
         "spec.groupBy[].whenMissing",
         &["reject", "null", "default"],
@@ -107,26 +86,34 @@ const UNIONS: [(&str, &[&str], &str); 33] = [
         "count, sum, average, min, max, percentile, first, last, argMin, argMax, variance, stddev, distinct, topK, \
          histogram, rate, ratio, weightedAverage",
     ),
-    ("spec.aggregates[].sum", &["field", "value"], "field"),
-    ("spec.aggregates[].average", &["field", "value"], "field"),
-    ("spec.aggregates[].min", &["field", "value"], "field"),
-    ("spec.aggregates[].max", &["field", "value"], "field"),
-    ("spec.aggregates[].percentile", &["field", "value"], "field"),
-    ("spec.aggregates[].first", &["field", "value"], "field"),
-    ("spec.aggregates[].last", &["field", "value"], "field"),
-    ("spec.aggregates[].argMin", &["field", "value"], "field"),
-    ("spec.aggregates[].argMax", &["field", "value"], "field"),
-    ("spec.aggregates[].variance", &["field", "value"], "field"),
-    ("spec.aggregates[].stddev", &["field", "value"], "field"),
-    ("spec.aggregates[].distinct", &["field", "value"], "field"),
-    ("spec.aggregates[].topK", &["field", "value"], "field"),
-    ("spec.aggregates[].histogram", &["field", "value"], "field"),
-    ("spec.aggregates[].weightedAverage", &["field", "value"], "field"),
-    ("spec.aggregates[].argMin.by", &["field", "value"], "field"),
-    ("spec.aggregates[].argMax.by", &["field", "value"], "field"),
-    ("spec.aggregates[].ratio.numerator", &["field", "value"], "field"),
-    ("spec.aggregates[].ratio.denominator", &["field", "value"], "field"),
-    ("spec.aggregates[].weightedAverage.weight", &["field", "value"], "field"),
+    ("spec.aggregates[].sum", &["field", "value"], "field, value"),
+    ("spec.aggregates[].average", &["field", "value"], "field, value"),
+    ("spec.aggregates[].min", &["field", "value"], "field, value"),
+    ("spec.aggregates[].max", &["field", "value"], "field, value"),
+    ("spec.aggregates[].percentile", &["field", "value"], "field, value"),
+    ("spec.aggregates[].first", &["field", "value"], "field, value"),
+    ("spec.aggregates[].last", &["field", "value"], "field, value"),
+    ("spec.aggregates[].argMin", &["field", "value"], "field, value"),
+    ("spec.aggregates[].argMax", &["field", "value"], "field, value"),
+    ("spec.aggregates[].variance", &["field", "value"], "field, value"),
+    ("spec.aggregates[].stddev", &["field", "value"], "field, value"),
+    ("spec.aggregates[].distinct", &["field", "value"], "field, value"),
+    ("spec.aggregates[].topK", &["field", "value"], "field, value"),
+    ("spec.aggregates[].histogram", &["field", "value"], "field, value"),
+    ("spec.aggregates[].weightedAverage", &["field", "value"], "field, value"),
+    ("spec.aggregates[].argMin.by", &["field", "value"], "field, value"),
+    ("spec.aggregates[].argMax.by", &["field", "value"], "field, value"),
+    ("spec.aggregates[].ratio.numerator", &["field", "value"], "field, value"),
+    (
+        "spec.aggregates[].ratio.denominator",
+        &["field", "value"],
+        "field, value",
+    ),
+    (
+        "spec.aggregates[].weightedAverage.weight",
+        &["field", "value"],
+        "field, value",
+    ),
     ("spec.sink", &["kafka"], "kafka"),
     ("spec.lateEvents", &["kafka", "drop"], "kafka, drop"),
     ("spec.deadLetters", &["kafka", "drop"], "kafka, drop"),
@@ -170,7 +157,7 @@ const POSITIVE: [&str; 8] = [
 ];
 
 /// Names that expressions need for themselves.
-const RESERVED: [&str; 20] = [
+const RESERVED: [&str; 22] = [
     "event",
     "true",
     "false",
@@ -190,7 +177,9 @@ const RESERVED: [&str; 20] = [
     "package",
     "namespace",
     "return",
+    "var",
     "void",
+    "while",
 ];
 
 /// Settings of librdkafka's consumer that a manifest may set. What is left out would change what is read, or is
@@ -230,7 +219,7 @@ pub(super) fn rules() -> Vec<Rule> {
             .map(|(path, members, works)| union(path, members, works)),
     );
     rules.extend(POSITIVE.into_iter().map(positive));
-    rules.extend(["spec.groupBy[].name", "spec.aggregates[].name"].map(not_reserved));
+    rules.extend(["spec.let[].name", "spec.groupBy[].name", "spec.aggregates[].name"].map(not_reserved));
     rules.push(allowed_properties());
     rules
 }

@@ -4,7 +4,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NotYet;
 #[cfg(feature = "k8s")]
 use super::schema;
 use crate::value::{Duration, JsonPointer};
@@ -72,10 +71,11 @@ pub struct AggregateSpec {
     /// Average of a field weighted by another, exact in decimal. Null when no event had both or the weights add up to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weighted_average: Option<WeightedAverage>,
-    /// A CEL condition: events that do not meet it are not looked at.
+    /// A CEL condition over `event` and the names of `let`: of an event that does not meet it this aggregate looks at
+    /// nothing. An error makes the event a dead letter.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub where_: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::expression"))]
+    pub where_: Option<String>,
 }
 
 /// Counts events; takes no field.
@@ -91,10 +91,11 @@ pub struct FieldOf {
     /// Field of the event: a number. Missing or null is skipped; another type makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name: a number. Null is skipped; another type makes the event a dead letter. A double
+    /// counts by its shortest decimal form.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
 }
 
 /// What a function of any value looks at: `field` or `value`.
@@ -106,10 +107,10 @@ pub struct ScalarOf {
     /// more than 4096 bytes, makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
 }
 
 /// A value, and the number that decides which event it is taken from.
@@ -121,10 +122,10 @@ pub struct ArgOf {
     /// more than 4096 bytes, makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// The number that is least or greatest there. An event without it is skipped.
     pub by: FieldOf,
 }
@@ -137,10 +138,10 @@ pub struct Spread {
     /// Field of the event: a number. Missing or null is skipped; another type makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// Whether the values are all there are (divide by n) rather than a sample (divide by n − 1).
     #[serde(default)]
     pub population: bool,
@@ -154,10 +155,10 @@ pub struct Percentile {
     /// Field of the event: a number. Missing or null is skipped; another type makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// Shares of the values, each between 0 and 1: the answer is the smallest value that at least this share of the
     /// values does not exceed.
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::quantiles"))]
@@ -178,10 +179,10 @@ pub struct Distinct {
     /// more than 4096 bytes, makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// Standard error of the count once there are too many distinct values to keep. Half the error takes four times
     /// the memory.
     #[serde(default = "one_percent")]
@@ -198,10 +199,10 @@ pub struct TopK {
     /// more than 4096 bytes, makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// How many.
     #[serde(default = "ten")]
     #[cfg_attr(feature = "k8s", schemars(range(min = 1, max = 100)))]
@@ -216,10 +217,10 @@ pub struct Histogram {
     /// Field of the event: a number. Missing or null is skipped; another type makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// Upper limits, each belonging to its range; one more range is above the greatest. The order does not matter.
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::bounds"))]
     pub bounds: Vec<f64>,
@@ -233,10 +234,10 @@ pub struct Rate {
     /// Field of the event: a number. Missing or null is skipped; another type makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// The span: the rate is the number or sum times `per`, divided by the length of the window.
     #[serde(default = "one_second")]
     pub per: Duration,
@@ -261,10 +262,10 @@ pub struct WeightedAverage {
     /// Field of the event: a number. Missing or null is skipped; another type makes the event a dead letter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// How much a number counts. An event without it is skipped.
     pub weight: FieldOf,
 }

@@ -21,17 +21,14 @@ pub fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 4096})
 }
 
+/// An expression; whether it is one is checked outside the API server.
+pub fn expression(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": crate::expression::LENGTH_MAX})
+}
+
 /// A placeholder that takes any object.
 pub fn object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
-}
-
-/// A placeholder that takes a list of any objects.
-pub fn object_list(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({
-        "type": "array", "maxItems": 64,
-        "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-    })
 }
 
 /// Topic-safe, with room for the suffixes of internal topics.

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AggregateSpec, DeletionPolicy, Delivery, EventSpec, GroupKey, NotYet, PodTemplate, Resources, SideOutput, SinkSpec,
-    SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
+    AggregateSpec, DeletionPolicy, Delivery, EventSpec, GroupKey, LetSpec, NotYet, PodTemplate, Resources, SideOutput,
+    SinkSpec, SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
 };
 #[cfg(feature = "k8s")]
 use super::{StreamAggregationStatus, schema};
@@ -69,14 +69,15 @@ pub struct StreamAggregationSpec {
     pub source: SourceSpec,
     /// Where an event's time comes from and how far out of order events arrive.
     pub event: EventSpec,
-    /// A CEL condition that an event has to meet.
+    /// A CEL condition over `event` and the names of `let`. An event that does not meet it counts nowhere, but moves
+    /// the watermark. An error makes the event a dead letter: guard what may be missing with `has()`.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub where_: Option<NotYet>,
-    /// Derived values, by name.
-    #[serde(rename = "let", default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object_list"))]
-    pub let_: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::expression"))]
+    pub where_: Option<String>,
+    /// Values derived from each event, by name; each may use those before it.
+    #[serde(rename = "let", default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "k8s", schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
+    pub let_: Vec<LetSpec>,
     /// Makes one event of each element of an array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]

@@ -20,10 +20,10 @@ pub struct GroupKey {
     /// Field of the event: a string, a number or a boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<JsonPointer>,
-    /// A derived value by name.
+    /// A value of `let`, by name: a text, a number or a boolean.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub value: Option<NotYet>,
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
+    pub value: Option<String>,
     /// A header of the record by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]

@@ -55,4 +55,6 @@ pub struct Inputs<'a> {
     pub numbers: &'a [Option<i128>],
     /// Inputs that may be text, boolean or number. Both lists go by the plan's index of inputs.
     pub scalars: &'a Scalars,
+    /// Verdicts of the aggregates' filters.
+    pub filters: &'a [bool],
 }

@@ -24,6 +24,9 @@ pub struct Accumulator {
     /// What its inputs are (a JSON pointer for a field); none for [`Kind::Count`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<String>,
+    /// Which events it looks at, as canonical text; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<String>,
 }
 
 /// An accumulator and where it lies.
@@ -36,6 +39,8 @@ struct Placed {
     extra: Option<usize>,
     /// Indices of its inputs among those of the plan.
     sources: [usize; 2],
+    /// Index of its filter.
+    filter: Option<usize>,
 }
 
 /// An input of an aggregate.
@@ -67,6 +72,11 @@ pub struct Layout {
 impl Layout {
     /// Adds an aggregate with its inputs in the order that its function wants; an accumulator already there is shared.
     pub fn push(&mut self, name: &str, function: &Function, sources: &[Source]) {
+        self.push_filtered(name, function, sources, None);
+    }
+
+    /// As [`Self::push`], over the events that meet `filter`.
+    pub fn push_filtered(&mut self, name: &str, function: &Function, sources: &[Source], filter: Option<&Source>) {
         debug_assert_eq!(sources.len(), function.inputs().len(), "one source an input");
         let accumulators = function
             .accumulators()
@@ -77,9 +87,13 @@ impl Layout {
                 for (index, input) in indices.iter_mut().zip(taken) {
                     *index = sources[*input].index;
                 }
-                let accumulator = Accumulator { kind, inputs };
+                let accumulator = Accumulator {
+                    kind,
+                    inputs,
+                    filter: filter.map(|filter| filter.identity.clone()),
+                };
                 self.find(&accumulator)
-                    .unwrap_or_else(|| self.push_accumulator(accumulator, indices))
+                    .unwrap_or_else(|| self.push_accumulator(accumulator, indices, filter.map(|filter| filter.index)))
             })
             .collect();
         let comma = if self.columns.is_empty() { "" } else { "," };
@@ -94,7 +108,7 @@ impl Layout {
     pub fn of_stored(accumulators: &[Accumulator]) -> Self {
         let mut layout = Self::default();
         for stored in accumulators {
-            layout.push_accumulator(stored.clone(), [0; 2]);
+            layout.push_accumulator(stored.clone(), [0; 2], None);
         }
         layout
     }
@@ -103,7 +117,7 @@ impl Layout {
         self.placed.iter().position(|known| known.accumulator == *accumulator)
     }
 
-    fn push_accumulator(&mut self, accumulator: Accumulator, sources: [usize; 2]) -> usize {
+    fn push_accumulator(&mut self, accumulator: Accumulator, sources: [usize; 2], filter: Option<usize>) -> usize {
         let extra = accumulator.kind.blank_extra().map(|_| self.extras);
         let words = self.words..self.words + accumulator.kind.words();
         self.words = words.end;
@@ -113,6 +127,7 @@ impl Layout {
             words,
             extra,
             sources,
+            filter,
         });
         self.placed.len() - 1
     }
@@ -138,6 +153,9 @@ impl Layout {
     /// Adds one event.
     pub fn add(&self, row: RowMut<'_>, inputs: &Inputs<'_>) {
         for placed in &self.placed {
+            if placed.filter.is_some_and(|filter| !inputs.filters[filter]) {
+                continue;
+            }
             let cell = CellMut {
                 words: &mut row.words[placed.words.clone()],
                 extra: placed.extra.map(|extra| &mut row.extras[extra]),

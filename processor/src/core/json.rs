@@ -291,13 +291,19 @@ mod tests {
             tree.extract(document, &mut slots).unwrap();
             assert_eq!(slots[a].text(document), br#"{"b":[1,{"c":2}],"d":3}"#);
             assert_eq!(slots[b].text(document), br#"[1,{"c":2}]"#);
-            assert_eq!((slots[c].text(document), slots[e].text(document)), (&b"2"[..], &b"4"[..]));
+            assert_eq!(
+                (slots[c].text(document), slots[e].text(document)),
+                (&b"2"[..], &b"4"[..])
+            );
         }
         let mut tree = FieldTree::new(false);
         let (a, d) = (tree.add_whole("/a"), tree.add("/a/d"));
         let mut slots = vec![Slot::MISSING; tree.len()];
         tree.extract(document, &mut slots).unwrap();
-        assert_eq!((slots[a].text(document).len(), slots[d].text(document)), (23, &b"3"[..]));
+        assert_eq!(
+            (slots[a].text(document).len(), slots[d].text(document)),
+            (23, &b"3"[..])
+        );
     }
 
     #[test]

@@ -222,7 +222,10 @@ impl<'a> Evaluation<'a, '_> {
                 other => Err(no_overload("matches", &other, None)),
             },
             Code::List(parts) => {
-                let elements = parts.iter().map(|part| self.value(part)).collect::<Result<Vec<_>, _>>()?;
+                let elements = parts
+                    .iter()
+                    .map(|part| self.value(part))
+                    .collect::<Result<Vec<_>, _>>()?;
                 Ok(Value::List(Arc::from(elements)))
             }
             Code::Map(parts) => self.map(parts),

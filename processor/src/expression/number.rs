@@ -41,7 +41,9 @@ fn read_integer(token: &[u8]) -> Option<i64> {
             return None;
         }
         let digit = i64::from(byte - b'0');
-        value = value.checked_mul(10)?.checked_add(if negative { -digit } else { digit })?;
+        value = value
+            .checked_mul(10)?
+            .checked_add(if negative { -digit } else { digit })?;
     }
     Some(value)
 }

@@ -70,7 +70,10 @@ fn compile(node: &Node, fields: &mut FieldTree) -> Code {
         Node::Text(text) => Code::Constant(Value::text(text.clone())),
         Node::Field(path) => Code::Field(fields.add_whole(&expression::pointer(path))),
         Node::HasField(path) => {
-            let parent = path.split_last().map(|(_, parent)| parent).filter(|parent| !parent.is_empty());
+            let parent = path
+                .split_last()
+                .map(|(_, parent)| parent)
+                .filter(|parent| !parent.is_empty());
             Code::HasField(slot(path, fields), parent.map(|parent| slot(parent, fields)))
         }
         Node::Let(index, _) => Code::Let(*index),

@@ -8,8 +8,8 @@ use streamagg_crds::expression::Kind;
 
 use super::number;
 use crate::core::decimal::{self, NumberError};
-use crate::core::key;
 use crate::core::json::Kind as JsonKind;
+use crate::core::key;
 use crate::error::RejectReason;
 
 /// A value. Texts are borrowed from the event or the expression where they can be.
@@ -72,7 +72,9 @@ impl<'a> Value<'a> {
             }
             (Self::Map(left), Value::Map(right)) => {
                 left.len() == right.len()
-                    && left.iter().all(|(key, value)| find(right, key).is_some_and(|other| value.equals(other)))
+                    && left
+                        .iter()
+                        .all(|(key, value)| find(right, key).is_some_and(|other| value.equals(other)))
             }
             (
                 Self::Null
@@ -165,5 +167,8 @@ impl<'a> Value<'a> {
 
 /// The value of a key in a map's entries.
 pub(super) fn find<'m, 'a>(entries: &'m [(Value<'a>, Value<'a>)], key: &Value<'_>) -> Option<&'m Value<'a>> {
-    entries.iter().find(|(other, _)| other.equals(key)).map(|(_, value)| value)
+    entries
+        .iter()
+        .find(|(other, _)| other.equals(key))
+        .map(|(_, value)| value)
 }

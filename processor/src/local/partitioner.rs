@@ -1,45 +1,30 @@
 //! Spreads records over partitions by their group key, as a producer keyed by it would: murmur2 of the canonical key.
 //! Must not reject anything: what has no key goes to partition 0, whose task says what is wrong with it.
 
-use streamagg_crds::resolved::{KeyPart, Missing};
-use streamagg_crds::v1alpha1::KeyDefault;
-use streamagg_processor::core::json::{FieldTree, Kind, Slot};
-use streamagg_processor::core::key::{murmur2, write_canonical};
+use streamagg_crds::resolved::{KeyPart, Let};
+use streamagg_processor::core::json::{FieldTree, Slot};
+use streamagg_processor::core::key::murmur2;
+use streamagg_processor::expression::{Budget, Event};
+use streamagg_processor::pipeline::derive::Derivation;
 
 /// Chooses partitions.
 #[derive(Debug)]
 pub(super) struct Partitioner {
     fields: FieldTree,
-    parts: Vec<Part>,
+    derivation: Derivation,
     slots: Vec<Slot>,
     key: Vec<u8>,
     partitions: u32,
 }
 
-#[derive(Debug)]
-struct Part {
-    /// `"name":`, with a comma before it from the second on.
-    prefix: String,
-    slot: usize,
-    when_missing: Option<String>,
-}
-
 impl Partitioner {
-    pub(super) fn new(group_by: &[KeyPart], partitions: u16) -> Self {
+    pub(super) fn new(lets: &[Let], group_by: &[KeyPart], partitions: u16) -> Self {
         let mut fields = FieldTree::new(false);
-        let mut parts = Vec::with_capacity(group_by.len());
-        for part in group_by {
-            let comma = if parts.is_empty() { "" } else { "," };
-            parts.push(Part {
-                prefix: format!("{comma}{}:", serde_json::Value::from(part.name.as_str())),
-                slot: fields.add(part.field.as_str()),
-                when_missing: when_missing(&part.when_missing),
-            });
-        }
+        let derivation = Derivation::compile(lets, group_by, &mut fields);
         let slots = vec![Slot::MISSING; fields.len()];
         Self {
             fields,
-            parts,
+            derivation,
             slots,
             key: Vec::new(),
             partitions: u32::from(partitions),
@@ -57,37 +42,26 @@ impl Partitioner {
     fn build_key(&mut self, record: &[u8]) -> Option<()> {
         self.fields.extract(record, &mut self.slots).ok()?;
         self.key.clear();
-        for part in &self.parts {
-            self.key.extend_from_slice(part.prefix.as_bytes());
-            let slot = self.slots[part.slot];
-            if matches!(slot.kind, Kind::Missing | Kind::Null) {
-                self.key.extend_from_slice(part.when_missing.as_ref()?.as_bytes());
-            } else {
-                write_canonical(slot, record, &mut self.key).ok()?;
-            }
-        }
-        Some(())
-    }
-}
-
-/// The value a missing part gets, as canonical JSON; `None` where the record is rejected.
-fn when_missing(rule: &Missing) -> Option<String> {
-    match rule {
-        Missing::Reject => None,
-        Missing::Null => Some("null".to_owned()),
-        Missing::Default(KeyDefault::Integer(number)) => Some(number.to_string()),
-        Missing::Default(KeyDefault::Text(text)) => Some(serde_json::Value::from(text.as_str()).to_string()),
+        let event = Event {
+            document: record,
+            slots: &self.slots,
+        };
+        let values = self.derivation.values(event, &mut Budget::default()).ok()?;
+        self.derivation.write_key(event, &values, &mut self.key).ok()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use streamagg_crds::resolved::{Input, Missing};
+    use streamagg_crds::v1alpha1::KeyDefault;
+
     use super::*;
 
     fn part(name: &str, when_missing: Missing) -> KeyPart {
         KeyPart {
             name: name.to_owned(),
-            field: format!("/{name}").parse().unwrap(),
+            input: Input::Field(format!("/{name}").parse().unwrap()),
             when_missing,
         }
     }
@@ -95,7 +69,7 @@ mod tests {
     #[test]
     fn equal_keys_share_a_partition_whatever_their_spelling() {
         let default = Missing::Default(KeyDefault::Text("x".to_owned()));
-        let mut partitioner = Partitioner::new(&[part("a", Missing::Reject), part("b", default)], 7);
+        let mut partitioner = Partitioner::new(&[], &[part("a", Missing::Reject), part("b", default)], 7);
         let expected = (murmur2(br#""a":1,"b":"x""#) & 0x7fff_ffff) % 7;
         for record in [
             r#"{"a":1,"b":"x"}"#,
@@ -109,7 +83,7 @@ mod tests {
 
     #[test]
     fn keys_are_spread_and_records_without_a_key_go_to_the_first_partition() {
-        let mut partitioner = Partitioner::new(&[part("a", Missing::Reject)], 4);
+        let mut partitioner = Partitioner::new(&[], &[part("a", Missing::Reject)], 4);
         let used: std::collections::BTreeSet<usize> = (0..100)
             .map(|number| partitioner.partition(format!("{{\"a\":{number}}}").as_bytes()))
             .collect();

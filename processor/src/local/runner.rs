@@ -104,7 +104,8 @@ impl Runner {
             clock: Clock::new(job, &tasks),
             state,
             committed: Instant::now(),
-            partitioner: (arguments.partitions > 1).then(|| Partitioner::new(&job.group_by, arguments.partitions)),
+            partitioner: (arguments.partitions > 1)
+                .then(|| Partitioner::new(&job.lets, &job.group_by, arguments.partitions)),
             tasks,
             outputs: Outputs::default(),
             destinations,

@@ -2,15 +2,18 @@
 //! Must not hold: state. A plan is shared by all tasks of a process.
 
 mod functions;
+mod inputs;
 
 use serde::{Deserialize, Serialize};
-use streamagg_crds::resolved::{self, Missing, Resolved, Timestamp, Watermark, WindowKind};
-use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
+use streamagg_crds::resolved::{self, Resolved, Timestamp, Watermark, WindowKind};
+use streamagg_crds::v1alpha1::TimeUnit;
 
-use crate::aggregation::function::InputType;
-use crate::aggregation::layout::{Accumulator, Layout, Source};
+pub(super) use self::inputs::AggregateInputs;
+use super::derive::Derivation;
+use crate::aggregation::layout::{Accumulator, Layout};
 use crate::core::json::FieldTree;
 use crate::core::timestamp::Unit;
+use crate::expression::Program;
 use crate::watermark::generator::Generator;
 use crate::window::assigner::{Aligned, greatest_common_divisor};
 use crate::window::types::WindowPlan;
@@ -28,10 +31,9 @@ pub struct Plan {
     /// Slot and unit of the marks of a punctuated watermark.
     pub(super) mark: Option<(usize, Unit)>,
     pub(super) max_future_skew_ms: Option<i64>,
-    pub(super) key_parts: Vec<KeyPart>,
-    pub(super) inputs: Vec<PlannedInput>,
-    /// Whether some input may be text.
-    pub(super) has_scalars: bool,
+    pub(super) derivation: Derivation,
+    pub(super) condition: Option<Program>,
+    pub(super) inputs: AggregateInputs,
     pub(super) layout: Layout,
     pub(super) windows: Vec<CompiledWindow>,
     pub(super) pane_sets: Vec<PaneSetPlan>,
@@ -66,23 +68,6 @@ pub(super) enum TimeSource {
     Field { slot: usize, unit: Unit },
     /// The record itself.
     Record,
-}
-
-/// A part of the grouping key.
-#[derive(Clone, Debug)]
-pub(super) struct KeyPart {
-    /// `"name":`, with a comma before it from the second on.
-    pub prefix: Vec<u8>,
-    pub slot: usize,
-    /// Canonical text that stands for a missing part; without it the event is rejected.
-    pub when_missing: Option<Vec<u8>>,
-}
-
-/// An input of aggregates.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PlannedInput {
-    pub slot: usize,
-    pub input_type: InputType,
 }
 
 /// Windows that share panes.
@@ -140,8 +125,12 @@ impl Plan {
             Watermark::Punctuated { field, unit: written } => Some((fields.add(field.as_str()), unit(*written))),
             Watermark::BoundedOutOfOrderness { .. } | Watermark::Monotonic | Watermark::Periodic { .. } => None,
         };
-        let key_parts = key_parts(&job.group_by, &mut fields);
-        let (layout, inputs) = layout(&job.aggregates, &mut fields);
+        let derivation = Derivation::compile(&job.lets, &job.group_by, &mut fields);
+        let condition = job
+            .condition
+            .as_ref()
+            .map(|condition| Program::compile(&condition.root, &mut fields));
+        let (layout, inputs) = inputs::layout(job, &mut fields);
         let windows = windows(&job.windows);
         let pane_sets = pane_sets(&windows);
         let state_layout = state_layout(job, &windows, &pane_sets, &layout);
@@ -151,8 +140,8 @@ impl Plan {
             watermark: Generator::new(&job.watermark),
             mark,
             max_future_skew_ms: job.max_future_skew_ms,
-            key_parts,
-            has_scalars: inputs.iter().any(|input| input.input_type == InputType::Scalar),
+            derivation,
+            condition,
             inputs,
             layout,
             window_names: windows.iter().map(|window| window.plan.name.clone()).collect(),
@@ -194,54 +183,6 @@ fn unit(unit: TimeUnit) -> Unit {
         TimeUnit::Microseconds => Unit::Microseconds,
         TimeUnit::Nanoseconds => Unit::Nanoseconds,
     }
-}
-
-fn key_parts(parts: &[resolved::KeyPart], fields: &mut FieldTree) -> Vec<KeyPart> {
-    let mut compiled = Vec::with_capacity(parts.len());
-    for part in parts {
-        let comma = if compiled.is_empty() { "" } else { "," };
-        compiled.push(KeyPart {
-            prefix: format!("{comma}{}:", serde_json::Value::from(part.name.as_str())).into_bytes(),
-            slot: fields.add(part.field.as_str()),
-            when_missing: match &part.when_missing {
-                Missing::Reject => None,
-                Missing::Null => Some(b"null".to_vec()),
-                Missing::Default(KeyDefault::Integer(number)) => Some(number.to_string().into_bytes()),
-                Missing::Default(KeyDefault::Text(text)) => {
-                    Some(serde_json::Value::from(text.as_str()).to_string().into_bytes())
-                }
-            },
-        });
-    }
-    compiled
-}
-
-/// Row layout and the inputs of its aggregates, in the order in which the spec first names them.
-fn layout(aggregates: &[resolved::Aggregate], fields: &mut FieldTree) -> (Layout, Vec<PlannedInput>) {
-    let mut layout = Layout::default();
-    let mut planned: Vec<PlannedInput> = Vec::new();
-    for aggregate in aggregates {
-        let function = functions::compile(&aggregate.function);
-        let mut source = |(input, input_type): (&resolved::Input, &InputType)| {
-            let resolved::Input::Field(field) = input;
-            let wanted = PlannedInput {
-                slot: fields.add(field.as_str()),
-                input_type: *input_type,
-            };
-            let index = planned.iter().position(|known| *known == wanted).unwrap_or_else(|| {
-                planned.push(wanted);
-                planned.len() - 1
-            });
-            Source {
-                identity: field.as_str().to_owned(),
-                index,
-            }
-        };
-        let inputs = aggregate.function.inputs();
-        let sources: Vec<Source> = inputs.into_iter().zip(function.inputs()).map(&mut source).collect();
-        layout.push(&aggregate.name, &function, &sources);
-    }
-    (layout, planned)
 }
 
 fn windows(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
@@ -326,7 +267,7 @@ fn state_layout(job: &Resolved, windows: &[CompiledWindow], pane_sets: &[PaneSet
         group_by: job
             .group_by
             .iter()
-            .map(|part| format!("{}={}", part.name, part.field.as_str()))
+            .map(|part| format!("{}={}", part.name, job.identity(&part.input)))
             .collect(),
         windows: job.windows.iter().map(stored_window).collect(),
         pane_sets: pane_sets

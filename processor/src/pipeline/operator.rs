@@ -219,6 +219,7 @@ impl Task {
                     self.fire_late(key, outputs);
                 }
             }
+            Verdict::Filtered => self.stats.filtered += 1,
             Verdict::Outside => self.stats.outside += 1,
             Verdict::Late { event_time_ms } => {
                 self.stats.late += 1;

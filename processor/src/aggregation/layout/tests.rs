@@ -74,6 +74,7 @@ fn fold(layout: &Layout, store: &mut RowStore, events: &[(usize, Event)]) -> u32
             },
             numbers: &[value.map(|value| i128::from(value) << 20)],
             scalars: &scalars,
+            filters: &[],
         };
         layout.add(store.get_mut(row), &inputs);
     }

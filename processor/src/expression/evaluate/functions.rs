@@ -23,9 +23,9 @@ impl<'a> Evaluation<'a, '_> {
             (Function::EndsWith, Value::Text(text), Some(Value::Text(part))) => {
                 Ok(Value::Bool(text.ends_with(part.as_ref())))
             }
-            (Function::Contains, Value::Text(text), Some(Value::Text(part))) => {
-                Ok(Value::Bool(memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some()))
-            }
+            (Function::Contains, Value::Text(text), Some(Value::Text(part))) => Ok(Value::Bool(
+                memchr::memmem::find(text.as_bytes(), part.as_bytes()).is_some(),
+            )),
             (Function::LowerAscii, Value::Text(text), None) => Ok(Value::text(text.to_ascii_lowercase())),
             (Function::UpperAscii, Value::Text(text), None) => Ok(Value::text(text.to_ascii_uppercase())),
             (Function::Int, value, None) => to_integer(value),

@@ -24,7 +24,9 @@ impl<'a> Evaluation<'a, '_> {
             }
             (Value::List(left), Value::List(right)) if operator == Operator::Add => {
                 self.budget.spend((left.len() + right.len()) as u64)?;
-                Ok(Value::List(left.iter().chain(right.iter()).cloned().collect::<Arc<[_]>>()))
+                Ok(Value::List(
+                    left.iter().chain(right.iter()).cloned().collect::<Arc<[_]>>(),
+                ))
             }
             (left, right) => Err(no_overload(operator.symbol(), &left, Some(&right))),
         }

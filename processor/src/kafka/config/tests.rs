@@ -24,6 +24,8 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
         watermark: Watermark::Monotonic,
         idle: None,
         max_future_skew_ms: None,
+        lets: Vec::new(),
+        condition: None,
         group_by: Vec::new(),
         windows: Vec::new(),
         aggregates: Vec::new(),

@@ -1,12 +1,12 @@
-//! Judging one event: bytes → JSON → time and mark → future skew → key → lateness → aggregates' fields; the first that fails decides, and an
-//! event that fails anywhere touches no aggregate.
+//! Judging one event: bytes → JSON → time and mark → future skew → `let` → `where` → key → lateness → aggregates'
+//! filters and fields; the first that fails decides, and an event that fails anywhere touches no aggregate.
+
+mod look;
 
 use super::Task;
-use crate::aggregation::function::InputType;
 use crate::aggregation::inputs::{Inputs, Place, Scalars};
-use crate::core::decimal::{self, NumberError};
 use crate::core::json::{Kind, Slot};
-use crate::core::{key, timestamp};
+use crate::core::timestamp;
 use crate::error::RejectReason;
 use crate::pipeline::builder::{Plan, TimeSource};
 use crate::pipeline::output::Record;
@@ -17,6 +17,8 @@ use crate::window::types::Window;
 pub(super) enum Verdict {
     /// It was added; windows that had already ended fire at once.
     Counted { key: u32, has_late_firings: bool },
+    /// `where` does not hold for it.
+    Filtered,
     /// No window covers its time.
     Outside,
     /// All its windows are purged; `Scratch::missed` names them.
@@ -36,6 +38,7 @@ pub(super) struct Scratch {
     key: Vec<u8>,
     numbers: Vec<Option<i128>>,
     scalars: Scalars,
+    filters: Vec<bool>,
     /// (pane set, pane start) that the event updates.
     targets: Vec<(usize, i64)>,
     /// Windows that ended before the event came and still take it.
@@ -51,8 +54,9 @@ impl Scratch {
         Self {
             slots: vec![Slot::MISSING; plan.fields.len()],
             key: Vec::new(),
-            numbers: vec![None; plan.inputs.len()],
+            numbers: vec![None; plan.inputs.list.len()],
             scalars: Scalars::default(),
+            filters: vec![false; plan.inputs.filters.len()],
             targets: Vec::with_capacity(plan.pane_sets.len()),
             late_windows: Vec::new(),
             missed: vec![0; plan.windows.len()],
@@ -75,12 +79,13 @@ impl Task {
         let event_time_ms = event_time(plan, scratch, record)?;
         scratch.candidate_ms = plan.watermark.candidate(event_time_ms, mark(plan, scratch, value)?);
         self.clock.judge(plan, event_time_ms, decisions)?;
-        build_key(plan, scratch, value)?;
+        let Some(inputs) = look::look(plan, scratch, value)? else {
+            return Ok(Verdict::Filtered);
+        };
         if !self.find_targets(event_time_ms) {
             return Ok(Verdict::Late { event_time_ms });
         }
-        let plan = &*self.plan;
-        read_inputs(plan, &mut self.scratch, value)?;
+        inputs?;
         if self.scratch.targets.is_empty() {
             return Ok(Verdict::Outside);
         }
@@ -150,6 +155,7 @@ impl Task {
             },
             numbers: &scratch.numbers,
             scalars: &scratch.scalars,
+            filters: &scratch.filters,
         };
         for (set_index, start) in &scratch.targets {
             let set = &mut self.sets[*set_index];
@@ -167,7 +173,7 @@ impl Task {
 fn event_time(plan: &Plan, scratch: &Scratch, record: &Record<'_>) -> Result<i64, Rejection> {
     match plan.timestamp {
         TimeSource::Field { slot, unit } => timestamp::read(unit, scratch.slots[slot], record.value)
-            .map_err(|reason| rejection(plan, scratch, slot, record.value, reason)),
+            .map_err(|reason| rejection(plan, &scratch.slots, slot, record.value, reason)),
         TimeSource::Record => timestamp::of_record(record.timestamp_ms).map_err(|reason| Rejection {
             reason,
             detail: match record.timestamp_ms {
@@ -186,80 +192,14 @@ fn mark(plan: &Plan, scratch: &Scratch, value: &[u8]) -> Result<Option<i64>, Rej
     match timestamp::read(unit, scratch.slots[slot], value) {
         Ok(mark_ms) => Ok(Some(mark_ms)),
         Err(RejectReason::TimestampMissing) => Ok(None),
-        Err(reason) => Err(rejection(plan, scratch, slot, value, reason)),
+        Err(reason) => Err(rejection(plan, &scratch.slots, slot, value, reason)),
     }
-}
-
-fn build_key(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), Rejection> {
-    scratch.key.clear();
-    for part in &plan.key_parts {
-        scratch.key.extend_from_slice(&part.prefix);
-        let slot = scratch.slots[part.slot];
-        if matches!(slot.kind, Kind::Missing | Kind::Null) {
-            match &part.when_missing {
-                Some(text) => scratch.key.extend_from_slice(text),
-                None => return Err(rejection(plan, scratch, part.slot, value, RejectReason::KeyMissing)),
-            }
-        } else if let Err(reason) = key::write_canonical(slot, value, &mut scratch.key) {
-            return Err(rejection(plan, scratch, part.slot, value, reason));
-        }
-    }
-    Ok(())
-}
-
-/// Longest text that an aggregate keeps, in bytes of its canonical form.
-const TEXT_BYTES_MAX: usize = 4096 + 2;
-
-fn read_inputs(plan: &Plan, scratch: &mut Scratch, value: &[u8]) -> Result<(), Rejection> {
-    if plan.has_scalars {
-        scratch.scalars.reset(plan.inputs.len());
-    }
-    for (index, input) in plan.inputs.iter().enumerate() {
-        let slot = scratch.slots[input.slot];
-        let read = match (slot.kind, input.input_type) {
-            (Kind::Missing | Kind::Null, _) => {
-                scratch.numbers[index] = None;
-                Ok(())
-            }
-            (Kind::Number, InputType::Number) => {
-                number(slot, value).map(|number| scratch.numbers[index] = Some(number))
-            }
-            (Kind::True | Kind::False | Kind::String | Kind::EscapedString | Kind::Container, InputType::Number)
-            | (Kind::Container, InputType::Scalar) => Err(RejectReason::FieldTypeInvalid),
-            (Kind::Number | Kind::True | Kind::False | Kind::String | Kind::EscapedString, InputType::Scalar) => {
-                scratch.scalars.set(index, |out| write_scalar(slot, value, out))
-            }
-        };
-        read.map_err(|reason| rejection(plan, scratch, input.slot, value, reason))?;
-    }
-    Ok(())
-}
-
-fn number(slot: Slot, value: &[u8]) -> Result<i128, RejectReason> {
-    decimal::parse(slot.text(value)).map_err(|error| match error {
-        NumberError::Malformed => RejectReason::JsonInvalid,
-        NumberError::OutOfRange => RejectReason::NumberOutOfRange,
-    })
-}
-
-/// Appends a text, boolean or number as canonical JSON. Numbers are decimals as everywhere in results.
-fn write_scalar(slot: Slot, value: &[u8], out: &mut Vec<u8>) -> Result<(), RejectReason> {
-    if slot.kind == Kind::Number {
-        decimal::write(number(slot, value)?, out);
-        return Ok(());
-    }
-    let start = out.len();
-    let written = key::write_canonical(slot, value, out);
-    if written.is_err() || out.len() - start > TEXT_BYTES_MAX {
-        return Err(RejectReason::FieldTypeInvalid);
-    }
-    Ok(())
 }
 
 /// Names the field and what was found there, at most so many bytes of it.
-fn rejection(plan: &Plan, scratch: &Scratch, slot: usize, value: &[u8], reason: RejectReason) -> Rejection {
+fn rejection(plan: &Plan, slots: &[Slot], slot: usize, value: &[u8], reason: RejectReason) -> Rejection {
     const EXCERPT_MAX: usize = 64;
-    let found = scratch.slots[slot];
+    let found = slots[slot];
     let text = match found.kind {
         Kind::Missing => "nothing".to_owned(),
         Kind::Container => "an object or array".to_owned(),

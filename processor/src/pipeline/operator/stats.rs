@@ -13,6 +13,8 @@ pub struct Stats {
     pub late: u64,
     /// Window instances missed by events, by window of the spec.
     pub losses: Vec<u64>,
+    /// Events for which `where` does not hold.
+    pub filtered: u64,
     /// Events between windows (a slide above the size).
     pub outside: u64,
     /// Dead records by reason; use [`Stats::rejected`].

@@ -1,5 +1,7 @@
 //! The task against answers computed by hand; the batch oracle in `tests/` covers the breadth.
 
+mod derived;
+
 use std::sync::Arc;
 
 use streamagg_crds::manifest::parse_manifest;

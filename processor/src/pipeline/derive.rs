@@ -1,0 +1,140 @@
+//! What an event is seen as: the values of `let` and the grouping key.
+//! Must not hold state, or what becomes of an event that has no key.
+
+use smallvec::SmallVec;
+use streamagg_crds::resolved::{self, Input, Missing};
+use streamagg_crds::v1alpha1::KeyDefault;
+
+use crate::core::json::{FieldTree, Kind};
+use crate::core::key;
+use crate::error::RejectReason;
+use crate::expression::{Budget, EvaluationError, Event, Program, Value};
+
+/// Values of `let`, in order.
+pub type Values<'a> = SmallVec<[Value<'a>; 8]>;
+
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A field, by its slot.
+    Field(usize),
+    /// A value of `let`, by its place.
+    Let(usize),
+}
+
+impl Source {
+    /// Compiles an input; a field gets a slot.
+    pub fn compile(input: &Input, fields: &mut FieldTree) -> Self {
+        match input {
+            Input::Field(field) => Self::Field(fields.add(field.as_str())),
+            Input::Let(index) => Self::Let(*index),
+        }
+    }
+}
+
+/// Computes the values of `let` and the grouping key of events.
+#[derive(Clone, Debug, Default)]
+pub struct Derivation {
+    lets: Vec<(String, Program)>,
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug)]
+struct Part {
+    /// `"name":`, with a comma before it from the second on.
+    prefix: Vec<u8>,
+    source: Source,
+    /// Canonical text that stands for a missing part; without it the event is rejected.
+    when_missing: Option<Vec<u8>>,
+}
+
+/// An expression of `let` has no value for an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LetProblem {
+    /// Its place in the list.
+    pub index: usize,
+    /// Why.
+    pub error: EvaluationError,
+}
+
+/// An event has no key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyProblem {
+    /// What the part is made of.
+    pub source: Source,
+    /// Why it cannot be.
+    pub reason: RejectReason,
+}
+
+impl Derivation {
+    /// Compiles a job's values and key parts; the fields they use get slots of `fields`.
+    pub fn compile(lets: &[resolved::Let], group_by: &[resolved::KeyPart], fields: &mut FieldTree) -> Self {
+        let lets = lets
+            .iter()
+            .map(|value| (value.name.clone(), Program::compile(&value.expression.root, fields)))
+            .collect();
+        let mut parts = Vec::with_capacity(group_by.len());
+        for part in group_by {
+            let comma = if parts.is_empty() { "" } else { "," };
+            parts.push(Part {
+                prefix: format!("{comma}{}:", serde_json::Value::from(part.name.as_str())).into_bytes(),
+                source: Source::compile(&part.input, fields),
+                when_missing: match &part.when_missing {
+                    Missing::Reject => None,
+                    Missing::Null => Some(b"null".to_vec()),
+                    Missing::Default(KeyDefault::Integer(number)) => Some(number.to_string().into_bytes()),
+                    Missing::Default(KeyDefault::Text(text)) => {
+                        Some(serde_json::Value::from(text.as_str()).to_string().into_bytes())
+                    }
+                },
+            });
+        }
+        Self { lets, parts }
+    }
+
+    /// Name of a value of `let`.
+    pub fn name(&self, index: usize) -> &str {
+        self.lets.get(index).map_or("", |(name, _)| name)
+    }
+
+    /// The values of `let` for an event.
+    ///
+    /// # Errors
+    /// The first that has none.
+    pub fn values<'a>(&'a self, event: Event<'a>, budget: &mut Budget) -> Result<Values<'a>, LetProblem> {
+        let mut values = Values::new();
+        for (index, (_, program)) in self.lets.iter().enumerate() {
+            let value = program.evaluate(event, &values, budget);
+            values.push(value.map_err(|error| LetProblem { index, error })?);
+        }
+        Ok(values)
+    }
+
+    /// Appends the canonical bytes of an event's key.
+    ///
+    /// # Errors
+    /// The first part that cannot be made.
+    pub fn write_key(&self, event: Event<'_>, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<(), KeyProblem> {
+        for part in &self.parts {
+            out.extend_from_slice(&part.prefix);
+            let source = part.source;
+            let refused = |reason| KeyProblem { source, reason };
+            let is_there = match source {
+                Source::Field(slot) => {
+                    let slot = event.slots[slot];
+                    let is_there = !matches!(slot.kind, Kind::Missing | Kind::Null);
+                    if is_there {
+                        key::write_canonical(slot, event.document, out).map_err(refused)?;
+                    }
+                    is_there
+                }
+                Source::Let(index) => values[index].write_canonical(out).map_err(refused)?,
+            };
+            if !is_there {
+                let text = part.when_missing.as_ref();
+                out.extend_from_slice(text.ok_or(refused(RejectReason::KeyMissing))?);
+            }
+        }
+        Ok(())
+    }
+}
