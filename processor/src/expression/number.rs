@@ -67,7 +67,7 @@ pub(super) fn compare(integer: i64, double: f64) -> Option<Ordering> {
 /// Towards zero; nothing beyond 64 bits.
 pub(super) fn truncate(double: f64) -> Option<i64> {
     let whole = double.trunc();
-    (whole >= -INTEGERS_END && whole < INTEGERS_END).then_some(whole as i64)
+    (-INTEGERS_END..INTEGERS_END).contains(&whole).then_some(whole as i64)
 }
 
 /// Shortest decimal form that reads back as the same double, as `digits e exponent`.
