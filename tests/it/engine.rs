@@ -34,7 +34,7 @@ pub fn plan(spec: &Spec) -> Arc<Plan> {
 }
 
 /// What outputs of the engine look like to the oracle; `entries` maps batch indices to log entries.
-fn expected_form(outputs: &Outputs, entries: &[usize], decided_by: usize) -> Vec<Expected> {
+pub fn expected_form(outputs: &Outputs, entries: &[usize], decided_by: usize) -> Vec<Expected> {
     let text = |range: &Range<usize>| String::from_utf8(outputs.slice(range).to_vec()).expect("results are UTF-8");
     let form = |output: &Output| match output {
         // A result does not say which record caused it; order and the seams of batches do.
@@ -59,7 +59,7 @@ fn expected_form(outputs: &Outputs, entries: &[usize], decided_by: usize) -> Vec
 }
 
 /// The oracle's outputs without the entry that caused each result, which the engine does not tell.
-fn oracle_form(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
+pub fn oracle_form(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
     let mut outputs = oracle::outputs(spec, log);
     for output in &mut outputs {
         if let Expected::Result { entry, .. } = output {
@@ -108,7 +108,7 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
     }
 }
 
-fn record(case: &Case, entry: usize) -> Record<'_> {
+pub fn record(case: &Case, entry: usize) -> Record<'_> {
     let Some((value, timestamp_ms)) = case.log[entry].record() else {
         panic!("entry {entry} is no record")
     };

@@ -8,4 +8,5 @@
 mod engine;
 mod migration;
 mod oracle_cases;
+mod simulator;
 mod tidy;

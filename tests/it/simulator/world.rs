@@ -1,0 +1,532 @@
+//! The world of the simulator: two pods, one task, a broker, a store. Must not decide what the protocol decides.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use streamagg_crds::assignment::Assignment;
+use streamagg_processor::pipeline::builder::Plan;
+use streamagg_processor::pipeline::operator::{StepStatus, Task};
+use streamagg_processor::pipeline::output::Outputs;
+use streamagg_processor::pipeline::position::{Decision, DecisionKind};
+use streamagg_processor::state::backend::{Backend, Changes};
+use streamagg_processor::state::checkpoint::{self, FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule};
+use streamagg_processor::state::memory::MemoryBackend;
+use streamagg_processor::state::recovery::position::POSITION_VERSION;
+use streamagg_processor::state::recovery::startup::{self, OnTruncated};
+use streamagg_processor::state::recovery::{
+    AfterFence, AfterUnknown, Base, Birth, Facts, How, InputLog, LastInput, LastInputCheck, Local, Owner, Position,
+    Refusal, Resume, Startup, ownership,
+};
+use streamagg_tests::generator::Case;
+use streamagg_tests::oracle::{Entry, Expected};
+
+use crate::engine::{expected_form, oracle_form, plan, record};
+
+const PODS: u32 = 2;
+/// Turns of one start-up: a claim, a discard and one for each base.
+const STARTUP_TURNS_MAX: usize = 50;
+/// Rounds in which a world without faults must come to its end.
+const SETTLE_ROUNDS_MAX: usize = 60;
+
+/// State on a volume or in the store: the position document and the entries, which change together.
+type Held = (Position, MemoryBackend);
+
+struct Process {
+    token: u64,
+    task: Task,
+    committed: Position,
+    pending: Vec<Expected>,
+    decisions: Vec<Decision>,
+    last_input: Option<LastInput>,
+}
+
+#[derive(Default)]
+struct Pod {
+    in_hand: Assignment,
+    released: u64,
+    volume: Option<Held>,
+    process: Option<Process>,
+}
+
+struct Checkpoint {
+    manifest: Manifest,
+    held: Held,
+    damaged: bool,
+}
+
+/// Everything, and what happened.
+pub struct World {
+    case: Case,
+    plan: Arc<Plan>,
+    expected: Vec<Expected>,
+    random: u64,
+    faults: bool,
+    /// Whose transactions the broker takes: the last to initialise.
+    token: u64,
+    initialised: u64,
+    birth: Option<Birth>,
+    committed: Option<Position>,
+    decisions: Vec<Decision>,
+    published: Vec<Expected>,
+    committers: BTreeMap<u64, u32>,
+    assignment: Assignment,
+    pods: Vec<Pod>,
+    store: Vec<Checkpoint>,
+    pub trace: Vec<String>,
+    pub counts: BTreeMap<&'static str, usize>,
+}
+
+impl World {
+    pub fn new(seed: u64, case: Case) -> Self {
+        let assignment = Assignment {
+            version: 1,
+            generation: 1,
+            tasks: BTreeMap::from([(0, 0)]),
+        };
+        Self {
+            plan: plan(&case.spec),
+            expected: oracle_form(&case.spec, &case.log),
+            case,
+            random: seed,
+            faults: true,
+            token: 0,
+            initialised: 0,
+            birth: None,
+            committed: None,
+            decisions: Vec::new(),
+            published: Vec::new(),
+            committers: BTreeMap::new(),
+            assignment,
+            pods: (0..PODS).map(|_| Pod::default()).collect(),
+            store: Vec::new(),
+            trace: Vec::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+
+    fn note(&mut self, what: &'static str, pod: u32) {
+        *self.counts.entry(what).or_default() += 1;
+        let place = self.committed.as_ref().map(Position::place);
+        self.trace
+            .push(format!("{what} {pod} {place:?} {}", self.published.len()));
+    }
+
+    /// Whether the process of a pod dies at this boundary.
+    fn crashes(&mut self, pod: u32) -> bool {
+        let crashed = self.faults && self.below(12) == 0;
+        if crashed {
+            self.pods[pod as usize].process = None;
+            self.note("crash", pod);
+        }
+        crashed
+    }
+
+    /// One thing happens.
+    pub fn event(&mut self) {
+        let pod = u32::try_from(self.below(u64::from(PODS))).unwrap();
+        match self.below(20) {
+            0..=5 => self.deliver(pod, 1 + self.random % 6),
+            6..=9 => self.commit(pod),
+            10..=12 => self.start(pod),
+            13..=15 => self.learn(pod),
+            16 => self.checkpoint(pod),
+            17 => {
+                self.assignment.generation += 1;
+                let owner = u32::try_from(self.below(u64::from(PODS))).unwrap();
+                self.assignment.tasks.insert(0, owner);
+                self.note("rebalance", owner);
+            }
+            18 => {
+                self.pods[pod as usize].process = None;
+                if self.below(2) == 0 {
+                    self.pods[pod as usize].volume = None;
+                }
+                self.note("crash", pod);
+            }
+            _ => {
+                if let Some(last) = self.store.last_mut().filter(|_| self.random.is_multiple_of(4)) {
+                    last.damaged = true;
+                    self.note("damaged", pod);
+                }
+            }
+        }
+    }
+
+    fn learn(&mut self, pod: u32) {
+        let held = &mut self.pods[pod as usize].in_hand;
+        if ownership::takes(held, &self.assignment) {
+            *held = self.assignment.clone();
+        }
+    }
+
+    /// Without faults the work gets done, and then it is what it should be.
+    pub fn settle(&mut self) {
+        self.faults = false;
+        for _ in 0..SETTLE_ROUNDS_MAX {
+            for pod in 0..PODS {
+                self.learn(pod);
+                self.commit(pod);
+                self.start(pod);
+                self.deliver(pod, 50);
+                self.commit(pod);
+            }
+            if self.published.len() == self.expected.len() && self.consumed() == self.case.log.len() {
+                break;
+            }
+        }
+        assert_eq!(
+            self.consumed(),
+            self.case.log.len(),
+            "not all was consumed: {:#?}",
+            self.trace
+        );
+        assert_eq!(self.published, self.expected, "{:#?}\n{:?}", self.trace, self.case);
+    }
+
+    fn consumed(&self) -> usize {
+        self.committed.as_ref().map_or(0, entries_of)
+    }
+
+    fn owner(&self, pod: u32) -> Owner {
+        Owner {
+            uid: "uid".to_owned(),
+            job_id: "job".to_owned(),
+            task: 0,
+            revision: "revision".to_owned(),
+            engine: "engine".to_owned(),
+            generation: self.pods[pod as usize].in_hand.generation,
+        }
+    }
+
+    fn initialise(&mut self) -> u64 {
+        self.initialised += 1;
+        self.token = self.initialised;
+        self.token
+    }
+
+    fn deliver(&mut self, pod: u32, entries: u64) {
+        let Some(process) = &mut self.pods[pod as usize].process else {
+            return;
+        };
+        for _ in 0..entries {
+            let at = entries_of(&process.committed) + process.decisions.len();
+            let at = at
+                + usize::try_from(process.task.position().input_count - process.committed.engine_position.input_count)
+                    .unwrap();
+            let Some(entry) = self.case.log.get(at) else {
+                break;
+            };
+            let mut outputs = Outputs::default();
+            if let Entry::IdleAdvance(watermark_ms) = entry {
+                let decision = Decision {
+                    input_offset: process.task.position().input_offset,
+                    kind: DecisionKind::IdleAdvance {
+                        watermark_ms: *watermark_ms,
+                    },
+                };
+                process.task.decide(&decision, &mut outputs);
+                process.decisions.push(decision);
+            } else {
+                let record = record(&self.case, at);
+                assert_eq!(process.task.step(&[record], &mut outputs), StepStatus::Continue);
+                process.last_input = Some(LastInput {
+                    offset: record.offset,
+                    digest: 0,
+                });
+            }
+            process.pending.extend(expected_form(&outputs, &[at], 0));
+        }
+    }
+
+    /// Closes the epoch of a pod: the transaction, then local state; either may not come to pass.
+    fn commit(&mut self, pod: u32) {
+        if !ownership::is_named(&self.pods[pod as usize].in_hand, 0, pod) {
+            self.pods[pod as usize].process = None;
+            return;
+        }
+        let owner = self.owner(pod);
+        let Some(mut process) = self.pods[pod as usize].process.take() else {
+            return;
+        };
+        let decisions = process.decisions.len() as u64;
+        let sent = process
+            .committed
+            .advanced(&owner, process.task.position(), process.last_input, decisions);
+        let is_lost = self.faults && self.below(6) == 0;
+        let committed = if is_lost {
+            self.note("unknown", pod);
+            self.send_unknown(pod, &mut process, &sent)
+        } else {
+            self.send(pod, &mut process, &sent)
+        };
+        if !committed || self.crashes(pod) {
+            return;
+        }
+        process.committed = sent;
+        self.save(pod, &mut process.task, &process.committed);
+        self.pods[pod as usize].process = Some(process);
+    }
+
+    /// The transaction of an epoch, with a known outcome: fenced, or everything at once.
+    fn send(&mut self, pod: u32, process: &mut Process, sent: &Position) -> bool {
+        if process.token != self.token {
+            self.note("fenced", pod);
+            if let AfterFence::Release { generation } = ownership::after_fence(self.committed.as_ref(), sent.generation)
+            {
+                self.pods[pod as usize].released = generation;
+            }
+            return false;
+        }
+        self.publish(pod, sent);
+        self.decisions.append(&mut process.decisions);
+        assert_eq!(self.decisions.len() as u64, sent.control_seq);
+        self.published.append(&mut process.pending);
+        assert!(
+            self.expected.starts_with(&self.published),
+            "not a prefix: {:#?}",
+            self.trace
+        );
+        true
+    }
+
+    /// The same when the answer is lost: the protocol finds out what became of it.
+    fn send_unknown(&mut self, pod: u32, process: &mut Process, sent: &Position) -> bool {
+        if self.below(2) == 0 && process.token == self.token {
+            self.send(pod, process, sent);
+        }
+        process.token = self.initialise();
+        match ownership::after_unknown(true, self.committed.as_ref(), sent, Some(&process.committed)) {
+            AfterUnknown::Committed => true,
+            AfterUnknown::SendAgain => {
+                self.note("sent again", pod);
+                self.send(pod, process, sent)
+            }
+            AfterUnknown::Release | AfterUnknown::StartUp => false,
+        }
+    }
+
+    fn publish(&mut self, pod: u32, position: &Position) {
+        let committer = *self.committers.entry(position.generation).or_insert(pod);
+        assert_eq!(
+            committer, pod,
+            "two pods committed in generation {}",
+            position.generation
+        );
+        self.committed = Some(position.clone());
+    }
+
+    /// L is written after K, and is a prefix of it (I2).
+    fn save(&mut self, pod: u32, task: &mut Task, position: &Position) {
+        let mut changes = Changes::default();
+        task.take_changes(&mut changes);
+        let held = self.pods[pod as usize].volume.take();
+        let mut backend = held.map(|(_, backend)| backend).unwrap_or_default();
+        backend.apply(&changes).expect("memory takes everything");
+        let committed = self.committed.as_ref().map(Position::place);
+        assert!(committed >= Some(position.place()), "local state is ahead");
+        self.pods[pod as usize].volume = Some((position.clone(), backend));
+    }
+
+    fn checkpoint(&mut self, pod: u32) {
+        let (Some(held), Some(committed)) = (self.pods[pod as usize].volume.clone(), self.committed.clone()) else {
+            return;
+        };
+        let random = u32::try_from(self.below(1 << 32)).unwrap();
+        let manifest = Manifest {
+            version: MANIFEST_VERSION,
+            id: checkpoint::checkpoint_id(held.0.epoch, random),
+            position: held.0.clone(),
+            format: FileFormat::Pairs,
+            completed_at_ms: i64::try_from(self.trace.len()).unwrap(),
+            base: None,
+            files: Vec::new(),
+        };
+        self.store.push(Checkpoint {
+            manifest,
+            held,
+            damaged: false,
+        });
+        let kept = |checkpoint| {
+            let Checkpoint { manifest, damaged, .. }: &Checkpoint = checkpoint;
+            Kept {
+                manifest,
+                pinned: false,
+                verified: !*damaged,
+            }
+        };
+        let kept: Vec<Kept<'_>> = self.store.iter().map(kept).collect();
+        let rule = RetentionRule { count: 2, age_ms: None };
+        let expired = checkpoint::expired(&kept, &committed, rule, 0);
+        self.store
+            .retain(|checkpoint| !expired.contains(&checkpoint.manifest.id));
+        if !expired.is_empty() {
+            self.note("expired", pod);
+        }
+    }
+
+    /// One start-up of a pod that the assignment in hand names.
+    fn start(&mut self, pod: u32) {
+        let held = &self.pods[pod as usize];
+        let waits = held.in_hand.generation < held.released;
+        if held.process.is_some() || waits || !ownership::is_named(&held.in_hand, 0, pod) {
+            return;
+        }
+        let token = self.initialise();
+        let owner = self.owner(pod);
+        let mut refused: Vec<(Base, Refusal)> = Vec::new();
+        for _ in 0..STARTUP_TURNS_MAX {
+            // Another process may have taken over between any two steps of this one.
+            if self.crashes(pod) || token != self.token {
+                return;
+            }
+            match self.decision(pod, &owner, &refused) {
+                Startup::Stop(stop) => panic!("{stop}\n{:#?}", self.trace),
+                Startup::Release { generation } => {
+                    self.pods[pod as usize].released = generation;
+                    return self.note("release", pod);
+                }
+                Startup::Birth { .. } => return self.give_birth(pod, &owner, token),
+                Startup::Resume(resume) if resume.claim => {
+                    let claimed = self.committed.as_ref().expect("K is there").claimed(owner.generation);
+                    self.publish(pod, &claimed);
+                    self.note("claim", pod);
+                }
+                Startup::Resume(resume) if resume.discard_local.is_some() => self.pods[pod as usize].volume = None,
+                Startup::Resume(resume) => match self.resume(pod, &resume, token) {
+                    Ok(()) => return,
+                    Err(refusal) => refused.push((resume.base, refusal)),
+                },
+            }
+        }
+        panic!("start-up does not end: {refused:?}");
+    }
+
+    fn decision(&self, pod: u32, owner: &Owner, refused: &[(Base, Refusal)]) -> Startup {
+        let local = match &self.pods[pod as usize].volume {
+            Some((position, _)) => Local::Held(Box::new(position.clone())),
+            None => Local::Absent,
+        };
+        let checkpoints: Vec<_> = self.store.iter().map(|checkpoint| checkpoint.manifest.fact()).collect();
+        startup::decide(&Facts {
+            owner,
+            committed: self.committed.as_ref(),
+            birth: self.birth.as_ref(),
+            local: &local,
+            checkpoints: &checkpoints,
+            log: InputLog {
+                start: 0,
+                end: self.case.offsets.last().map_or(0, |offset| offset + 1),
+                partitions: 1,
+            },
+            last_input: LastInputCheck::Skipped,
+            on_truncated: OnTruncated::Stop,
+            refused,
+        })
+    }
+
+    fn give_birth(&mut self, pod: u32, owner: &Owner, token: u64) {
+        let birth = Birth {
+            version: POSITION_VERSION,
+            uid: owner.uid.clone(),
+            job_id: owner.job_id.clone(),
+            task: 0,
+            start_offset: 0,
+            partitions: 1,
+        };
+        let born = Position::born(&birth, owner, format!("lineage-{token}"));
+        self.birth = Some(birth);
+        self.publish(pod, &born);
+        self.note("birth", pod);
+        self.pods[pod as usize].volume = None;
+        if !self.crashes(pod) {
+            self.run(pod, token, Task::new(Arc::clone(&self.plan), 0), born);
+        }
+    }
+
+    /// Loads the base, brings it to K with output suppressed, and runs.
+    fn resume(&mut self, pod: u32, resume: &Resume, token: u64) -> Result<(), Refusal> {
+        match &resume.base {
+            Base::Local => {}
+            Base::Birth => {
+                self.pods[pod as usize].volume = None;
+                self.note("replay from birth", pod);
+            }
+            Base::Checkpoint(id) => {
+                let found = self.store.iter().find(|checkpoint| checkpoint.manifest.id == *id);
+                let found = found
+                    .filter(|checkpoint| !checkpoint.damaged)
+                    .ok_or(Refusal::Unreadable)?;
+                self.pods[pod as usize].volume = Some(found.held.clone());
+                self.note("checkpoint used", pod);
+            }
+        }
+        let mut task = match &self.pods[pod as usize].volume {
+            Some((_, backend)) => Task::restore(Arc::clone(&self.plan), backend)
+                .expect("readable")
+                .expect("a task is there"),
+            None => Task::new(Arc::clone(&self.plan), 0),
+        };
+        let committed = self.committed.clone().expect("K is there");
+        match resume.how {
+            How::GoOn => self.note("go on", pod),
+            How::Replay => {
+                self.note("replay", pod);
+                self.replay(&mut task, usize::try_from(resume.from.control_seq).unwrap(), &committed);
+            }
+            How::Rebuild => panic!("one revision, one engine: nothing is rebuilt"),
+        }
+        assert!(
+            committed.same_state(&task.position(), committed.control_seq),
+            "diverged: {:#?}",
+            self.trace
+        );
+        if !self.crashes(pod) {
+            self.run(pod, token, task, committed);
+        }
+        Ok(())
+    }
+
+    fn replay(&self, task: &mut Task, from: usize, committed: &Position) {
+        let mut decisions = self.decisions[from..].iter().peekable();
+        let mut outputs = Outputs::default();
+        let records = (0..self.case.log.len()).filter(|entry| self.case.log[*entry].record().is_some());
+        let (begin, target) = (task.position().input_offset, committed.engine_position.input_offset);
+        let records = records.map(|entry| record(&self.case, entry));
+        for record in records.filter(|record| (begin..target).contains(&record.offset)) {
+            while let Some(decision) = decisions.next_if(|next| next.input_offset <= task.position().input_offset) {
+                task.decide(decision, &mut outputs);
+            }
+            outputs.clear();
+            assert_eq!(task.step(&[record], &mut outputs), StepStatus::Continue);
+        }
+        for decision in decisions {
+            task.decide(decision, &mut outputs);
+        }
+    }
+
+    fn run(&mut self, pod: u32, token: u64, mut task: Task, committed: Position) {
+        self.save(pod, &mut task, &committed);
+        self.pods[pod as usize].process = Some(Process {
+            token,
+            task,
+            committed,
+            pending: Vec::new(),
+            decisions: Vec::new(),
+            last_input: None,
+        });
+    }
+}
+
+/// Entries of the log that a position has consumed: records and decisions.
+fn entries_of(position: &Position) -> usize {
+    usize::try_from(position.engine_position.input_count + position.control_seq).unwrap()
+}
