@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 pub use self::aggregates::Function;
 use self::aggregates::{Row, cells, compute};
 pub use self::values::{decimal, scaled};
-use self::values::{field, is_number, time};
+use self::values::{field, time};
 
 /// Watermark of a log without events.
 pub const NO_WATERMARK: i64 = i64::MIN;
