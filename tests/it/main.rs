@@ -7,6 +7,7 @@
 
 mod engine;
 mod migration;
+mod never_panics;
 mod oracle_cases;
 mod simulator;
 mod tidy;
