@@ -80,6 +80,9 @@ pub struct ServeArgs {
         default_value = "info,librdkafka=error,rdkafka::client=off"
     )]
     pub log: String,
+    /// How log lines look
+    #[arg(long, env = "STREAMAGG_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
     /// Where a test ends the process: `name` or `name:n`
     #[arg(long, env = "STREAMAGG_FAILPOINT", hide = true)]
     pub failpoint: Option<String>,
@@ -89,6 +92,16 @@ pub struct ServeArgs {
     /// Secret access key of an S3 checkpoint store
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide = true, hide_env_values = true)]
     pub s3_secret_access_key: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Why `serve` does not start.
@@ -104,20 +117,9 @@ enum ServeError {
 
 /// Runs a pod until it is told to end. 0 after SIGTERM or SIGINT, 2 for bad input, 1 otherwise.
 pub fn serve(args: ServeArgs) -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log);
-    match filter {
-        // A subscriber that is already there (tests) stays.
-        Ok(filter) => drop(
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_ansi(false)
-                .with_writer(std::io::stderr)
-                .try_init(),
-        ),
-        Err(error) => {
-            eprintln!("--log: {error}");
-            return ExitCode::from(EXIT_BAD_INPUT);
-        }
+    if let Err(error) = log_to_stderr(args.log_format, &args.log) {
+        eprintln!("--log: {error}");
+        return ExitCode::from(EXIT_BAD_INPUT);
     }
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -130,6 +132,20 @@ pub fn serve(args: ServeArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Lines for people or JSON objects, with the names the operator's log has. A subscriber that is there (tests) stays.
+fn log_to_stderr(format: LogFormat, filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_new(filter)?)
+        .with_target(false)
+        .with_ansi(false)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => drop(builder.try_init()),
+        LogFormat::Json => drop(builder.json().flatten_event(true).try_init()),
+    }
+    Ok(())
 }
 
 fn run(args: &ServeArgs) -> Result<(), ServeError> {

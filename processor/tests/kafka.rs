@@ -3,8 +3,12 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so")]
 
+#[path = "kafka/checkpoints.rs"]
+mod checkpoints;
 #[path = "kafka/child.rs"]
 mod child;
+#[path = "kafka/input.rs"]
+mod input;
 #[path = "kafka/rig.rs"]
 mod rig;
 
@@ -51,148 +55,27 @@ fn the_admin_api_wants_the_token_and_probes_do_not() {
 }
 
 #[test]
-fn a_lost_volume_is_restored_from_the_store_and_replayed() {
-    let job = Job::new("restore", 2);
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let done = processor.operate("/v1/checkpoint?id=one");
-    let id = done["tasks"][0]["checkpoint"]["id"].as_str().expect("an id").to_owned();
-    assert_eq!(
-        processor.operate("/v1/checkpoint?id=one"),
-        done,
-        "asking again is polling"
-    );
-    job.produce(3_000);
-    job.assert_exact();
-    processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
-    let processor = job.start("data");
+fn a_log_of_json_has_an_object_on_every_line() {
+    let job = Job::new("json", 1);
+    job.produce(1_000);
+    let processor = job.start_with("data", &["--assign-all", "--log-format", "json"], None, "");
     processor.await_ready();
-    assert_eq!(
-        processor.status().expect("answers")["tasks"][0]["restoredFrom"],
-        id.as_str()
+    let text = std::fs::read_to_string(&processor.log).expect("a log");
+    let lines: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(
+        lines
+            .iter()
+            .all(|line| line["timestamp"].is_string() && line["level"].is_string())
     );
     assert!(
-        processor
-            .metrics()
-            .contains(r#"streamagg_replays_total{kind="exact",task="0"} 1"#)
+        lines
+            .iter()
+            .any(|line| line["message"] == "start-up" && line["task"] == 0),
+        "{text}"
     );
-    job.produce(2_000);
-    job.assert_exact();
-}
-
-#[test]
-fn a_damaged_checkpoint_is_refused_and_the_next_older_one_taken() {
-    let job = Job::new("damaged", 1);
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let older = processor.operate("/v1/checkpoint?id=older")["tasks"][0]["checkpoint"]["id"].clone();
-    job.produce(2_000);
-    job.assert_exact();
-    let newer = processor.operate("/v1/checkpoint?id=newer")["tasks"][0]["checkpoint"]["id"].clone();
-    processor.kill();
-    let files = job
-        .directory("store")
-        .join(&job.name)
-        .join("tasks/0/files")
-        .join(newer.as_str().expect("an id"));
-    for file in std::fs::read_dir(files).expect("files") {
-        std::fs::write(file.expect("a file").path(), "damage").expect("writes");
-    }
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
-    let processor = job.start("data");
-    processor.await_ready();
-    assert_eq!(processor.status().expect("answers")["tasks"][0]["restoredFrom"], older);
-    job.produce(2_000);
-    job.assert_exact();
-}
-
-#[test]
-fn the_next_checkpoint_shares_no_file_with_one_that_was_refused() {
-    let job = Job::new("mended", 1);
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let id = processor.operate("/v1/checkpoint?id=one")["tasks"][0]["checkpoint"]["id"].clone();
-    processor.kill();
-    // Damage that keeps every size: only a restore notices it.
-    let files = job.task_store().join("files").join(id.as_str().expect("an id"));
-    for file in std::fs::read_dir(files).expect("files") {
-        let path = file.expect("a file").path();
-        let size = std::fs::metadata(&path).expect("a size").len();
-        std::fs::write(path, vec![0; usize::try_from(size).expect("small")]).expect("writes");
-    }
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let id = processor.operate("/v1/checkpoint?id=two")["tasks"][0]["checkpoint"]["id"].clone();
-    processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
-    let processor = job.start("data");
-    processor.await_ready();
-    assert_eq!(processor.status().expect("answers")["tasks"][0]["restoredFrom"], id);
-    job.produce(1_000);
-    job.assert_exact();
-}
-
-#[test]
-fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newer_one() {
-    let job = Job::new("retired", 1);
-    let mut processor = job.start("data");
-    let mut ids = Vec::new();
-    for round in ["older", "newer"] {
-        job.produce(2_000);
-        job.assert_exact();
-        let done = processor.operate(&format!("/v1/checkpoint?id={round}"));
-        ids.push(done["tasks"][0]["checkpoint"]["id"].as_str().expect("an id").to_owned());
-    }
-    processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
-    // The newer manifest is not listed yet, and a file of the older one can be fetched only when we say so: a pipe.
-    let manifests = job.task_store().join("manifests");
-    let (older, newer) = (
-        manifests.join(format!("{}.json", ids[0])),
-        manifests.join(format!("{}.json", ids[1])),
-    );
-    let aside = job.directory("aside.json");
-    std::fs::rename(&newer, &aside).expect("moves");
-    let document: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(&older).expect("a manifest")).expect("JSON");
-    let newer_text = std::fs::read_to_string(&aside).expect("a manifest");
-    let own = document["files"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|file| file["object"].as_str())
-        .find(|object| !newer_text.contains(&format!("\"{object}\"")))
-        .expect("a file that only the older one has");
-    let pipe = job.task_store().join(own);
-    std::fs::remove_file(&pipe).expect("removes");
-    let made = std::process::Command::new("mkfifo")
-        .arg(&pipe)
-        .status()
-        .expect("mkfifo runs");
-    assert!(made.success());
-    let processor = job.start("data");
-    // Opens once the fetch has opened it to read.
-    let fetched = std::fs::File::options()
-        .write(true)
-        .open(&pipe)
-        .expect("the fetch has begun");
-    std::fs::rename(&aside, &newer).expect("moves");
-    std::fs::remove_file(&older).expect("removes");
-    drop(fetched);
-    processor.await_ready();
-    assert_eq!(
-        processor.status().expect("answers")["tasks"][0]["restoredFrom"],
-        ids[1].as_str(),
-        "{}",
-        processor.log_text()
-    );
-    job.produce(1_000);
-    job.assert_exact();
 }
 
 #[test]
@@ -276,70 +159,6 @@ fn another_uid_finds_the_identity_in_use() {
     let processor = job.start_with("other", &["--assign-all", "--uid", "another"], None, "");
     let message = processor.await_problem("IdentityInUse");
     assert!(message.contains("local") && message.contains("another"), "{message}");
-}
-
-#[test]
-fn unread_input_that_was_deleted_stops_the_task() {
-    let job = Job::new("truncated", 1);
-    job.produce(2_000);
-    let processor = job.start("data");
-    job.assert_exact();
-    processor.terminate();
-    job.produce(2_000);
-    job.delete_records_before(0, 3_000);
-    let processor = job.start("data");
-    let message = processor.await_problem("InputTruncated");
-    assert!(message.contains("3000"), "{message}");
-}
-
-#[test]
-fn deleted_markers_behind_the_last_record_are_not_taken_for_lost_input() {
-    let job = Job::new("quiet", 1);
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let epoch = |processor: &child::Processor| processor.status().ok()?["tasks"][0]["epoch"].as_u64();
-    let before = epoch(&processor).expect("an epoch");
-    // A transaction upstream that is given up: records nobody may read, and a marker.
-    job.produce_aborted(10);
-    eventually("the position knows that it passed them", || match epoch(&processor) {
-        Some(now) if now > before => Ok(()),
-        other => Err(format!("epoch {other:?}, was {before}")),
-    });
-    processor.kill();
-    // Retention takes everything: 2,000 records, 10 aborted ones and the marker.
-    job.delete_records_before(0, 2_011);
-    let processor = job.start("data");
-    processor.await_ready();
-    job.produce(2_000);
-    job.assert_exact();
-}
-
-#[test]
-fn a_source_topic_created_anew_is_noticed() {
-    let job = Job::new("recreated", 1);
-    job.produce(2_000);
-    let processor = job.start("data");
-    job.assert_exact();
-    processor.terminate();
-    job.delete_topic(&job.name);
-    job.create_topic(&job.name);
-    let processor = job.start("data");
-    processor.await_problem("InputRecreated");
-}
-
-#[test]
-fn a_missing_source_topic_is_named_and_awaited() {
-    let job = Job::without_topic("missing", 1);
-    let processor = job.start("data");
-    let message = processor.await_problem("TopicMissing");
-    assert!(
-        message.contains(&job.name) && message.contains("spec.source.kafka.topics"),
-        "{message}"
-    );
-    job.create_topic(&job.name);
-    job.produce(2_000);
-    job.assert_exact();
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::rig::{TOKEN, eventually};
 pub struct Processor {
     pub(super) child: Child,
     pub(super) port: u16,
-    pub(super) log: PathBuf,
+    pub log: PathBuf,
 }
 
 impl Drop for Processor {

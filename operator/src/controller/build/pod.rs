@@ -101,14 +101,22 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
         api_version: Some("v1".to_owned()),
         field_path: "metadata.name".to_owned(),
     };
-    let mut environment = vec![EnvVar {
-        name: "POD_NAME".to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(pod_name),
-            ..EnvVarSource::default()
-        }),
-    }];
+    let mut environment = vec![
+        EnvVar {
+            name: "POD_NAME".to_owned(),
+            value: None,
+            value_from: Some(EnvVarSource {
+                field_ref: Some(pod_name),
+                ..EnvVarSource::default()
+            }),
+        },
+        // Not a flag: an image that does not know it goes on with lines for people.
+        EnvVar {
+            name: "STREAMAGG_LOG_FORMAT".to_owned(),
+            value: Some("json".to_owned()),
+            value_from: None,
+        },
+    ];
     let secret = store(aggregation)
         .and_then(|store| store.s3.as_ref())
         .and_then(|s3| s3.secret_ref.as_ref());

@@ -71,7 +71,10 @@ impl<'a> Saving<'a> {
             Ok(manifest) => {
                 let info = manifest.info();
                 tracing::info!(task, id = info.id, bytes = info.bytes, "checkpoint complete");
-                self.executor.board.update(|status| status.checkpoint = Some(info));
+                self.executor.board.update(|status| {
+                    status.checkpoint = Some(info);
+                    status.problem = None;
+                });
                 self.newest = Some(manifest);
                 (self.failures, self.last_failure) = (0, None);
             }
@@ -80,7 +83,12 @@ impl<'a> Saving<'a> {
                 self.failures += 1;
                 // What the base shares may be gone: the next upload is whole.
                 self.newest = None;
-                self.last_failure = Some(Stop::new(Reason::CheckpointFailed, message).problem());
+                let problem = Stop::new(Reason::CheckpointFailed, message).problem();
+                // The task goes on, and says so with the problem until a checkpoint succeeds.
+                self.executor
+                    .board
+                    .update(|status| status.problem = Some(problem.clone()));
+                self.last_failure = Some(problem);
             }
         }
     }
@@ -156,7 +164,10 @@ impl<'a> Saving<'a> {
             return Err(End::Left);
         }
         // A drain that failed is no drain: the task goes on, whoever asked decides.
-        self.executor.board.enter(TaskState::Running);
+        self.executor.board.update(|status| {
+            status.state = TaskState::Running;
+            status.problem = Some(problem);
+        });
         Ok(())
     }
 

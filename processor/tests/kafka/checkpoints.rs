@@ -1,0 +1,182 @@
+//! Checkpoints on a real broker: made, shared, refused, retired, restored. Must not test what start-up decides (tables do).
+
+use super::rig::{Job, eventually};
+
+#[test]
+fn a_store_that_refuses_is_told_on_the_running_task_until_it_takes_a_checkpoint() {
+    let job = Job::new("refusing", 1);
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    processor.operate("/v1/checkpoint?id=one");
+    job.produce(1_000);
+    job.assert_exact();
+    // A file where the store's directory was: nothing can be put.
+    let tasks = job.directory("store").join(&job.name).join("tasks");
+    let aside = job.directory("aside");
+    std::fs::rename(&tasks, &aside).expect("moves");
+    std::fs::write(&tasks, "").expect("writes");
+    processor.ask("POST", "/v1/checkpoint?id=two", "").expect("answers");
+    let message = processor.await_problem("CheckpointFailed");
+    eventually("the task goes on", || {
+        match processor.ask("POST", "/v1/checkpoint?id=two", "")? {
+            (200, body) if body.contains("Failed") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let status = processor.status().expect("answers");
+    assert_eq!(
+        (&status["tasks"][0]["state"], &status["tasks"][0]["problem"]["reason"]),
+        (&"Running".into(), &"CheckpointFailed".into()),
+        "{message}"
+    );
+    std::fs::remove_file(&tasks).expect("removes");
+    std::fs::rename(&aside, &tasks).expect("moves");
+    processor.operate("/v1/checkpoint?id=three");
+    assert!(processor.status().expect("answers")["tasks"][0]["problem"].is_null());
+}
+
+#[test]
+fn a_lost_volume_is_restored_from_the_store_and_replayed() {
+    let job = Job::new("restore", 2);
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let done = processor.operate("/v1/checkpoint?id=one");
+    let id = done["tasks"][0]["checkpoint"]["id"].as_str().expect("an id").to_owned();
+    assert_eq!(
+        processor.operate("/v1/checkpoint?id=one"),
+        done,
+        "asking again is polling"
+    );
+    job.produce(3_000);
+    job.assert_exact();
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    let processor = job.start("data");
+    processor.await_ready();
+    assert_eq!(
+        processor.status().expect("answers")["tasks"][0]["restoredFrom"],
+        id.as_str()
+    );
+    assert!(
+        processor
+            .metrics()
+            .contains(r#"streamagg_replays_total{kind="exact",task="0"} 1"#)
+    );
+    job.produce(2_000);
+    job.assert_exact();
+}
+
+#[test]
+fn a_damaged_checkpoint_is_refused_and_the_next_older_one_taken() {
+    let job = Job::new("damaged", 1);
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let older = processor.operate("/v1/checkpoint?id=older")["tasks"][0]["checkpoint"]["id"].clone();
+    job.produce(2_000);
+    job.assert_exact();
+    let newer = processor.operate("/v1/checkpoint?id=newer")["tasks"][0]["checkpoint"]["id"].clone();
+    processor.kill();
+    let files = job
+        .directory("store")
+        .join(&job.name)
+        .join("tasks/0/files")
+        .join(newer.as_str().expect("an id"));
+    for file in std::fs::read_dir(files).expect("files") {
+        std::fs::write(file.expect("a file").path(), "damage").expect("writes");
+    }
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    let processor = job.start("data");
+    processor.await_ready();
+    assert_eq!(processor.status().expect("answers")["tasks"][0]["restoredFrom"], older);
+    job.produce(2_000);
+    job.assert_exact();
+}
+
+#[test]
+fn the_next_checkpoint_shares_no_file_with_one_that_was_refused() {
+    let job = Job::new("mended", 1);
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let id = processor.operate("/v1/checkpoint?id=one")["tasks"][0]["checkpoint"]["id"].clone();
+    processor.kill();
+    // Damage that keeps every size: only a restore notices it.
+    let files = job.task_store().join("files").join(id.as_str().expect("an id"));
+    for file in std::fs::read_dir(files).expect("files") {
+        let path = file.expect("a file").path();
+        let size = std::fs::metadata(&path).expect("a size").len();
+        std::fs::write(path, vec![0; usize::try_from(size).expect("small")]).expect("writes");
+    }
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let id = processor.operate("/v1/checkpoint?id=two")["tasks"][0]["checkpoint"]["id"].clone();
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    let processor = job.start("data");
+    processor.await_ready();
+    assert_eq!(processor.status().expect("answers")["tasks"][0]["restoredFrom"], id);
+    job.produce(1_000);
+    job.assert_exact();
+}
+
+#[test]
+fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newer_one() {
+    let job = Job::new("retired", 1);
+    let mut processor = job.start("data");
+    let mut ids = Vec::new();
+    for round in ["older", "newer"] {
+        job.produce(2_000);
+        job.assert_exact();
+        let done = processor.operate(&format!("/v1/checkpoint?id={round}"));
+        ids.push(done["tasks"][0]["checkpoint"]["id"].as_str().expect("an id").to_owned());
+    }
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    // The newer manifest is not listed yet, and a file of the older one can be fetched only when we say so: a pipe.
+    let manifests = job.task_store().join("manifests");
+    let (older, newer) = (
+        manifests.join(format!("{}.json", ids[0])),
+        manifests.join(format!("{}.json", ids[1])),
+    );
+    let aside = job.directory("aside.json");
+    std::fs::rename(&newer, &aside).expect("moves");
+    let document: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&older).expect("a manifest")).expect("JSON");
+    let newer_text = std::fs::read_to_string(&aside).expect("a manifest");
+    let own = document["files"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|file| file["object"].as_str())
+        .find(|object| !newer_text.contains(&format!("\"{object}\"")))
+        .expect("a file that only the older one has");
+    let pipe = job.task_store().join(own);
+    std::fs::remove_file(&pipe).expect("removes");
+    let made = std::process::Command::new("mkfifo")
+        .arg(&pipe)
+        .status()
+        .expect("mkfifo runs");
+    assert!(made.success());
+    let processor = job.start("data");
+    // Opens once the fetch has opened it to read.
+    let fetched = std::fs::File::options()
+        .write(true)
+        .open(&pipe)
+        .expect("the fetch has begun");
+    std::fs::rename(&aside, &newer).expect("moves");
+    std::fs::remove_file(&older).expect("removes");
+    drop(fetched);
+    processor.await_ready();
+    assert_eq!(
+        processor.status().expect("answers")["tasks"][0]["restoredFrom"],
+        ids[1].as_str(),
+        "{}",
+        processor.log_text()
+    );
+    job.produce(1_000);
+    job.assert_exact();
+}
