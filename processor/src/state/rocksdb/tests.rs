@@ -7,7 +7,7 @@ use super::*;
 #[path = "../backend/contract.rs"]
 mod contract;
 
-use contract::{keeps_the_contract, pairs};
+use contract::keeps_the_contract;
 
 #[test]
 fn both_backends_keep_the_contract() {
