@@ -24,7 +24,13 @@ const EIGHT: &str = "[{name: requests, count: {}}, {name: prompt, sum: {field: /
     {name: cost, sum: {field: /cost_usd}}, {name: latency, average: {field: /latency_ms}}, {name: ttft, average: {field: /ttft_ms}}, \
     {name: fastest, min: {field: /latency_ms}}, {name: slowest, max: {field: /latency_ms}}]";
 
-const WORKLOADS: [Workload; 4] = [
+/// The same with quantiles and distinct models.
+const SKETCHES: &str = "[{name: requests, count: {}}, {name: prompt, sum: {field: /usage/prompt}}, {name: completion, sum: {field: /usage/completion}}, \
+    {name: cost, sum: {field: /cost_usd}}, {name: latency, average: {field: /latency_ms}}, {name: ttft, average: {field: /ttft_ms}}, \
+    {name: fastest, min: {field: /latency_ms}}, {name: slowest, max: {field: /latency_ms}}, \
+    {name: quantiles, percentile: {field: /latency_ms, quantiles: [0.5, 0.95, 0.99]}}, {name: models, distinct: {field: /model}}]";
+
+const WORKLOADS: [Workload; 5] = [
     Workload {
         name: "tumble 10 s, count",
         windows: "[{name: w, tumbling: {size: 10s}}]",
@@ -34,6 +40,11 @@ const WORKLOADS: [Workload; 4] = [
         name: "tumble 10 s, 8 aggregates",
         windows: "[{name: w, tumbling: {size: 10s}}]",
         aggregates: EIGHT,
+    },
+    Workload {
+        name: "8 + percentiles + distinct",
+        windows: "[{name: w, tumbling: {size: 10s}}]",
+        aggregates: SKETCHES,
     },
     Workload {
         name: "hop 10 s / 1 s, 8 aggregates",
