@@ -2,13 +2,16 @@
 //! Must not hold the manifest's own shape or the rules that make it valid.
 
 mod aggregate;
+mod store;
 
 use std::collections::BTreeMap;
 
+pub use self::aggregate::{Aggregate, Function};
+pub use self::store::{Store, store};
 use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
-    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, S3Store, SideOutput, SinkSpec, StartFrom,
-    StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
+    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, SideOutput, SinkSpec, StartFrom, StreamAggregationSpec,
+    TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
 };
 use crate::value::JsonPointer;
 
@@ -204,121 +207,6 @@ pub enum WindowKind {
     },
 }
 
-/// A value of a result.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Aggregate {
-    /// Name in the result.
-    pub name: String,
-    /// Which events it looks at; absent: all.
-    pub filter: Option<Expression>,
-    /// What is computed.
-    pub function: Function,
-}
-
-/// What an aggregate computes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Function {
-    /// Number of events.
-    Count,
-    /// Sum.
-    Sum(Input),
-    /// Average.
-    Average(Input),
-    /// Least value.
-    Min(Input),
-    /// Greatest value.
-    Max(Input),
-    /// Value of the earliest event.
-    First(Input),
-    /// Value of the latest event.
-    Last(Input),
-    /// Value of the event where another is least.
-    ArgMin(Input, Input),
-    /// Value of the event where another is greatest.
-    ArgMax(Input, Input),
-    /// Variance; `population` divides by n.
-    Variance {
-        /// Of what.
-        of: Input,
-        /// Whether to divide by n rather than n − 1.
-        population: bool,
-    },
-    /// Standard deviation; `population` divides by n.
-    Stddev {
-        /// Of what.
-        of: Input,
-        /// Whether to divide by n rather than n − 1.
-        population: bool,
-    },
-    /// Quantiles.
-    Percentile {
-        /// Of what.
-        of: Input,
-        /// Shares between 0 and 1.
-        quantiles: Vec<f64>,
-        /// Relative error in millionths.
-        relative_error_ppm: u32,
-    },
-    /// Number of distinct values.
-    Distinct {
-        /// Of what.
-        of: Input,
-        /// Standard error in millionths.
-        relative_error_ppm: u32,
-    },
-    /// Most frequent values.
-    TopK {
-        /// Of what.
-        of: Input,
-        /// How many.
-        k: u32,
-    },
-    /// Counts by range.
-    Histogram {
-        /// Of what.
-        of: Input,
-        /// Upper limits, ascending.
-        bounds: Vec<f64>,
-    },
-    /// Events or sum by length of the window.
-    Rate {
-        /// Of what; absent: events.
-        of: Option<Input>,
-        /// The span to which the rate refers, ms.
-        per_ms: i64,
-    },
-    /// Quotient of two sums.
-    Ratio(Input, Input),
-    /// Average of the first weighted by the second.
-    WeightedAverage(Input, Input),
-}
-
-impl Function {
-    /// What it looks at, in the order of the variant.
-    pub fn inputs(&self) -> Vec<&Input> {
-        match self {
-            Self::Count | Self::Rate { of: None, .. } => Vec::new(),
-            Self::Sum(of)
-            | Self::Average(of)
-            | Self::Min(of)
-            | Self::Max(of)
-            | Self::First(of)
-            | Self::Last(of)
-            | Self::Variance { of, .. }
-            | Self::Stddev { of, .. }
-            | Self::Percentile { of, .. }
-            | Self::Distinct { of, .. }
-            | Self::TopK { of, .. }
-            | Self::Histogram { of, .. }
-            | Self::Rate { of: Some(of), .. } => vec![of],
-            Self::ArgMin(first, second)
-            | Self::ArgMax(first, second)
-            | Self::Ratio(first, second)
-            | Self::WeightedAverage(first, second) => vec![first, second],
-        }
-    }
-}
-
 /// Where results go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sink {
@@ -328,33 +216,6 @@ pub struct Sink {
     pub topic: String,
     /// Compression of what is written.
     pub compression: Compression,
-}
-
-/// Where checkpoints are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Store {
-    /// A bucket.
-    S3(S3Store),
-    /// A directory of a shared volume.
-    Volume {
-        /// Claim of the volume; needed in a cluster.
-        claim_name: Option<String>,
-        /// Directory within it.
-        path: Option<String>,
-    },
-}
-
-/// The store of checkpoints of a valid spec, when there is one.
-pub fn store(spec: &StreamAggregationSpec) -> Option<Store> {
-    let store = &spec.state.checkpoints.as_ref()?.store;
-    match (&store.s3, &store.volume) {
-        (Some(s3), _) => Some(Store::S3(s3.clone())),
-        (None, Some(volume)) => Some(Store::Volume {
-            claim_name: volume.claim_name.clone(),
-            path: volume.path.clone(),
-        }),
-        (None, None) => None,
-    }
 }
 
 impl Resolved {
