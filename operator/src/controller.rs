@@ -111,7 +111,8 @@ fn wish(seen: &Seen, context: &Context) -> Wish {
         Err(problem) => return Wish::Invalid(vec![problem.clone()]),
     };
     let live = seen.observed.stateful_set.as_ref();
-    match validate::validate(aggregation, live, context.default_image.as_deref()) {
+    let references = &seen.observed.references;
+    match validate::validate(aggregation, live, context.default_image.as_deref(), references) {
         Ok(validated) => Wish::Valid(Box::new(build::build(&validated))),
         Err(problems) => Wish::Invalid(problems),
     }

@@ -23,6 +23,8 @@ pub const REVISION: &str = "streamagg.io/revision";
 pub const CONTENT: &str = "streamagg.io/content";
 /// `spec.restartNonce` the template was rendered with.
 pub const RESTART_NONCE: &str = "streamagg.io/restart-nonce";
+/// Keyed digest of the Secrets and ConfigMaps that the template refers to.
+pub const REFERENCES: &str = "streamagg.io/references";
 /// `Default` when the image came from the operator, `Spec` when from the manifest.
 pub const IMAGE_SOURCE: &str = "streamagg.io/image-source";
 

@@ -62,6 +62,11 @@ pub fn disruption_budget(name: &str) -> String {
     name.to_owned()
 }
 
+/// Name of the NetworkPolicy.
+pub fn network_policy(name: &str) -> String {
+    name.to_owned()
+}
+
 /// Name of the pod with `ordinal`.
 pub fn pod(name: &str, ordinal: u32) -> String {
     format!("{name}-{ordinal}")

@@ -33,6 +33,7 @@ pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ("", "persistentvolumeclaims", "", &["list", "patch", "delete"]),
     ("", "secrets", "", &["get", "create"]),
     ("policy", "poddisruptionbudgets", "", &["get", "create", "patch"]),
+    ("networking.k8s.io", "networkpolicies", "", &["get", "create", "patch"]),
     ("events.k8s.io", "events", "", &["create", "patch"]),
 ];
 

@@ -2,7 +2,10 @@
 //! Must not hold anything read from the cluster except what `validate` pinned.
 
 mod disruption_budget;
+mod network_policy;
 mod pod;
+pub(super) mod pod_template;
+pub mod references;
 mod service;
 mod stateful_set;
 
@@ -15,7 +18,7 @@ use streamagg_crds::v1alpha1::{API_VERSION, Backend, KIND, StateSpec, StreamAggr
 use streamagg_crds::value::Duration;
 
 use super::desired::{Desired, Objects};
-use super::observed::VolumeFacts;
+use super::observed::{References, VolumeFacts};
 use super::validate::ValidatedAggregation;
 use crate::{labels, names};
 
@@ -34,6 +37,11 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
         content: &content,
     };
     let stateful_set = stateful_set::stateful_set(aggregation, &job, &identity);
+    let template = stateful_set
+        .spec
+        .as_ref()
+        .map(|spec| spec.template.clone())
+        .unwrap_or_default();
     Desired {
         replicas: aggregation.spec.replicas.unsigned_abs(),
         suspend: aggregation.spec.suspend,
@@ -48,11 +56,13 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
             .as_ref()
             .map(|checkpoints| milliseconds(checkpoints.interval)),
         stabilization_ms: milliseconds(aggregation.spec.upgrade.stabilization),
+        waits_for_token: aggregation.references == References::WithoutToken,
         has_store: aggregation.spec.state.checkpoints.is_some(),
         objects: Objects {
             service_account: service::service_account(aggregation),
             service: service::service(aggregation),
             disruption_budget: disruption_budget::disruption_budget(aggregation),
+            network_policy: network_policy::network_policy(aggregation, &template),
             job,
             stateful_set,
         },

@@ -3,6 +3,7 @@
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use super::observed::VolumeFacts;
@@ -30,6 +31,8 @@ pub struct Desired {
     pub checkpoint_interval_ms: Option<i64>,
     /// How long all tasks have to run before a revision counts as stable, ms.
     pub stabilization_ms: i64,
+    /// The revision is not final until the token is there, which keys the digest of what the spec refers to.
+    pub waits_for_token: bool,
     /// There is a store that moved tasks can be restored from.
     pub has_store: bool,
     /// The objects.
@@ -45,6 +48,8 @@ pub struct Objects {
     pub service: Service,
     /// Keeps voluntary disruptions to one pod at a time.
     pub disruption_budget: PodDisruptionBudget,
+    /// Closes all ports but those declared.
+    pub network_policy: NetworkPolicy,
     /// The job file.
     pub job: ConfigMap,
     /// The pods; replicas and partition are placeholders that `plan` fills in.

@@ -6,7 +6,7 @@ use streamagg_crds::v1alpha1::StreamAggregation;
 
 use super::build::build;
 use super::desired::Desired;
-use super::observed::StatefulSetFacts;
+use super::observed::{References, StatefulSetFacts};
 use super::validate::validate;
 
 /// A small valid aggregation; `change` is merged over its spec.
@@ -59,6 +59,6 @@ fn merge(target: &mut Value, change: &Value) {
 /// The same, built.
 pub fn desired(change: &Value, live: Option<&StatefulSetFacts>) -> Desired {
     let aggregation = aggregation(change);
-    let validated = validate(&aggregation, live, Some("example.org/default:1"));
+    let validated = validate(&aggregation, live, Some("example.org/default:1"), &References::None);
     build(&validated.unwrap_or_else(|problems| panic!("{}: {problems:?}", aggregation.name_any())))
 }

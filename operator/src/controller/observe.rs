@@ -2,6 +2,7 @@
 //! Must not hold judgement about what it sees.
 
 mod pods;
+mod referred;
 mod stateful_set;
 
 #[cfg(test)]
@@ -11,6 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, ListParams, ObjectMeta};
@@ -75,6 +77,7 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
         foreign: Mutex::default(),
         context,
     };
+    let aggregation = typed(&object);
     let token = reader.token().await?;
     let now = Timestamp::now();
     let set = reader
@@ -104,6 +107,7 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
             .as_ref()
             .and_then(|all| all.get(labels::PAUSED))
             .is_some_and(|value| value == "true"),
+        references: referred::read(&reader, aggregation.as_ref().ok(), token.as_deref()).await?,
         lag_samples: Vec::new(),
         running_since: None,
         foreign: reader.foreign.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -114,7 +118,7 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
         name: name.to_owned(),
         uid,
         resource_version,
-        aggregation: typed(&object),
+        aggregation,
         observed,
         token,
     }))
@@ -240,7 +244,9 @@ impl Reader<'_> {
         let service = self.get::<Service>(&names::service(self.name), "service").await?;
         let name = names::disruption_budget(self.name);
         let budget = self.get::<PodDisruptionBudget>(&name, "poddisruptionbudget").await?;
-        let mut children: Vec<Value> = [json(&account), json(&service), json(&budget)]
+        let name = names::network_policy(self.name);
+        let policy = self.get::<NetworkPolicy>(&name, "networkpolicy").await?;
+        let mut children: Vec<Value> = [json(&account), json(&service), json(&budget), json(&policy)]
             .into_iter()
             .filter(|value| !value.is_null())
             .collect();

@@ -40,6 +40,8 @@ pub struct Observed {
     pub job_config_maps: Vec<NamedUid>,
     /// Pods of this aggregation in order of their ordinals. Without a StatefulSet: those it left behind.
     pub pods: Vec<PodFacts>,
+    /// What the spec refers to.
+    pub references: References,
     /// The aggregation carries the annotation that pauses it.
     pub paused: bool,
     /// Lag of all tasks, one sample a minute, oldest first; as far as this operator remembers.
@@ -65,6 +67,20 @@ impl Observed {
     pub fn has_finalizer(&self) -> bool {
         self.finalizers.iter().any(|finalizer| finalizer == FINALIZER)
     }
+}
+
+/// The content of the Secrets and ConfigMaps that the spec refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum References {
+    /// It refers to none.
+    #[default]
+    None,
+    /// Keyed with the token, so that it tells nobody anything about a Secret.
+    Digest(String),
+    /// One of them is not there: what runs goes on with what it has.
+    Missing(String),
+    /// The token that keys the digest is not there yet.
+    WithoutToken,
 }
 
 /// One volume claim.
@@ -132,6 +148,8 @@ pub struct StatefulSetFacts {
     pub revision: String,
     /// Our revision without the restart nonce.
     pub content: String,
+    /// Digest of what the template refers to.
+    pub references: Option<String>,
     /// Restart nonce the template was rendered with.
     pub restart_nonce: Option<i64>,
     /// Image of the template.

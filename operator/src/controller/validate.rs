@@ -1,13 +1,14 @@
 //! Step `validate`: the last step that may fail on user input. Must not hold clients; what it needs of the
 //! cluster comes in as facts.
 
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt;
 use streamagg_crds::job_file::JobFile;
 use streamagg_crds::v1alpha1::{StateSpec, StreamAggregation, StreamAggregationSpec};
 use streamagg_crds::validate::{self, SpecError};
 
-use super::build::{pods_part, volume};
-use super::observed::StatefulSetFacts;
+use super::build::{pod_template, pods_part, volume};
+use super::observed::{References, StatefulSetFacts};
 use crate::names::NAME_LENGTH_MAX;
 
 /// An aggregation that can be built without a further check.
@@ -23,6 +24,10 @@ pub struct ValidatedAggregation {
     pub spec: StreamAggregationSpec,
     /// Image of this revision, resolved.
     pub image: String,
+    /// `spec.podTemplate`, checked.
+    pub pod_template: Option<PodTemplateSpec>,
+    /// What the spec refers to; missing ones count as they were.
+    pub references: References,
     /// What pods read.
     pub job: JobFile,
     /// The same as text.
@@ -37,6 +42,7 @@ pub fn validate(
     aggregation: &StreamAggregation,
     live: Option<&StatefulSetFacts>,
     default_image: Option<&str>,
+    references: &References,
 ) -> Result<ValidatedAggregation, Vec<SpecError>> {
     let spec = &aggregation.spec;
     let name = aggregation.name_any();
@@ -52,6 +58,8 @@ pub fn validate(
     if let Some(live) = live {
         problems.extend(volume_change(&spec.state, live));
     }
+    let pod_template = spec.pod_template.as_ref().map(pod_template::parse).transpose();
+    problems.extend(pod_template.as_ref().err().into_iter().flatten().cloned());
     let image = resolve_image(spec, live, default_image);
     if image.is_none() {
         let message =
@@ -77,10 +85,23 @@ pub fn validate(
             uid,
             spec: spec.clone(),
             image,
+            pod_template: pod_template.ok().flatten(),
+            references: in_force(references, live),
             job,
             job_text,
         }),
         Some(_) | None => Err(problems),
+    }
+}
+
+/// A Secret that is away for a while is no reason to restart pods that run.
+fn in_force(references: &References, live: Option<&StatefulSetFacts>) -> References {
+    match references {
+        References::Missing(_) => {
+            let before = live.and_then(|live| live.references.clone());
+            before.map_or(References::None, References::Digest)
+        }
+        References::None | References::Digest(_) | References::WithoutToken => references.clone(),
     }
 }
 

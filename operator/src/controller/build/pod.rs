@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     Affinity, Capabilities, ConfigMap, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
     EnvVarSource, HTTPGetAction, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, PodAffinityTerm,
     PodAntiAffinity, PodSecurityContext, PodSpec, Probe, ResourceRequirements, SeccompProfile, SecretKeySelector,
-    SecretVolumeSource, SecurityContext, Volume, VolumeMount, WeightedPodAffinityTerm,
+    SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -21,7 +21,7 @@ use crate::{labels, names};
 /// User and group of the image.
 const USER_ID: i64 = 65_532;
 /// At least the time to finish an epoch, commit and checkpoint.
-const GRACE_PERIOD_SECONDS: i64 = 60;
+pub(super) const GRACE_PERIOD_SECONDS: i64 = 60;
 
 /// The pod of every ordinal.
 pub fn pod_spec(aggregation: &ValidatedAggregation, job: &ConfigMap) -> PodSpec {
@@ -44,6 +44,7 @@ pub fn pod_spec(aggregation: &ValidatedAggregation, job: &ConfigMap) -> PodSpec 
             ..PodSecurityContext::default()
         }),
         affinity: Some(spread_over_nodes(&aggregation.name)),
+        topology_spread_constraints: Some(vec![spread_over_zones(&aggregation.name)]),
         containers: vec![container(aggregation)],
         volumes: Some(volumes(aggregation, job)),
         ..PodSpec::default()
@@ -254,6 +255,20 @@ fn store(aggregation: &ValidatedAggregation) -> Option<&CheckpointStore> {
 
 fn checkpoint_claim(aggregation: &ValidatedAggregation) -> Option<String> {
     store(aggregation)?.volume.as_ref()?.claim_name.clone()
+}
+
+/// Where there are zones; a cluster without them schedules as before.
+fn spread_over_zones(name: &str) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "topology.kubernetes.io/zone".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(labels::selector(name)),
+            ..LabelSelector::default()
+        }),
+        ..TopologySpreadConstraint::default()
+    }
 }
 
 fn spread_over_nodes(name: &str) -> Affinity {

@@ -15,7 +15,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde_json::json;
 use streamagg_crds::v1alpha1::Backend;
 
-use super::{metadata, pod, short_hash};
+use super::{metadata, pod, pod_template, short_hash};
+use crate::controller::observed::References;
 use crate::controller::validate::ValidatedAggregation;
 use crate::{labels, names};
 
@@ -36,12 +37,19 @@ pub struct Identity<'a> {
 /// operator that renders differently restarts no pod.
 pub fn content(aggregation: &ValidatedAggregation, job: &ConfigMap) -> String {
     let spec = &aggregation.spec;
-    let inputs = json!({
+    let mut inputs = json!({
         "job": job.metadata.name,
         "image": aggregation.image,
         "resources": spec.resources,
         "store": spec.state.checkpoints.as_ref().map(|checkpoints| &checkpoints.store),
     });
+    // Only where they are used: what is new here must not restart the pods of others.
+    if let Some(template) = spec.pod_template.as_ref().filter(|template| !template.0.is_empty()) {
+        inputs["podTemplate"] = json!(template);
+    }
+    if let References::Digest(digest) = &aggregation.references {
+        inputs["references"] = json!(digest);
+    }
     short_hash(&inputs.to_string())
 }
 
@@ -52,6 +60,13 @@ pub fn stateful_set(aggregation: &ValidatedAggregation, job: &ConfigMap, identit
     set_metadata.annotations = Some(annotations(aggregation, identity));
     let mut pod_labels = labels::common(name, "processor");
     pod_labels.insert(labels::REVISION.to_owned(), identity.revision.to_owned());
+    let ours = PodTemplateSpec {
+        metadata: Some(ObjectMeta {
+            labels: Some(pod_labels),
+            ..ObjectMeta::default()
+        }),
+        spec: Some(pod::pod_spec(aggregation, job)),
+    };
     let spec = StatefulSetSpec {
         service_name: Some(names::service(name)),
         replicas: Some(aggregation.spec.replicas),
@@ -73,13 +88,7 @@ pub fn stateful_set(aggregation: &ValidatedAggregation, job: &ConfigMap, identit
             when_scaled: Some("Retain".to_owned()),
         }),
         volume_claim_templates: claim_templates(aggregation),
-        template: PodTemplateSpec {
-            metadata: Some(ObjectMeta {
-                labels: Some(pod_labels),
-                ..ObjectMeta::default()
-            }),
-            spec: Some(pod::pod_spec(aggregation, job)),
-        },
+        template: pod_template::merge(ours, aggregation.pod_template.as_ref()),
         ..StatefulSetSpec::default()
     };
     StatefulSet {
@@ -95,14 +104,18 @@ fn annotations(aggregation: &ValidatedAggregation, identity: &Identity<'_>) -> B
     } else {
         "Default"
     };
-    [
+    let mut annotations: BTreeMap<String, String> = [
         (labels::REVISION, identity.revision.to_owned()),
         (labels::CONTENT, identity.content.to_owned()),
         (labels::RESTART_NONCE, aggregation.spec.restart_nonce.to_string()),
         (labels::IMAGE_SOURCE, source.to_owned()),
     ]
     .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    .into();
+    if let References::Digest(digest) = &aggregation.references {
+        annotations.insert(labels::REFERENCES.to_owned(), digest.clone());
+    }
+    annotations
 }
 
 fn claim_templates(aggregation: &ValidatedAggregation) -> Option<Vec<PersistentVolumeClaim>> {

@@ -7,7 +7,7 @@ use streamagg_crds::v1alpha1::StreamAggregation;
 
 use super::{Desired, build};
 use crate::controller::fixtures::desired;
-use crate::controller::observed::{StatefulSetFacts, VolumeFacts};
+use crate::controller::observed::{References, StatefulSetFacts, VolumeFacts};
 use crate::controller::validate::validate;
 
 /// Every sample and its rendered objects, one YAML-free JSON file each.
@@ -44,7 +44,7 @@ fn render(path: &Path, text: &str) -> Value {
     manifest["metadata"]["namespace"] = "default".into();
     manifest["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
     let aggregation: StreamAggregation = serde_json::from_value(manifest).unwrap();
-    let validated = validate(&aggregation, None, Some("localhost/streamagg:dev"));
+    let validated = validate(&aggregation, None, Some("localhost/streamagg:dev"), &References::None);
     let desired = build(&validated.unwrap_or_else(|problems| panic!("{}: {problems:?}", path.display())));
     objects(&desired)
 }
@@ -55,6 +55,7 @@ fn objects(desired: &Desired) -> Value {
         objects.service_account,
         objects.service,
         objects.disruption_budget,
+        objects.network_policy,
         objects.job,
         objects.stateful_set
     ])
@@ -144,7 +145,9 @@ fn a_volume_grows_but_neither_shrinks_nor_changes_its_class() {
         ),
     ] {
         let aggregation = crate::controller::fixtures::aggregation(&json!({"state": {"volume": change}}));
-        let problems = validate(&aggregation, Some(&live), None).err().unwrap_or_default();
+        let problems = validate(&aggregation, Some(&live), None, &References::None)
+            .err()
+            .unwrap_or_default();
         let found: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(
             found,
@@ -159,4 +162,31 @@ fn a_volume_grows_but_neither_shrinks_nor_changes_its_class() {
     let base = desired(&json!({}), None);
     let grown = desired(&json!({"state": {"volume": {"size": "2Gi"}}}), None);
     assert_eq!(grown.revision, base.revision, "growth restarts no pod");
+}
+
+#[test]
+fn what_the_spec_refers_to_is_part_of_the_revision_and_what_is_missing_stays_as_it_was() {
+    let aggregation = crate::controller::fixtures::aggregation(&json!({}));
+    let revision = |references: &References, live: Option<&StatefulSetFacts>| {
+        build(&validate(&aggregation, live, None, references).unwrap()).revision
+    };
+    let digest = |text: &str| References::Digest(text.to_owned());
+    let first = revision(&digest("a"), None);
+    assert_ne!(first, revision(&digest("b"), None));
+    assert_ne!(first, revision(&References::None, None));
+    let live = StatefulSetFacts {
+        references: Some("a".to_owned()),
+        volume: volume("1Gi"),
+        ..StatefulSetFacts::default()
+    };
+    assert_eq!(
+        first,
+        revision(&References::Missing("secret s3".to_owned()), Some(&live))
+    );
+}
+
+#[test]
+fn the_revision_of_a_spec_is_pinned() {
+    // Another value restarts every pod of every job when the operator is upgraded.
+    assert_eq!(desired(&json!({}), None).revision, "e4b72a0897");
 }

@@ -32,6 +32,7 @@ pub fn facts(set: &StatefulSet) -> StatefulSetFacts {
         observed: status.observed_generation >= set.metadata.generation,
         revision: annotation(labels::REVISION),
         content: annotation(labels::CONTENT),
+        references: annotations.get(labels::REFERENCES).cloned(),
         restart_nonce: annotation(labels::RESTART_NONCE).parse().ok(),
         image: container
             .and_then(|container| container.image.clone())

@@ -15,6 +15,7 @@ pub fn plan(desired: &Desired, observed: &Observed, plan: &mut Plan) {
         json(&objects.service_account),
         json(&objects.service),
         json(&objects.disruption_budget),
+        json(&objects.network_policy),
         json(&objects.job),
     ];
     for object in wanted {
@@ -38,6 +39,9 @@ fn orphaned(observed: &Observed) -> Option<u32> {
 
 /// The set is not there: the first creation, it was replaced to let its volumes grow, or somebody deleted it.
 pub fn create_stateful_set(desired: &Desired, observed: &Observed, plan: &mut Plan) {
+    if desired.waits_for_token {
+        return;
+    }
     if observed.assignment.is_none() {
         let assignment = Assignment {
             version: ASSIGNMENT_VERSION,

@@ -21,6 +21,8 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
     if let Some(rollout) = current
         && still_wanted(rollout, desired, observed, replicas)
         && !(rollout.step >= RolloutStep::Restore && stranded(observed, set))
+        // While it is only watched, any further change goes first.
+        && !(rollout.step == RolloutStep::Stabilize && kind(desired, observed, set, replicas).is_some())
     {
         return Some(rollout.clone());
     }

@@ -181,7 +181,7 @@ fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict
     if let Some(message) = wish.desired().and_then(|desired| volumes::pending(desired, observed)) {
         return Held::new("Ready", false, "Resizing", message);
     }
-    if let Some(rollout) = &plan.rollout {
+    if let Some(rollout) = under_way(plan) {
         let restoring = rollout.step >= RolloutStep::Restore;
         let reason = if restoring { "Restoring" } else { "RollingOut" };
         return Held::new("Ready", false, reason, progress(rollout, observed));
@@ -203,6 +203,13 @@ fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict
         return Held::new("Ready", true, "Running", message);
     }
     Held::new("Ready", false, "WaitingForPods", summary::waiting_for(observed))
+}
+
+/// The rollout, unless all of it is in force and it is only watched.
+fn under_way(plan: &Plan) -> Option<&Rollout> {
+    plan.rollout
+        .as_ref()
+        .filter(|rollout| rollout.step != RolloutStep::Stabilize)
 }
 
 fn progress(rollout: &Rollout, observed: &Observed) -> String {
@@ -232,7 +239,7 @@ fn reconciling(wish: &Wish, observed: &Observed, plan: &Plan, held: &[Held]) -> 
     {
         return Some(Held::new("Reconciling", true, "Resizing", message));
     }
-    let Some(rollout) = &plan.rollout else {
+    let Some(rollout) = under_way(plan) else {
         let new = observed.status.last_stable_revision.is_none() && plan.stable_revision.is_none();
         let is_ready = held.first().is_some_and(|ready| ready.status);
         return (new && !is_ready).then(|| Held::new("Reconciling", true, "NewGeneration", message));
@@ -277,7 +284,7 @@ fn spec_valid(wish: &Wish, plan: &Plan) -> Held {
 }
 
 fn state(observed: &Observed, plan: &Plan, stalled: Option<&Verdict>, ready: &Held) -> String {
-    let state = match (stalled, &plan.rollout) {
+    let state = match (stalled, under_way(plan)) {
         _ if observed.deleting() => "Deleting",
         (Some(_), _) => "Stalled",
         (None, _) if plan.paused.is_some() => "Paused",

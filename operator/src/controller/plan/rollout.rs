@@ -11,6 +11,7 @@ use super::{Action, Note, Plan, Verdict, upkeep};
 use crate::controller::build::{PARTITION_HOLD, PARTITION_OPEN, stateful_set_with};
 use crate::controller::desired::Desired;
 use crate::controller::observed::{Observed, StatefulSetFacts};
+use crate::controller::summary;
 
 /// How long pods may take to drain.
 const CHECKPOINT_LIMIT: SignedDuration = SignedDuration::from_secs(120);
@@ -69,11 +70,17 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, chosen: Option<Rollo
     let outcome = match rollout.step {
         RolloutStep::Plan => context.prepare(plan),
         RolloutStep::Checkpoint => context.checkpoint(plan),
-        RolloutStep::Verify | RolloutStep::Commit => context.commit(plan),
+        RolloutStep::Verify => Outcome::Go(RolloutStep::Commit),
+        RolloutStep::Commit => context.commit(plan),
         RolloutStep::Apply => context.apply(plan),
-        RolloutStep::Restore | RolloutStep::Stabilize => context.restore(plan),
+        RolloutStep::Restore => context.restore(plan),
+        RolloutStep::Stabilize => context.stabilize(),
     };
     plan.rollout = next(&rollout, &outcome, observed);
+    if let (RolloutStep::Verify, Some(next)) = (rollout.step, plan.rollout.as_mut()) {
+        // What the pods report of the store now is what a return would start from.
+        next.checkpoint = summary::tasks_summary(observed).and_then(|tasks| Some(tasks.newest_checkpoint?.id));
+    }
     if matches!(outcome, Outcome::Done) {
         plan.completed = true;
         let runs = rollout.kind != RolloutKind::Suspend;
@@ -201,7 +208,7 @@ impl Step<'_> {
     /// Checkpoint: every task concerned drains to its committed position. A failed checkpoint blocks the change.
     fn checkpoint(&self, plan: &mut Plan) -> Outcome {
         match drain::plan(self.rollout, self.observed, overdue(self.rollout, self.observed), plan) {
-            Drained::All => Outcome::Go(RolloutStep::Commit),
+            Drained::All => Outcome::Go(RolloutStep::Verify),
             Drained::Waiting => Outcome::Stay,
             Drained::Failed(error) => Outcome::Retry(error),
         }
@@ -347,10 +354,37 @@ impl Step<'_> {
             return Outcome::Stay;
         }
         if upkeep::all_running(self.observed) {
-            return Outcome::Done;
+            let watched = replaces && self.stabilization_ms() > 0;
+            return if watched {
+                Outcome::Go(RolloutStep::Stabilize)
+            } else {
+                Outcome::Done
+            };
         }
         plan.verdict = self.pods_verdict("run all their tasks");
         Outcome::Stay
+    }
+
+    fn stabilization_ms(&self) -> i64 {
+        self.desired.map_or(0, |desired| desired.stabilization_ms)
+    }
+
+    /// Stabilize: all tasks run without a break for the time asked; a break starts it over.
+    fn stabilize(&self) -> Outcome {
+        if !upkeep::all_running(self.observed) {
+            return Outcome::Go(RolloutStep::Restore);
+        }
+        let since = self
+            .rollout
+            .step_started_at
+            .as_ref()
+            .map_or(self.observed.now, |time| time.0);
+        let ran_ms = self.observed.now.as_millisecond() - since.as_millisecond();
+        if ran_ms >= self.stabilization_ms() {
+            Outcome::Done
+        } else {
+            Outcome::Stay
+        }
     }
 
     /// Why the pods will not get there by themselves: a hopeless pod, or the deadline has passed.

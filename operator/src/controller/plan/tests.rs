@@ -1,6 +1,7 @@
 //! The plan as a table of situations, and as a property over random histories (`convergence`).
 
 mod convergence;
+mod health;
 mod life;
 mod world;
 
@@ -38,6 +39,7 @@ fn creation_makes_what_pods_mount_before_the_pods() {
     let world = World::new(4, 2);
     let plan = plan(&world.wish(), &world.observe());
     let expected = [
+        "apply_child",
         "apply_child",
         "apply_child",
         "apply_child",
@@ -126,10 +128,10 @@ fn an_upgrade_drains_commits_replaces_and_restores() {
     let mut world = running();
     world.change("image", json!("example.org/streamagg:2"));
     world.settle(100);
-    use RolloutStep::{Apply, Checkpoint, Commit, Plan, Restore};
+    use RolloutStep::{Apply, Checkpoint, Commit, Plan, Restore, Verify};
     assert_eq!(
         steps_of(&world, RolloutKind::Upgrade),
-        [Plan, Checkpoint, Commit, Apply, Restore]
+        [Plan, Checkpoint, Verify, Commit, Apply, Restore]
     );
     let set = world.set.as_ref().unwrap();
     assert_eq!((set.image.as_str(), set.partition), ("example.org/streamagg:2", 10_000));

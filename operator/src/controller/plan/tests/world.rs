@@ -14,7 +14,9 @@ use streamagg_crds::v1alpha1::{RolloutKind, RolloutStep, StreamAggregationStatus
 use streamagg_crds::value::Quantity;
 
 use crate::controller::fixtures;
-use crate::controller::observed::{AssignmentFacts, ClaimFacts, NamedUid, Observed, PodFacts, StatefulSetFacts};
+use crate::controller::observed::{
+    AssignmentFacts, ClaimFacts, NamedUid, Observed, PodFacts, References, StatefulSetFacts,
+};
 use crate::controller::plan::{Action, Plan, Propagation, Wish, conditions, plan};
 
 mod nature;
@@ -135,6 +137,7 @@ impl World {
             job_config_maps: self.jobs.clone(),
             pods: pods.collect(),
             claims: self.claims.values().cloned().collect(),
+            references: References::None,
             paused: self.paused,
             lag_samples: Vec::new(),
             running_since: None,

@@ -1,0 +1,177 @@
+//! Fields changed on a live object arrive where they must, by the steps they must.
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::ResourceExt;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use streamagg_crds::v1alpha1::StreamAggregation;
+
+use super::world::{DEADLINE, World};
+
+/// The live template, the job file it mounts and the object's metadata, as one document to look into.
+async fn live(world: &World) -> Value {
+    let set = world.api::<StatefulSet>().get("sample").await.unwrap();
+    let set = serde_json::to_value(set).unwrap();
+    let volumes = set.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
+    let job = volumes.and_then(|volumes| volumes.iter().find(|volume| volume["name"] == "job"));
+    let name = job
+        .and_then(|job| job.pointer("/configMap/name")?.as_str())
+        .unwrap_or_default();
+    let job = world
+        .api::<ConfigMap>()
+        .get_opt(name)
+        .await
+        .unwrap()
+        .and_then(|map| map.data);
+    let job: Value = serde_json::from_str(&job.unwrap_or_default()["job.json"]).unwrap();
+    let object = world.api::<StreamAggregation>().get("sample").await.unwrap();
+    json!({"set": set["spec"], "job": job["spec"], "finalizers": object.metadata.finalizers})
+}
+
+async fn arrives(world: &World, pointer: &str, expected: &Value) {
+    let started = Instant::now();
+    loop {
+        let seen = live(world).await;
+        if seen.pointer(pointer).unwrap_or(&Value::Null) == expected {
+            return;
+        }
+        assert!(started.elapsed() < DEADLINE, "{pointer} never {expected}: {seen:#}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_changed_field_arrives_where_it_must() {
+    let world = World::new("fields").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    let container = "/set/template/spec/containers/0";
+    let pod_template = json!({"metadata": {"annotations": {"a": "b"}}, "spec": {"schedulerName": "other"}});
+    let changes = [
+        (
+            json!({"image": "example.org/streamagg:2"}),
+            format!("{container}/image"),
+            json!("example.org/streamagg:2"),
+        ),
+        (
+            json!({"resources": {"limits": {"memory": "1Gi"}}}),
+            format!("{container}/resources/limits/memory"),
+            json!("1Gi"),
+        ),
+        (
+            json!({"podTemplate": pod_template}),
+            "/set/template/spec/schedulerName".to_owned(),
+            json!("other"),
+        ),
+        (
+            json!({"windows": [{"name": "minute", "tumbling": {"size": "2m"}}]}),
+            "/job/windows/0/tumbling/size".to_owned(),
+            json!("2m"),
+        ),
+        (json!({"maxBadRatio": 0.5}), "/job/maxBadRatio".to_owned(), json!(0.5)),
+        (
+            json!({"sink": {"kafka": {"topic": "elsewhere"}}}),
+            "/job/sink/kafka/topic".to_owned(),
+            json!("elsewhere"),
+        ),
+        (
+            json!({"state": {"checkpoints": {"interval": "5m"}}}),
+            "/job/state/checkpoints/interval".to_owned(),
+            json!("5m"),
+        ),
+        (
+            json!({"deletionPolicy": {"state": "Delete"}}),
+            "/finalizers/0".to_owned(),
+            json!("streamagg.io/state"),
+        ),
+        (
+            json!({"deletionPolicy": {"state": "Retain"}}),
+            "/finalizers".to_owned(),
+            json!(null),
+        ),
+        (json!({"replicas": 1}), "/set/replicas".to_owned(), json!(1)),
+        (json!({"suspend": true}), "/set/replicas".to_owned(), json!(0)),
+    ];
+    for (change, pointer, expected) in changes {
+        world.change(change).await;
+        arrives(&world, &pointer, &expected).await;
+    }
+    world.await_condition("sample", "Ready", "True", "Suspended").await;
+    let policy = world.api::<NetworkPolicy>().get("sample").await.unwrap().spec.unwrap();
+    let ports = policy.ingress.unwrap()[0].ports.clone().unwrap();
+    assert_eq!(ports.len(), 1, "only the admin port is open");
+}
+
+#[tokio::test]
+async fn a_changed_secret_restarts_the_pods_by_a_rollout_and_a_missing_one_does_not() {
+    let world = World::new("secret").await;
+    let _operator = world.operator();
+    let secret = |value: &str| -> Secret {
+        serde_json::from_value(json!({"metadata": {"name": "s3"}, "stringData": {"accessKeyId": value}})).unwrap()
+    };
+    let secrets = world.api::<Secret>();
+    secrets.create(&PostParams::default(), &secret("a")).await.unwrap();
+    let store = json!({"s3": {"bucket": "b", "secretRef": {"name": "s3"}}});
+    let state = json!({"backend": "RocksDB", "volume": {"size": "1Gi"}, "checkpoints": {"store": store}});
+    world.create(&json!({"state": state})).await;
+    let born = world.await_running().await;
+    assert_eq!(born.rollout, None, "born in one go");
+    secrets.delete("s3", &Default::default()).await.unwrap();
+    look(&world).await;
+    let (_, away) = world.status("sample").await;
+    assert_eq!((&away.rollout, &away.current_revision), (&None, &born.current_revision));
+    secrets.create(&PostParams::default(), &secret("b")).await.unwrap();
+    look(&world).await;
+    let started = Instant::now();
+    loop {
+        let (_, status) = world.status("sample").await;
+        if status.current_revision != born.current_revision && status.rollout.is_none() {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "{status:#?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(!world.node.processors.drained().is_empty(), "tasks drained first");
+}
+
+/// Makes the operator look at once; it looks by itself every few seconds.
+async fn look(world: &World) {
+    let time = format!("{:?}", Instant::now());
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {"looked": time}}}));
+    let api = world.api::<StreamAggregation>();
+    api.patch("sample", &PatchParams::default(), &patch).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+#[tokio::test]
+async fn a_pause_holds_changes_back_until_it_is_taken_off() {
+    let world = World::new("pause").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    let annotate = async |value: Value| {
+        let patch = Patch::Merge(json!({"metadata": {"annotations": {"streamagg.io/paused": value}}}));
+        let api = world.api::<StreamAggregation>();
+        api.patch("sample", &PatchParams::default(), &patch).await.unwrap();
+    };
+    annotate(json!("true")).await;
+    world
+        .await_condition("sample", "ReconciliationPaused", "True", "Annotation")
+        .await;
+    let uids = async || -> Vec<_> {
+        let pods = world.api::<Pod>().list(&ListParams::default()).await.unwrap();
+        pods.iter().filter_map(ResourceExt::uid).collect()
+    };
+    let before = uids().await;
+    world.change(json!({"image": "example.org/streamagg:2"})).await;
+    world.await_condition("sample", "Ready", "False", "Paused").await;
+    assert_eq!(uids().await, before);
+    annotate(Value::Null).await;
+    let status = world.await_running().await;
+    assert_eq!(status.image.as_deref(), Some("example.org/streamagg:2"));
+}
