@@ -101,13 +101,8 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
         job_config_maps: jobs.iter().filter_map(named).collect(),
         pods: reader.pods(set_uid.as_deref(), token.as_deref(), now).await?,
         claims: reader.claims(set.as_ref(), deleting).await?,
-        paused: object
-            .metadata
-            .annotations
-            .as_ref()
-            .and_then(|all| all.get(labels::PAUSED))
-            .is_some_and(|value| value == "true"),
-        references: referred::read(&reader, aggregation.as_ref().ok(), token.as_deref()).await?,
+        paused: paused(&object),
+        references: referred::read(&reader, aggregation.as_deref().ok(), token.as_deref()).await?,
         lag_samples: Vec::new(),
         running_since: None,
         foreign: reader.foreign.into_inner().unwrap_or_else(PoisonError::into_inner),
@@ -139,6 +134,13 @@ fn typed(object: &DynamicObject) -> Result<Box<StreamAggregation>, SpecError> {
     }
     let parsed = serde_json::from_value(value).map(Box::new);
     parsed.map_err(|error| SpecError::new("spec", format!("does not parse: {error}; apply the manifest anew")))
+}
+
+fn paused(object: &DynamicObject) -> bool {
+    let annotations = object.metadata.annotations.as_ref();
+    annotations
+        .and_then(|all| all.get(labels::PAUSED))
+        .is_some_and(|value| value == "true")
 }
 
 /// A policy that does not parse deletes nothing.

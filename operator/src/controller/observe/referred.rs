@@ -20,7 +20,7 @@ use crate::error::Error;
 /// When the API server refuses or does not answer; an object that is not there is a fact.
 pub async fn read(
     reader: &Reader<'_>,
-    aggregation: Option<&Box<StreamAggregation>>,
+    aggregation: Option<&StreamAggregation>,
     token: Option<&str>,
 ) -> Result<References, Error> {
     let wanted = aggregation
