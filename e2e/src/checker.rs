@@ -256,7 +256,7 @@ fn read(job: &Resolved, bytes: &[u8]) -> Result<Event, &'static str> {
 }
 
 fn numbers(job: &Resolved, document: &Value) -> Result<Vec<Option<i128>>, &'static str> {
-    let number = |function: &Function| match function.input().and_then(|source| input(document, source)) {
+    let number = |function: &Function| match function.inputs().first().and_then(|source| input(document, source)) {
         None => Ok(None),
         Some(Value::Number(number)) => parse(&number.to_string()).map(Some).ok_or("NumberOutOfRange"),
         Some(_) => Err("FieldTypeInvalid"),
@@ -285,6 +285,19 @@ fn values(job: &Resolved, sums: &Sums) -> Vec<String> {
         Function::Average(_) => decimal(average(sum, i128::from(seen))),
         Function::Min(_) => decimal(least),
         Function::Max(_) => decimal(greatest),
+        Function::First(_)
+        | Function::Last(_)
+        | Function::ArgMin(..)
+        | Function::ArgMax(..)
+        | Function::Variance { .. }
+        | Function::Stddev { .. }
+        | Function::Percentile { .. }
+        | Function::Distinct { .. }
+        | Function::TopK { .. }
+        | Function::Histogram { .. }
+        | Function::Rate { .. }
+        | Function::Ratio(..)
+        | Function::WeightedAverage(..) => "a function that the checker does not know".to_owned(),
     };
     job.aggregates
         .iter()
