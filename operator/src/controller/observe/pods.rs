@@ -163,3 +163,52 @@ pub async fn ask(pods: Vec<PodFacts>, token: Option<&str>, admin: &AdminClient) 
     });
     asked.buffered(ASK_CONCURRENCY).collect().await
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A container that waits in a back-off after its last run took so many seconds.
+    fn container(restarts: i32, seconds: u32, code: i32, reason: &str) -> ContainerStatus {
+        let ended = json!({
+            "exitCode": code, "reason": reason, "message": "last words",
+            "startedAt": "2026-01-01T00:00:00Z", "finishedAt": format!("2026-01-01T00:{:02}:{:02}Z", seconds / 60, seconds % 60),
+        });
+        let status = json!({
+            "name": "processor", "image": "a", "imageID": "", "ready": false, "restartCount": restarts,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": ended},
+        });
+        serde_json::from_value(status).unwrap()
+    }
+
+    #[test]
+    fn a_restart_budget_is_three_short_runs_and_its_message_says_how_they_ended() {
+        for (restarts, seconds, exhausted) in [(2, 1, false), (3, 1, true), (3, 59, true), (30, 60, false)] {
+            let container = container(restarts, seconds, 137, "Error");
+            let failure = container_failure(&container).map(|problem| problem.reason);
+            let expected = exhausted.then(|| "RestartBudgetExhausted".to_owned());
+            assert_eq!(failure, expected, "{restarts} restarts, {seconds} s");
+            assert!(crash(&container).is_some(), "degraded in any case");
+        }
+        for (code, reason, hint) in [
+            (137, "OOMKilled", "limits.memory"),
+            (137, "Error", "it was killed"),
+            (2, "Error", "spec.image"),
+        ] {
+            let words = crash(&container(3, 1, code, reason)).unwrap();
+            assert!(
+                words.contains(hint) && words.contains("last words: last words"),
+                "{words}"
+            );
+            assert!(words.contains("started again by itself"), "{words}");
+        }
+        let mut running = container(9, 1, 137, "Error");
+        running.state = serde_json::from_value(json!({"running": {}})).unwrap();
+        assert!(
+            container_failure(&running).is_none() && crash(&running).is_none(),
+            "recovers by itself"
+        );
+    }
+}
