@@ -3,6 +3,7 @@
 
 mod aggregate;
 mod store;
+mod window;
 
 use std::collections::BTreeMap;
 
@@ -11,9 +12,11 @@ pub use self::store::{Store, store};
 use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
     Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, SideOutput, SinkSpec, StartFrom, StreamAggregationSpec,
-    TimeUnit, TimestampSpec, WhenMissing, WindowSpec,
+    TimeUnit, TimestampSpec, WhenMissing,
 };
 use crate::value::JsonPointer;
+
+pub use self::window::{Repeat, Trigger, Window, WindowKind};
 
 /// A job, ready to run. Made by [`crate::validate::resolve`] only.
 #[derive(Clone, Debug, PartialEq)]
@@ -175,38 +178,6 @@ pub enum Missing {
     Default(KeyDefault),
 }
 
-/// A window.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Window {
-    /// Name in the result.
-    pub name: String,
-    /// Its kind and sizes.
-    pub kind: WindowKind,
-    /// How long after its end it takes events, ms.
-    pub allowed_lateness_ms: i64,
-}
-
-/// Kinds of windows. `size_ms` and `slide_ms` are positive, `0 ≤ offset_ms <` size (tumbling) or slide (sliding).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WindowKind {
-    /// One size, side by side.
-    Tumbling {
-        /// Length, ms.
-        size_ms: i64,
-        /// Shift from the epoch, ms.
-        offset_ms: i64,
-    },
-    /// One size, starting every slide.
-    Sliding {
-        /// Length, ms.
-        size_ms: i64,
-        /// Distance of starts, ms.
-        slide_ms: i64,
-        /// Shift from the epoch, ms.
-        offset_ms: i64,
-    },
-}
-
 /// Where results go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sink {
@@ -236,7 +207,7 @@ impl Resolved {
                 .iter()
                 .map(|key| key_part(key, &lets))
                 .collect::<Option<_>>()?,
-            windows: spec.windows.iter().map(window).collect::<Option<_>>()?,
+            windows: spec.windows.iter().map(window::window).collect::<Option<_>>()?,
             aggregates: spec
                 .aggregates
                 .iter()
@@ -398,26 +369,6 @@ fn missing(rule: &WhenMissing) -> Option<Missing> {
         (None, None, Some(value)) => Some(Missing::Default(value.clone())),
         (None, None, None) => None,
     }
-}
-
-fn window(window: &WindowSpec) -> Option<Window> {
-    let kind = match (&window.tumbling, &window.sliding) {
-        (Some(tumbling), _) => WindowKind::Tumbling {
-            size_ms: ms(tumbling.size)?,
-            offset_ms: ms(tumbling.offset)?,
-        },
-        (None, Some(sliding)) => WindowKind::Sliding {
-            size_ms: ms(sliding.size)?,
-            slide_ms: ms(sliding.slide)?,
-            offset_ms: ms(sliding.offset)?,
-        },
-        (None, None) => return None,
-    };
-    Some(Window {
-        name: window.name.clone(),
-        kind,
-        allowed_lateness_ms: ms(window.allowed_lateness)?,
-    })
 }
 
 fn sink(sink: &SinkSpec, source_servers: &[String]) -> Option<Sink> {

@@ -7,6 +7,7 @@ mod across;
 mod change;
 mod place;
 mod simple;
+mod windows;
 
 use serde_json::Value;
 
@@ -82,6 +83,7 @@ impl Check {
 pub fn rules() -> Vec<Rule> {
     let mut rules = simple::rules();
     rules.extend(across::rules());
+    rules.extend(windows::rules());
     rules.extend(change::rules());
     rules
 }

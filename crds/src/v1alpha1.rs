@@ -37,7 +37,10 @@ pub use spec::{Empty, StreamAggregationSpec};
 pub use state::{
     Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,
 };
-pub use window::{GroupKey, KeyDefault, LateTrigger, Panes, Sliding, TriggerSpec, Tumbling, WhenMissing, WindowSpec};
+pub use window::{
+    Calendar, CalendarUnit, Cumulative, GroupKey, KeyDefault, Panes, RepeatSpec, Session, Sliding, TriggerSpec,
+    Tumbling, WhenMissing, WindowSpec,
+};
 
 #[cfg(feature = "k8s")]
 pub use spec::StreamAggregation;

@@ -5,11 +5,13 @@ mod duration;
 mod instant;
 mod pointer;
 mod quantity;
+mod zone;
 
 pub use duration::Duration;
 pub use instant::Instant;
 pub use pointer::JsonPointer;
 pub use quantity::Quantity;
+pub use zone::time_zone;
 
 /// A scalar that could not be read: what was found and what would be right.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

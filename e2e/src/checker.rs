@@ -100,7 +100,7 @@ fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut
         let (mut missed, mut counted, mut targets) = (Vec::new(), false, Vec::new());
         for (index, window) in job.windows.iter().enumerate() {
             let mut missed_here = false;
-            for (start, end) in instances(window.kind, event.time_ms) {
+            for (start, end) in instances(&window.kind, event.time_ms) {
                 if end + window.allowed_lateness_ms <= watermark {
                     missed_here = true;
                 } else {
@@ -307,14 +307,19 @@ fn values(job: &Resolved, sums: &Sums) -> Vec<String> {
 }
 
 /// `(start, end)` of the windows that cover a time.
-fn instances(kind: WindowKind, time_ms: i64) -> Vec<(i64, i64)> {
+fn instances(kind: &WindowKind, time_ms: i64) -> Vec<(i64, i64)> {
     let (size, slide, offset) = match kind {
-        WindowKind::Tumbling { size_ms, offset_ms } => (size_ms, size_ms, offset_ms),
+        WindowKind::Tumbling { size_ms, offset_ms } => (*size_ms, *size_ms, *offset_ms),
         WindowKind::Sliding {
             size_ms,
             slide_ms,
             offset_ms,
-        } => (size_ms, slide_ms, offset_ms),
+        } => (*size_ms, *slide_ms, *offset_ms),
+        // The jobs of the crash harness have none of these; a result of one would be reported as one too many.
+        WindowKind::Cumulative { .. }
+        | WindowKind::Session { .. }
+        | WindowKind::Calendar { .. }
+        | WindowKind::Global => return Vec::new(),
     };
     let mut start = time_ms - (time_ms - offset).rem_euclid(slide);
     let mut list = Vec::new();

@@ -2,4 +2,6 @@
 //! Must not hold: state, keys or aggregates.
 
 pub mod assigner;
+pub mod calendar;
+pub mod session;
 pub mod types;

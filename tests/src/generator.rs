@@ -2,6 +2,7 @@
 //! Must not know the engine; a spec is rendered as the manifest a user would write.
 
 mod render;
+mod window;
 
 use std::fmt;
 
@@ -10,7 +11,8 @@ use proptest::sample::{Index, select};
 
 pub use self::render::manifest;
 use self::render::time;
-use crate::oracle::{Entry, Function, Missing, Spec, Unit, Watermark, Window};
+use self::window::window;
+use crate::oracle::{Entry, Function, Missing, Shape, Spec, Unit, Watermark, Window};
 
 /// A spec and a log for it.
 #[derive(Clone)]
@@ -36,6 +38,7 @@ impl fmt::Debug for Case {
                 )?,
                 Entry::Clock(now) => writeln!(out, "  {entry} @{offset}: the clock says {now}")?,
                 Entry::IdleAdvance(to) => writeln!(out, "  {entry} @{offset}: idle advance to {to}")?,
+                Entry::Tick(now) => writeln!(out, "  {entry} @{offset}: tick at {now}")?,
                 Entry::EndOfInput => writeln!(out, "  {entry} @{offset}: end of input")?,
             }
         }
@@ -139,15 +142,6 @@ fn field(path: &str) -> Vec<String> {
     path.split('/').skip(1).map(str::to_owned).collect()
 }
 
-fn window() -> impl Strategy<Value = (i64, i64, i64, i64)> {
-    let size = prop_oneof![1..=60i64, 50..=400i64];
-    let slide = prop_oneof![2 => Just(None), 2 => (1..=100i64).prop_map(Some)];
-    (size, slide, 0..1000i64, prop_oneof![Just(0), 0..200i64]).prop_map(|(size, slide, offset, lateness)| {
-        let slide = slide.unwrap_or(size).max(size / 20).max(1);
-        (size, slide, offset % slide, lateness)
-    })
-}
-
 fn missing() -> impl Strategy<Value = Missing> {
     prop_oneof![
         Just(Missing::Reject),
@@ -245,12 +239,9 @@ pub fn spec() -> impl Strategy<Value = Spec> {
                     .collect(),
                 // Names descend so that order by name and order in the spec differ.
                 windows: (windows.into_iter().zip(["w-c", "w-b", "w-a"]))
-                    .map(|((size_ms, slide_ms, offset_ms, lateness_ms), name)| Window {
+                    .map(|(window, name)| Window {
                         name: name.to_owned(),
-                        size_ms,
-                        slide_ms,
-                        offset_ms,
-                        lateness_ms,
+                        ..window
                     })
                     .collect(),
                 aggregates: (aggregates.into_iter().enumerate())
@@ -331,6 +322,7 @@ enum DraftEntry {
     Bad(&'static [u8]),
     Idle(i64),
     Clock(i64),
+    Tick(i64),
 }
 
 fn draft_entry() -> impl Strategy<Value = DraftEntry> {
@@ -339,6 +331,7 @@ fn draft_entry() -> impl Strategy<Value = DraftEntry> {
         2 => select(&BAD_RECORDS[..]).prop_map(DraftEntry::Bad),
         1 => (-100..300i64).prop_map(DraftEntry::Idle),
         2 => (-100..100i64).prop_map(DraftEntry::Clock),
+        3 => (0..500i64).prop_map(DraftEntry::Tick),
     ]
 }
 
@@ -354,7 +347,9 @@ pub fn case(records_max: usize) -> impl Strategy<Value = Case> {
     ]);
     let entries = prop::collection::vec((draft_entry(), 1..4i64), 0..=records_max);
     (spec(), base, entries, any::<bool>()).prop_map(|(spec, base, entries, ended)| {
-        let (mut now, mut next) = (base, 0);
+        let has_days = spec.windows.iter().any(|window| window.shape == Shape::Day); // None behind the year 9999.
+        let base = if has_days { base.min(1_700_000_000_000) } else { base };
+        let (mut now, mut next, mut clock) = (base, 0, 0);
         let (mut log, mut offsets) = (Vec::new(), Vec::new());
         for (entry, gap) in entries {
             match entry {
@@ -370,6 +365,12 @@ pub fn case(records_max: usize) -> impl Strategy<Value = Case> {
                     });
                 }
                 DraftEntry::Bad(bytes) => log.push(Entry::Record(bytes.to_vec())),
+                DraftEntry::Tick(step_ms) => {
+                    clock += step_ms;
+                    log.push(Entry::Tick(clock));
+                    offsets.push(next);
+                    continue;
+                }
                 DraftEntry::Idle(ahead_ms) => {
                     log.push(Entry::IdleAdvance(now + ahead_ms));
                     offsets.push(next);

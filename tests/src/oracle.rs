@@ -3,6 +3,7 @@
 
 mod aggregates;
 mod values;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ pub use self::aggregates::Function;
 use self::aggregates::{Row, cells, compute};
 pub use self::values::{decimal, scaled};
 use self::values::{field, time};
+pub use self::windows::{Panes, Repeat, Shape, Trigger, Window, starts};
 
 /// Watermark of a log without events.
 pub const NO_WATERMARK: i64 = i64::MIN;
@@ -69,17 +71,6 @@ pub enum Unit {
     Nanoseconds,
 }
 
-/// A sliding window; a tumbling one has `slide_ms` = `size_ms`.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct Window {
-    pub name: String,
-    pub size_ms: i64,
-    pub slide_ms: i64,
-    pub offset_ms: i64,
-    pub lateness_ms: i64,
-}
-
 /// One entry of the log.
 #[derive(Clone, Debug)]
 pub enum Entry {
@@ -91,6 +82,8 @@ pub enum Entry {
     Clock(i64),
     /// A decision: the watermark advances to this time.
     IdleAdvance(i64),
+    /// A decision: processing time has come here.
+    Tick(i64),
     /// The watermark advances to the end of time.
     EndOfInput,
 }
@@ -101,7 +94,7 @@ impl Entry {
         match self {
             Self::Record(value) => Some((value, None)),
             Self::Stamped(timestamp_ms, value) => Some((value, *timestamp_ms)),
-            Self::Clock(_) | Self::IdleAdvance(_) | Self::EndOfInput => None,
+            Self::Clock(_) | Self::IdleAdvance(_) | Self::Tick(_) | Self::EndOfInput => None,
         }
     }
 }
@@ -129,20 +122,21 @@ pub enum Expected {
 }
 
 type Reason = &'static str;
-/// A pane's place in the order of firing: end, start, window name, key members.
-type PaneId = (i64, i64, String, String);
-
 /// Everything a task must put out for this log, in order.
 pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
     let (mut out, mut watermark, mut clock) = (Vec::new(), NO_WATERMARK, None);
-    let mut panes: BTreeMap<PaneId, (Vec<Row>, usize)> = BTreeMap::new();
-    let lateness: BTreeMap<&str, i64> = spec.windows.iter().map(|w| (w.name.as_str(), w.lateness_ms)).collect();
+    let mut state = windows::State::default();
     for (entry, item) in log.iter().enumerate() {
         let advance = match item {
             Entry::IdleAdvance(to) => *to,
             Entry::EndOfInput => i64::MAX,
             Entry::Clock(now) => {
                 clock = Some(*now);
+                continue;
+            }
+            Entry::Tick(now) => {
+                let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
+                state.tick(spec, *now, watermark, &mut emit);
                 continue;
             }
             Entry::Record(_) | Entry::Stamped(..) => match accept(spec, item, watermark, clock) {
@@ -171,31 +165,16 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                     allows
                 }
                 Ok(event) => {
-                    let mut joined = event.joined;
-                    joined.sort();
-                    for id in joined {
-                        let pane = panes.entry(id.clone()).or_default();
-                        pane.0.push(event.row.clone());
-                        if id.0 <= watermark {
-                            out.push(result(spec, entry, &id, pane, "Late", false));
-                            pane.1 += 1;
-                        }
-                    }
-                    event.allows
+                    let allows = event.allows;
+                    let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
+                    state.add(spec, event, watermark, &mut emit);
+                    allows
                 }
             },
         };
+        let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
+        state.advance(spec, watermark, watermark.max(advance), &mut emit);
         watermark = watermark.max(advance);
-        for (id, pane) in panes
-            .range_mut(..)
-            .take_while(|(id, _)| id.0 <= watermark)
-            .filter(|(_, pane)| pane.1 == 0)
-        {
-            let last = lateness[id.2.as_str()] == 0 || watermark == i64::MAX;
-            out.push(result(spec, entry, id, pane, "OnTime", last));
-            pane.1 += 1;
-        }
-        panes.retain(|id, _| id.0.saturating_add(lateness[id.2.as_str()]) > watermark);
     }
     out
 }
@@ -218,15 +197,18 @@ pub fn batch_answer(outputs: &[Expected]) -> BTreeMap<String, String> {
 pub fn newest_event_ms(spec: &Spec, log: &[Entry]) -> i64 {
     let times = log.iter().filter_map(|entry| match entry {
         Entry::Record(_) | Entry::Stamped(..) => accept(spec, entry, NO_WATERMARK, None).ok().map(|event| event.time),
-        Entry::Clock(_) | Entry::IdleAdvance(_) | Entry::EndOfInput => None,
+        Entry::Clock(_) | Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => None,
     });
     times.max().unwrap_or(NO_WATERMARK)
 }
 
 struct Event {
     time: i64,
+    members: String,
+    /// Windows missed, by name.
     missed: Vec<String>,
-    joined: Vec<PaneId>,
+    /// Start, end and index in the spec of the windows it counts in; of a session those of the event alone.
+    joined: Vec<(i64, i64, usize)>,
     row: Row,
     /// What it lets the watermark be.
     allows: i64,
@@ -260,13 +242,13 @@ fn accept(spec: &Spec, entry: &Entry, watermark: i64, clock: Option<i64>) -> Res
         members.push(format!("{}:{value}", quoted(name)));
     }
     let (mut missed, mut joined) = (Vec::new(), Vec::new());
-    for window in &spec.windows {
-        let instances = starts(window, time);
+    for (index, window) in spec.windows.iter().enumerate() {
+        let instances = windows::spans(window, time);
+        let before = joined.len();
         let open = instances
             .iter()
-            .filter(|start| *start + window.size_ms + window.lateness_ms > watermark);
-        let before = joined.len();
-        joined.extend(open.map(|start| (start + window.size_ms, *start, window.name.clone(), members.join(","))));
+            .filter(|(_, end)| windows::late_from(window, time, *end) > watermark);
+        joined.extend(open.map(|(start, end)| (*start, *end, index)));
         if joined.len() == before && !instances.is_empty() {
             missed.push(window.name.clone());
         }
@@ -279,6 +261,7 @@ fn accept(spec: &Spec, entry: &Entry, watermark: i64, clock: Option<i64>) -> Res
     };
     Ok(Event {
         time,
+        members: members.join(","),
         missed,
         joined,
         row,
@@ -297,15 +280,6 @@ fn allowed(spec: &Spec, root: &str, event_time: i64) -> Result<i64, Reason> {
         },
         Watermark::Periodic { step_ms } => (event_time - spec.bound_ms).div_euclid(*step_ms) * step_ms,
     })
-}
-
-/// Starts of the windows that cover `time`.
-pub fn starts(window: &Window, time: i64) -> Vec<i64> {
-    let newest = (time - window.offset_ms).div_euclid(window.slide_ms) * window.slide_ms + window.offset_ms;
-    (0..)
-        .map(|n| newest - n * window.slide_ms)
-        .take_while(|start| start + window.size_ms > time)
-        .collect()
 }
 
 fn row(spec: &Spec, root: &str, time: i64) -> Result<Row, Reason> {
@@ -329,15 +303,42 @@ fn key_value(raw: &str) -> Result<String, Reason> {
     }
 }
 
-fn result(spec: &Spec, entry: usize, id: &PaneId, pane: &(Vec<Row>, usize), timing: &str, last: bool) -> Expected {
-    let ((end, start, window, members), (rows, index)) = (id, pane);
+fn result(spec: &Spec, entry: usize, firing: &windows::Firing) -> Expected {
+    let length_ms = firing.end.saturating_sub(firing.start);
     let values = spec.aggregates.iter().enumerate().map(|(column, (name, function, _))| {
-        format!("{}:{}", quoted(name), compute(function, rows, column, end - start))
+        format!(
+            "{}:{}",
+            quoted(name),
+            compute(function, &firing.rows, column, length_ms)
+        )
     });
     let values = values.collect::<Vec<_>>().join(",");
-    let key = format!(r#"{{"window":"{window}","start":{start},"key":{{{members}}}}}"#);
+    let time = |ms: i64| match ms {
+        i64::MIN | i64::MAX => "null".to_owned(),
+        _ => ms.to_string(),
+    };
+    let windows::Firing {
+        op,
+        window,
+        members,
+        index,
+        timing,
+        last,
+        ..
+    } = firing;
+    let (start, end) = (time(firing.start), time(firing.end));
+    let is_cumulative = spec
+        .windows
+        .iter()
+        .any(|other| other.name == *window && other.shape == Shape::Cumulative);
+    let key_end = if is_cumulative {
+        format!(r#","end":{end}"#)
+    } else {
+        String::new()
+    };
+    let key = format!(r#"{{"window":"{window}","start":{start}{key_end},"key":{{{members}}}}}"#);
     let value = format!(
-        r#"{{"op":"Upsert","window":"{window}","start":{start},"end":{end},"key":{{{members}}},"pane":{{"index":{index},"timing":"{timing}","final":{last},"revision":0}},"values":{{{values}}}}}"#
+        r#"{{"op":"{op}","window":"{window}","start":{start},"end":{end},"key":{{{members}}},"pane":{{"index":{index},"timing":"{timing}","final":{last},"revision":0}},"values":{{{values}}}}}"#
     );
     Expected::Result { entry, key, value }
 }

@@ -3,10 +3,8 @@
 use serde_json::Value;
 
 use super::{Check, Place, Rule};
-use crate::value::{Duration, Instant, Quantity};
+use crate::value::{Instant, Quantity};
 
-/// Panes that one event's windows may be cut into: size / gcd(size, slide).
-pub const PANES_MAX: u64 = 10_000;
 /// Longest name of an object: pods and their labels add to it and end at 63.
 const NAME_LENGTH_MAX: usize = 50;
 
@@ -14,12 +12,17 @@ pub(super) fn rules() -> Vec<Rule> {
     let mut rules = vec![name(), one_topic()];
     rules.extend(topics());
     rules.extend(state());
-    rules.extend(offsets());
     rules.extend(rust_only());
     rules
 }
 
-fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check: fn(&Value) -> bool) -> Rule {
+pub(super) fn rule(
+    path: &'static str,
+    field: &'static str,
+    message: &str,
+    cel: &str,
+    check: fn(&Value) -> bool,
+) -> Rule {
     let cel = (!cel.is_empty()).then(|| cel.to_owned());
     Rule {
         path,
@@ -31,7 +34,7 @@ fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check
     }
 }
 
-fn text<'a>(node: &'a Value, pointer: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(node: &'a Value, pointer: &str) -> Option<&'a str> {
     node.pointer(pointer)?.as_str()
 }
 
@@ -42,10 +45,6 @@ fn texts<'a>(node: &'a Value, pointer: &str) -> Vec<&'a str> {
         .flatten()
         .filter_map(Value::as_str)
         .collect()
-}
-
-fn duration_ms(node: &Value, pointer: &str) -> Option<u64> {
-    Some(text(node, pointer)?.parse::<Duration>().ok()?.ms())
 }
 
 fn name() -> Rule {
@@ -163,60 +162,9 @@ fn state() -> Vec<Rule> {
     ]
 }
 
-/// CEL for a duration in ms: `duration()` of CEL knows no days.
-fn cel_ms(expression: &str) -> String {
-    format!(
-        "int({expression}.find('^[0-9]+')) * ({expression}.endsWith('ms') ? 1 : {expression}.endsWith('s') ? 1000 : \
-         {expression}.endsWith('m') ? 60000 : {expression}.endsWith('h') ? 3600000 : 86400000)"
-    )
-}
-
-fn offsets() -> Vec<Rule> {
-    fn below(window: &Value, limit: &str) -> bool {
-        match (duration_ms(window, "/offset"), duration_ms(window, limit)) {
-            // A length of 0 has an error of its own.
-            (Some(offset), Some(limit)) => offset < limit || limit == 0,
-            (_, _) => true,
-        }
-    }
-    let cel = |limit: &str| {
-        format!(
-            "{} < {} || {limit}.matches('^0+[a-z]+$')",
-            cel_ms("self.offset"),
-            cel_ms(limit)
-        )
-    };
-    vec![
-        rule(
-            "spec.windows[].tumbling",
-            ".offset",
-            "must be shorter than size",
-            &cel("self.size"),
-            |window| below(window, "/size"),
-        ),
-        rule(
-            "spec.windows[].sliding",
-            ".offset",
-            "must be shorter than slide",
-            &cel("self.slide"),
-            |window| below(window, "/slide"),
-        ),
-    ]
-}
-
 /// What CEL cannot say. An object that breaks one of these is accepted by the API server and gets `SpecValid=False`.
 fn rust_only() -> Vec<Rule> {
     vec![
-        rule(
-            "spec.windows[].sliding",
-            "",
-            "is cut into more than 10000 panes; choose size and slide with a larger common divisor",
-            "",
-            |window| match (duration_ms(window, "/size"), duration_ms(window, "/slide")) {
-                (Some(size), Some(slide)) if size > 0 && slide > 0 => size / gcd(size, slide) <= PANES_MAX,
-                (_, _) => true,
-            },
-        ),
         rule(
             "spec.source.kafka.startFrom.timestamp",
             "",
@@ -273,15 +221,6 @@ fn control_topic(root: &Value) -> Option<String> {
 
 fn quantity(node: Option<&Value>) -> Option<Quantity> {
     serde_json::from_value(node?.clone()).ok()
-}
-
-fn gcd(left: u64, right: u64) -> u64 {
-    // Euclid: the right side at least halves every second round, so it ends after some 130 rounds at most.
-    let (mut left, mut right) = (left, right);
-    while right != 0 {
-        (left, right) = (right, left % right);
-    }
-    left
 }
 
 fn exists(instant: &Value) -> bool {

@@ -91,6 +91,16 @@ pub fn bounds(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A number of events, at least one.
+pub fn events(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 1_000_000_000})
+}
+
+/// A name in the IANA time zone database; whether it is there is a rule.
+pub fn time_zone(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z][A-Za-z0-9_+/-]*$"})
+}
+
 /// An address of a service.
 pub fn endpoint(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 512, "pattern": "^https?://[^ ]+$"})

@@ -87,26 +87,22 @@ pub struct WindowSpec {
     /// Windows of one size that begin every `slide`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sliding: Option<Sliding>,
-    /// Windows that end after a gap without events.
+    /// Windows that end after a gap without events of their key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub session: Option<NotYet>,
-    /// Windows that grow by steps up to a size.
+    pub session: Option<Session>,
+    /// Windows that grow by steps up to a size, then begin anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub cumulative: Option<NotYet>,
-    /// Windows of a number of events.
+    pub cumulative: Option<Cumulative>,
+    /// Windows of a number of events of their key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
     pub count: Option<NotYet>,
     /// Days, weeks or months in a time zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub calendar: Option<NotYet>,
-    /// One window for all time.
+    pub calendar: Option<Calendar>,
+    /// One window for all time; it fires by its triggers and at the end of input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub global: Option<NotYet>,
+    pub global: Option<Empty>,
     /// How long after its end a window still takes events (in event time).
     #[serde(default)]
     pub allowed_lateness: Duration,
@@ -144,24 +140,79 @@ pub struct Sliding {
     pub offset: Duration,
 }
 
+/// Windows that end after a gap without events of their key.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Session {
+    /// Events at most this far apart are one session; a session ends so long after its last event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Duration>,
+    /// Field that holds the gap of each event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
+    pub gap_field: Option<NotYet>,
+    /// Nothing joins across a multiple of this since the Unix epoch; not shorter than `gap`. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_duration: Option<Duration>,
+}
+
+/// Windows that grow by steps up to a size, then begin anew.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Cumulative {
+    /// How much longer each window is than the one before.
+    pub step: Duration,
+    /// Length of the longest window; a multiple of `step`.
+    pub size: Duration,
+    /// Shift of the windows' starts from the Unix epoch; shorter than `size`.
+    #[serde(default)]
+    pub offset: Duration,
+}
+
+/// Days, weeks or months in a time zone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct Calendar {
+    /// What a window is.
+    pub unit: CalendarUnit,
+    /// Name in the IANA time zone database, such as `Europe/Berlin`. A day may have 23 or 25 hours in it.
+    #[serde(default = "utc")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::time_zone"))]
+    pub time_zone: String,
+}
+
+/// What a window of the calendar is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub enum CalendarUnit {
+    /// From midnight to midnight.
+    Day,
+    /// From Monday to Sunday (ISO 8601).
+    Week,
+    /// From the first to the last day.
+    Month,
+}
+
 /// When results of a window are written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "k8s", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct TriggerSpec {
-    /// When the watermark passes the end of the window. In this version always true.
+    /// When the watermark passes the end of the window.
     #[serde(default = "yes")]
     pub on_time: bool,
-    /// Before the end of the window.
+    /// Before the end of the window. Default: not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub early: Option<NotYet>,
-    /// After the end of the window, while `allowedLateness` lasts.
-    #[serde(default)]
-    pub late: LateTrigger,
-    /// A last result when the window is purged. In this version always false.
-    #[serde(rename = "final", default, skip_serializing_if = "Option::is_none")]
-    pub final_: Option<bool>,
+    pub early: Option<RepeatSpec>,
+    /// After the end of the window, while it takes events. What is left is written when the window closes.
+    #[serde(default = "every_event")]
+    pub late: RepeatSpec,
+    /// A last result, of timing `Final`, when the window closes, where the one on time was not final.
+    #[serde(rename = "final", default)]
+    pub final_: bool,
 }
 
 impl Default for TriggerSpec {
@@ -169,33 +220,24 @@ impl Default for TriggerSpec {
         Self {
             on_time: true,
             early: None,
-            late: LateTrigger::default(),
-            final_: None,
+            late: every_event(),
+            final_: false,
         }
     }
 }
 
-/// When results are written for events that come after the end of their window.
+/// When a window that has changed is written again; exactly one member.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "k8s", derive(JsonSchema))]
 #[serde(rename_all = "camelCase")]
-pub struct LateTrigger {
-    /// After so many events. In this version always 1.
-    #[serde(default = "one_event")]
-    pub every_events: i64,
+pub struct RepeatSpec {
+    /// After so many events of a key since its last result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::events"))]
+    pub every_events: Option<i64>,
     /// After so much processing time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub every: Option<NotYet>,
-}
-
-impl Default for LateTrigger {
-    fn default() -> Self {
-        Self {
-            every_events: 1,
-            every: None,
-        }
-    }
+    pub every: Option<Duration>,
 }
 
 /// How a later result of a window relates to the earlier ones.
@@ -207,7 +249,7 @@ pub enum Panes {
     Accumulating,
     /// It adds to them: values are of the events since.
     Discarding,
-    /// It takes them back first.
+    /// It takes the one before back first, by a record with `op: Retract`; then it is of all events so far.
     Retracting,
 }
 
@@ -215,6 +257,13 @@ fn yes() -> bool {
     true
 }
 
-fn one_event() -> i64 {
-    1
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+fn every_event() -> RepeatSpec {
+    RepeatSpec {
+        every_events: Some(1),
+        every: None,
+    }
 }

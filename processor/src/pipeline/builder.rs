@@ -3,24 +3,21 @@
 
 mod functions;
 mod inputs;
+mod windows;
 
 use serde::{Deserialize, Serialize};
-use streamagg_crds::resolved::{self, Resolved, Timestamp, Watermark, WindowKind};
+use streamagg_crds::resolved::{Resolved, Timestamp, Watermark};
 use streamagg_crds::v1alpha1::TimeUnit;
 
 pub(super) use self::inputs::AggregateInputs;
+pub(super) use self::windows::{CompiledWindow, PaneSetPlan, PaneWindow, Place};
 use super::derive::Derivation;
 use crate::aggregation::layout::{Accumulator, Layout};
 use crate::core::json::FieldTree;
 use crate::core::timestamp::Unit;
 use crate::expression::Program;
 use crate::watermark::generator::Generator;
-use crate::window::assigner::{Aligned, greatest_common_divisor};
-use crate::window::types::WindowPlan;
-
-/// A window joins a set of panes as long as no window of the set then consists of more panes than this, or than it
-/// would alone: sharing saves an update per event, but a window cut finer keeps a row per key in every one of its panes.
-const SHARED_PANES_MAX: i64 = 16;
+use crate::window::session::SessionRule;
 
 /// A compiled job.
 #[derive(Clone, Debug)]
@@ -37,6 +34,10 @@ pub struct Plan {
     pub(super) layout: Layout,
     pub(super) windows: Vec<CompiledWindow>,
     pub(super) pane_sets: Vec<PaneSetPlan>,
+    /// Windows whose instances keep values of their own.
+    pub(super) instance_windows: Vec<usize>,
+    /// Session windows.
+    pub(super) session_windows: Vec<(usize, SessionRule)>,
     pub(super) max_bad_ratio: f64,
     pub(super) state_layout: StateLayout,
     window_names: Vec<String>,
@@ -51,16 +52,6 @@ pub struct SharedPanes {
     pub windows: Vec<String>,
 }
 
-/// A window with what its results begin with.
-#[derive(Clone, Debug)]
-pub(super) struct CompiledWindow {
-    pub plan: WindowPlan,
-    /// Rank of the name in byte order.
-    pub rank: usize,
-    /// The name as JSON text, with quotes.
-    pub name_json: Vec<u8>,
-}
-
 /// Where an event's time comes from.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum TimeSource {
@@ -68,14 +59,6 @@ pub(super) enum TimeSource {
     Field { slot: usize, unit: Unit },
     /// The record itself.
     Record,
-}
-
-/// Windows that share panes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PaneSetPlan {
-    pub width_ms: i64,
-    pub offset_ms: i64,
-    pub windows: Vec<usize>,
 }
 
 /// What the stored state looks like: written beside it, compared when it is read (format 1).
@@ -97,6 +80,9 @@ pub(super) struct StoredWindow {
     pub size_ms: i64,
     pub slide_ms: i64,
     pub offset_ms: i64,
+    /// What else determines its state, as text; empty for tumbling and sliding windows on shared panes.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
 }
 
 /// A pane set as the state knows it.
@@ -131,8 +117,9 @@ impl Plan {
             .as_ref()
             .map(|condition| Program::compile(&condition.root, &mut fields));
         let (layout, inputs) = inputs::layout(job, &mut fields);
-        let windows = windows(&job.windows);
-        let pane_sets = pane_sets(&windows);
+        let mut windows = windows::compile(&job.windows);
+        let pane_sets = windows::pane_sets(&windows);
+        let (instance_windows, session_windows) = windows::places(&mut windows, &pane_sets);
         let state_layout = state_layout(job, &windows, &pane_sets, &layout);
         Plan {
             fields,
@@ -147,6 +134,8 @@ impl Plan {
             window_names: windows.iter().map(|window| window.plan.name.clone()).collect(),
             windows,
             pane_sets,
+            instance_windows,
+            session_windows,
             max_bad_ratio: job.max_bad_ratio,
             state_layout,
         }
@@ -159,7 +148,7 @@ impl Plan {
 
     /// The panes that windows share.
     pub fn pane_sets(&self) -> Vec<SharedPanes> {
-        let name = |index: &usize| self.window_names[*index].clone();
+        let name = |window: &PaneWindow| self.window_names[window.index].clone();
         self.pane_sets
             .iter()
             .map(|set| SharedPanes {
@@ -185,83 +174,7 @@ fn unit(unit: TimeUnit) -> Unit {
     }
 }
 
-fn windows(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
-    let rank = |name: &str| {
-        specs
-            .iter()
-            .filter(|other| other.name.as_bytes() < name.as_bytes())
-            .count()
-    };
-    let compile = |spec: &resolved::Window| CompiledWindow {
-        plan: WindowPlan {
-            name: spec.name.clone(),
-            assigner: match spec.kind {
-                WindowKind::Tumbling { size_ms, offset_ms } => Aligned::tumbling(size_ms, offset_ms),
-                WindowKind::Sliding {
-                    size_ms,
-                    slide_ms,
-                    offset_ms,
-                } => Aligned::sliding(size_ms, slide_ms, offset_ms),
-            },
-            allowed_lateness_ms: spec.allowed_lateness_ms,
-        },
-        rank: rank(&spec.name),
-        name_json: serde_json::Value::from(spec.name.as_str()).to_string().into_bytes(),
-    };
-    specs.iter().map(compile).collect()
-}
-
-/// Puts windows on shared panes (width = greatest common divisor) where that keeps panes few.
-fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
-    let mut sets: Vec<PaneSetPlan> = Vec::new();
-    for (index, window) in windows.iter().enumerate() {
-        let (width, offset) = window.plan.assigner.pane_grid();
-        let joined = sets.iter_mut().find_map(|set| {
-            let shared = greatest_common_divisor(
-                greatest_common_divisor(set.width_ms, width),
-                (set.offset_ms - offset).abs(),
-            );
-            let few = set.windows.iter().chain([&index]).all(|member| {
-                let assigner = &windows[*member].plan.assigner;
-                let alone = assigner.size_ms() / assigner.pane_grid().0;
-                assigner.size_ms() / shared <= alone.max(SHARED_PANES_MAX)
-            });
-            few.then_some((set, shared))
-        });
-        match joined {
-            Some((set, shared)) => {
-                set.width_ms = shared;
-                set.offset_ms = set.offset_ms.rem_euclid(shared);
-                set.windows.push(index);
-            }
-            None => sets.push(PaneSetPlan {
-                width_ms: width,
-                offset_ms: offset,
-                windows: vec![index],
-            }),
-        }
-    }
-    sets
-}
-
 fn state_layout(job: &Resolved, windows: &[CompiledWindow], pane_sets: &[PaneSetPlan], layout: &Layout) -> StateLayout {
-    let stored_window = |window: &resolved::Window| {
-        let (size_ms, slide_ms, offset_ms) = match window.kind {
-            WindowKind::Tumbling { size_ms, offset_ms } => (size_ms, size_ms, offset_ms),
-            WindowKind::Sliding {
-                size_ms,
-                slide_ms,
-                offset_ms,
-            } => (size_ms, slide_ms, offset_ms),
-        };
-        StoredWindow {
-            name: window.name.clone(),
-            size_ms,
-            slide_ms,
-            offset_ms,
-        }
-    };
-    debug_assert_eq!(windows.len(), job.windows.len());
     StateLayout {
         format: STATE_FORMAT,
         group_by: job
@@ -269,7 +182,7 @@ fn state_layout(job: &Resolved, windows: &[CompiledWindow], pane_sets: &[PaneSet
             .iter()
             .map(|part| format!("{}={}", part.name, job.identity(&part.input)))
             .collect(),
-        windows: job.windows.iter().map(stored_window).collect(),
+        windows: windows.iter().map(windows::stored_window).collect(),
         pane_sets: pane_sets
             .iter()
             .map(|set| StoredPaneSet {

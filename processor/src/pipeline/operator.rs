@@ -4,12 +4,18 @@
 //! Must not hold: a clock, randomness, I/O, or anything that depends on how records are batched.
 
 mod bad_ratio;
+mod cell;
 mod clock;
+mod emit;
 mod fire;
+mod instance;
 mod judge;
 mod pane;
 mod persist;
+mod persist_cells;
+mod session;
 mod stats;
+mod tick;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,9 +24,12 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::bad_ratio::BadRatio;
 use self::clock::Clock;
+use self::instance::InstanceSet;
 use self::judge::{Rejection, Scratch, Verdict};
 use self::pane::PaneSet;
+use self::session::SessionSet;
 pub use self::stats::Stats;
+use self::tick::Ticks;
 use super::builder::Plan;
 use super::output::{DeadRecord, LateRecord, Output, Outputs, Record};
 use super::position::{Decision, DecisionKind, TaskPosition};
@@ -52,6 +61,9 @@ pub struct Task {
     position: TaskPosition,
     keys: KeyTable,
     sets: Vec<PaneSet>,
+    instances: Vec<InstanceSet>,
+    sessions: Vec<SessionSet>,
+    ticks: Ticks,
     late: LateFirings,
     bad_ratio: BadRatio,
     /// Watermark at which something fires or is purged next; one compare per record.
@@ -78,6 +90,8 @@ struct Unsaved {
     purged_panes: Vec<(usize, i64)>,
     /// Windows whose late firings the store holds and that were purged: (window, end).
     purged_late: BTreeSet<(usize, i64)>,
+    /// Instances purged that the store holds: (window, end).
+    purged_instances: Vec<(usize, i64)>,
 }
 
 impl Task {
@@ -88,7 +102,16 @@ impl Task {
 
     fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
         Task {
-            sets: plan.pane_sets.iter().map(|set| PaneSet::new(set, &plan)).collect(),
+            sets: plan.pane_sets.iter().map(|set| PaneSet::new(set)).collect(),
+            instances: plan
+                .instance_windows
+                .iter()
+                .map(|index| InstanceSet::new(&plan, *index))
+                .collect(),
+            sessions: (plan.session_windows.iter())
+                .map(|(index, rule)| SessionSet::new(&plan, *index, *rule))
+                .collect(),
+            ticks: Ticks::new(&plan),
             scratch: Scratch::new(&plan),
             stats: Stats::new(plan.windows.len()),
             bad_ratio: BadRatio::new(plan.max_bad_ratio),
@@ -142,6 +165,7 @@ impl Task {
         match decision.kind {
             DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, outputs),
             DecisionKind::FutureSkew { now_ms } => self.clock.obey(now_ms),
+            DecisionKind::Tick { now_ms } => self.tick(now_ms, outputs),
         }
     }
 
@@ -180,9 +204,11 @@ impl Task {
         self.keys.len()
     }
 
-    /// Rows of state: (pane, key) pairs over all pane sets.
+    /// Rows of state: (pane, key) pairs over all pane sets, keys of instances, sessions.
     pub fn rows(&self) -> usize {
-        self.sets.iter().map(PaneSet::rows).sum()
+        let shared: usize = self.sets.iter().map(PaneSet::rows).sum();
+        let own: usize = self.instances.iter().map(|set| set.cells.len()).sum();
+        shared + own + self.sessions.iter().map(|set| set.cells.len()).sum::<usize>()
     }
 
     /// Window instances that have state and have not been purged.
@@ -190,18 +216,19 @@ impl Task {
         let watermark = self.position.watermark_ms;
         let mut open = BTreeSet::new();
         for set in &self.sets {
-            for (start, index) in set.pane_windows() {
-                let window = &self.plan.windows[index].plan;
+            for (start, window) in set.pane_windows() {
                 open.extend(
                     window
-                        .assigner
+                        .aligned
                         .ends_of_pane(start, set.width_ms())
                         .filter(|end| end.saturating_add(window.allowed_lateness_ms) > watermark)
-                        .map(|end| (end, index)),
+                        .map(|end| (end, window.index)),
                 );
             }
         }
-        open.len() as u64
+        let own: usize = self.instances.iter().map(|set| set.instances.len()).sum();
+        let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
+        (open.len() + own + sessions) as u64
     }
 
     fn advance_position(&mut self, record: &Record<'_>) {
@@ -214,9 +241,10 @@ impl Task {
 
     fn obey(&mut self, verdict: Verdict, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
         match verdict {
-            Verdict::Counted { key, has_late_firings } => {
-                if has_late_firings {
-                    self.fire_late(key, outputs);
+            Verdict::Counted { event_time_ms, key } => {
+                self.add_to_sessions(event_time_ms, key, outputs);
+                if !self.scratch.firing.is_empty() {
+                    self.fire_for_event(key, outputs);
                 }
             }
             Verdict::Filtered => self.stats.filtered += 1,

@@ -65,4 +65,9 @@ pub enum DecisionKind {
         /// What the clock said, ms since the epoch.
         now_ms: i64,
     },
+    /// Processing time has come here: triggers by processing time fire.
+    Tick {
+        /// The clock of whoever decided, in ms since the epoch; at most one tick counts for a time.
+        now_ms: i64,
+    },
 }

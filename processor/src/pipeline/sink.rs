@@ -223,7 +223,8 @@ impl EpochBuffer {
                 partition: Some(plan.results.partition_of(result.partition_hash & 0x7fff_ffff)),
                 key: Some(&self.bytes[result.key.clone()]),
                 value: Some(&self.bytes[result.value.clone()]),
-                timestamp_ms: Some(result.end_ms - 1),
+                // A window of all time has no end; then the producer's clock says when.
+                timestamp_ms: (result.end_ms != i64::MAX).then(|| result.end_ms - 1),
                 headers: plan.window_headers.get(result.window).map_or(&[], Vec::as_slice),
             }),
             Entry::Side(side) => {

@@ -7,7 +7,14 @@
 //! | `0x01 'B'` | – | one bit per record of the last 10,000: was it a dead letter |
 //! | `0x02` | pane set (1 byte), pane start (8, order-preserving), key bytes | watermark at birth, words (8 bytes each, little-endian), variable state (length in 4 bytes, bytes) |
 //! | `0x03` | window (1 byte), window end (8, order-preserving), key bytes | number of late firings (8 bytes, little-endian) |
+//! | `0x01 'T'` | – | when windows last fired by processing time (JSON by window) |
+//! | `0x04` | window (1 byte), window end (8, order-preserving), key bytes | cell, bound: the start |
+//! | `0x05` | window (1 byte), session start (8, order-preserving), key bytes | cell, bound: the end |
 //! | `0x40`–`0x7f` | the shell's entries | |
+
+//!
+//! A cell is: bound, events, events since the last pane, panes (8 bytes each), index of the last pane (8), its timing
+//! (1; 0 for none), whether it was final (1), whether published values follow (1), length of the row (4), row, published row.
 
 use std::ops::Range;
 
@@ -24,6 +31,12 @@ pub const BAD_RATIO: &[u8] = b"\x01B";
 pub const PANE_ROW: u8 = 0x02;
 /// Tag of the late firings of a window and key.
 pub const LATE_FIRINGS: u8 = 0x03;
+/// When windows last fired by processing time.
+pub const TICKS: &[u8] = b"\x01T";
+/// Tag of a key in a window instance that keeps values of its own.
+pub const INSTANCE_CELL: u8 = 0x04;
+/// Tag of a session.
+pub const SESSION_CELL: u8 = 0x05;
 /// First tag that is not the engine's.
 pub const ENGINE_END: u8 = 0x40;
 
@@ -50,6 +63,16 @@ pub fn write_late_key(window: usize, end_ms: i64, key: &[u8], out: &mut Vec<u8>)
     write_timed_key(LATE_FIRINGS, window, end_ms, key, out);
 }
 
+/// Writes the key of a cell of an instance.
+pub fn write_instance_key(window: usize, end_ms: i64, key: &[u8], out: &mut Vec<u8>) {
+    write_timed_key(INSTANCE_CELL, window, end_ms, key, out);
+}
+
+/// Writes the key of a session.
+pub fn write_session_key(window: usize, start_ms: i64, key: &[u8], out: &mut Vec<u8>) {
+    write_timed_key(SESSION_CELL, window, start_ms, key, out);
+}
+
 /// Index, time and key bytes of a key written by [`write_pane_key`] or [`write_late_key`].
 pub fn read_timed_key(bytes: &[u8]) -> Option<(usize, i64, &[u8])> {
     let (index, rest) = bytes.get(1..)?.split_first()?;
@@ -60,7 +83,12 @@ pub fn read_timed_key(bytes: &[u8]) -> Option<(usize, i64, &[u8])> {
 fn time_range(tag: u8, index: usize, time_ms: i64) -> Range<Vec<u8>> {
     let (mut start, mut end) = (Vec::new(), Vec::new());
     write_timed_key(tag, index, time_ms, &[], &mut start);
-    write_timed_key(tag, index, time_ms.saturating_add(1), &[], &mut end);
+    match time_ms.checked_add(1) {
+        Some(next_ms) => write_timed_key(tag, index, next_ms, &[], &mut end),
+        // Behind the end of time there is the next index; 255 is the last and behind it there is the next tag.
+        None if index < 255 => write_timed_key(tag, index + 1, i64::MIN, &[], &mut end),
+        None => end.push(tag + 1),
+    }
     start..end
 }
 
@@ -72,6 +100,77 @@ pub fn pane_range(set: usize, start_ms: i64) -> Range<Vec<u8>> {
 /// Keys of all late firings of a window instance.
 pub fn late_range(window: usize, end_ms: i64) -> Range<Vec<u8>> {
     time_range(LATE_FIRINGS, window, end_ms)
+}
+
+/// Keys of all cells of an instance.
+pub fn instance_range(window: usize, end_ms: i64) -> Range<Vec<u8>> {
+    time_range(INSTANCE_CELL, window, end_ms)
+}
+
+/// What a cell begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellHeader {
+    /// The end of the window that is not in the key.
+    pub bound_ms: i64,
+    /// Events in all.
+    pub events: u64,
+    /// Events since the last pane.
+    pub since: u64,
+    /// Panes so far.
+    pub fired: u64,
+    /// Index, timing (not 0) and finality of the last pane.
+    pub last: Option<(u64, u8, bool)>,
+}
+
+const CELL_HEADER: usize = 5 * 8 + 3;
+
+/// Writes a cell.
+pub fn write_cell(
+    header: &CellHeader,
+    layout: &Layout,
+    row: RowRef<'_>,
+    published: Option<RowRef<'_>>,
+    out: &mut Vec<u8>,
+) {
+    out.clear();
+    let (index, timing, is_final) = header.last.unwrap_or_default();
+    out.extend_from_slice(&header.bound_ms.to_le_bytes());
+    for number in [header.events, header.since, header.fired, index] {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
+    out.extend_from_slice(&[timing, u8::from(is_final), u8::from(published.is_some())]);
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    layout.encode(row, out);
+    let length = (out.len() - length_at - 4) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+    if let Some(published) = published {
+        layout.encode(published, out);
+    }
+}
+
+/// Header, row and published row of a cell; `None` for bytes that are no cell.
+pub fn read_cell(bytes: &[u8]) -> Option<(CellHeader, &[u8], Option<&[u8]>)> {
+    let (head, rest) = bytes.split_at_checked(CELL_HEADER)?;
+    let number = |at: usize| Some(u64::from_le_bytes(head.get(at * 8..at * 8 + 8)?.try_into().ok()?));
+    let [timing, is_final, has_published] = *head.last_chunk::<3>()?;
+    let (length, rest) = rest.split_first_chunk::<4>()?;
+    let (row, published) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    if is_final > 1 || has_published > 1 || (has_published == 0 && !published.is_empty()) {
+        return None;
+    }
+    let header = CellHeader {
+        bound_ms: number(0)? as i64,
+        events: number(1)?,
+        since: number(2)?,
+        fired: number(3)?,
+        last: if timing == 0 {
+            None
+        } else {
+            Some((number(4)?, timing, is_final == 1))
+        },
+    };
+    Some((header, row, (has_published == 1).then_some(published)))
 }
 
 /// Writes a row.

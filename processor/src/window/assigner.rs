@@ -1,12 +1,14 @@
-//! Aligned windows (tumbling and sliding): window arithmetic on an endless grid, before 1970 too.
+//! Aligned windows (tumbling, sliding, cumulative): window arithmetic on an endless grid, before 1970 too.
 //! Must not hold: state; which windows are open is the task's business.
 
-/// Windows `[k · slide + offset, k · slide + offset + size)`. A tumbling window slides by its size.
+/// Windows `[k · slide + offset, k · slide + offset + size)`, a tumbling one sliding by its size; or cumulative ones,
+/// `[k · size + offset, k · size + offset + n · slide)` for every `n · slide ≤ size`. A window is known by its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aligned {
     size_ms: i64,
     slide_ms: i64,
     offset_ms: i64,
+    is_cumulative: bool,
 }
 
 impl Aligned {
@@ -22,17 +24,39 @@ impl Aligned {
             size_ms,
             slide_ms,
             offset_ms: offset_ms.rem_euclid(slide_ms),
+            is_cumulative: false,
         }
     }
 
-    /// Length of a window.
+    /// Windows that grow by `step_ms` up to `size_ms`, a multiple of it. Both are above 0.
+    pub fn cumulative(size_ms: i64, step_ms: i64, offset_ms: i64) -> Self {
+        debug_assert!(step_ms > 0 && size_ms % step_ms == 0, "window sizes are validated");
+        Self {
+            size_ms,
+            slide_ms: step_ms,
+            offset_ms: offset_ms.rem_euclid(size_ms),
+            is_cumulative: true,
+        }
+    }
+
+    /// Length of the longest window.
     pub fn size_ms(&self) -> i64 {
         self.size_ms
     }
 
-    /// Distance from one window's start to the next.
+    /// Distance from one window's end to the next.
     pub fn slide_ms(&self) -> i64 {
         self.slide_ms
+    }
+
+    /// Shift of the starts from the epoch, below their distance.
+    pub fn offset_ms(&self) -> i64 {
+        self.offset_ms
+    }
+
+    /// Whether windows share their start.
+    pub fn is_cumulative(&self) -> bool {
+        self.is_cumulative
     }
 
     /// Whether some times lie in no window.
@@ -48,15 +72,28 @@ impl Aligned {
 
     /// Start of the latest window that starts at or before `time_ms`.
     fn last_start(&self, time_ms: i64) -> i64 {
-        time_ms - (time_ms - self.offset_ms).rem_euclid(self.slide_ms)
+        let distance = if self.is_cumulative {
+            self.size_ms
+        } else {
+            self.slide_ms
+        };
+        time_ms - (time_ms - self.offset_ms).rem_euclid(distance)
+    }
+
+    /// Start of the window that ends at `end_ms`.
+    pub fn start_of(&self, end_ms: i64) -> i64 {
+        if self.is_cumulative {
+            self.last_start(end_ms - 1)
+        } else {
+            end_ms - self.size_ms
+        }
     }
 
     /// Ends of the windows that contain the pane `[start_ms, start_ms + width_ms)`, descending.
     pub fn ends_of_pane(&self, start_ms: i64, width_ms: i64) -> impl Iterator<Item = i64> + use<> {
-        let (size, slide) = (self.size_ms, self.slide_ms);
-        let last = self.last_start(start_ms);
-        std::iter::successors(Some(last), move |start| Some(start - slide))
-            .map(move |start| start + size)
+        let slide = self.slide_ms;
+        let last = self.last_start(start_ms) + self.size_ms;
+        std::iter::successors(Some(last), move |end| Some(end - slide))
             .take_while(move |end| *end >= start_ms + width_ms)
     }
 
@@ -116,6 +153,24 @@ mod tests {
             prop_assert_eq!(window.last_end_of_pane(pane, width), naive.first().copied());
             let first = naive.iter().rev().copied().find(|end| *end > above);
             prop_assert_eq!(window.first_end_of_pane_above(pane, width, above), first);
+        }
+
+        #[test]
+        fn cumulative_windows_of_a_pane_begin_with_its_size_and_end_at_every_step_behind_it(
+            steps in 1i64..30, step in 1i64..50, offset in -300i64..300, time in -5_000i64..5_000, above in -5_000i64..5_000,
+        ) {
+            let size = steps * step;
+            let window = Aligned::cumulative(size, step, offset);
+            let (width, origin) = window.pane_grid();
+            let pane = time - (time - origin).rem_euclid(width);
+            let base = (-8_000..8_000).filter(|start| (start - offset).rem_euclid(size) == 0).filter(|start| *start <= time).max().unwrap();
+            let mut naive: Vec<i64> = (1..=steps).map(|n| base + n * step).filter(|end| *end > time).collect();
+            naive.reverse();
+            prop_assert_eq!(window.ends_of_pane(pane, width).collect::<Vec<_>>(), naive.clone());
+            prop_assert_eq!(window.last_end_of_pane(pane, width), naive.first().copied());
+            let first = naive.iter().rev().copied().find(|end| *end > above);
+            prop_assert_eq!(window.first_end_of_pane_above(pane, width, above), first);
+            prop_assert!(naive.iter().all(|end| window.start_of(*end) == base));
         }
     }
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::oracle::{Function, Missing, Spec, Unit, Watermark, Window};
+use super::window::ZONES;
+use crate::oracle::{Function, Missing, Repeat, Shape, Spec, Unit, Watermark, Window};
 
 /// `time_ms` in the given unit, plus at times a fraction of a millisecond that has to be floored away.
 pub(super) fn time(unit: Unit, time_ms: i64, spelling: usize) -> String {
@@ -22,7 +23,11 @@ pub(super) fn time(unit: Unit, time_ms: i64, spelling: usize) -> String {
     match (digits, spelling) {
         (0, 3) => format!("{sign}{whole}.75"),
         (0, _) => format!("{sign}{whole}"),
-        (_, 4) => format!("{sign}{whole}{rest}e-{digits}"),
+        // No JSON number begins with a zero and goes on.
+        (_, 4) => match format!("{whole}{rest}").trim_start_matches('0') {
+            "" => "0".to_owned(),
+            number => format!("{sign}{number}e-{digits}"),
+        },
         _ if rest.bytes().all(|digit| digit == b'0') && spelling == 0 => format!("{sign}{whole}"),
         _ => format!("{sign}{whole}.{rest}"),
     }
@@ -70,6 +75,45 @@ fn rfc3339(time_ms: i64, fraction: &str, spelling: usize) -> String {
     )
 }
 
+fn window_spec(window: &Window) -> Value {
+    let ms = |ms: i64| format!("{ms}ms");
+    let (size, slide, offset) = (ms(window.size_ms), ms(window.slide_ms), ms(window.offset_ms));
+    let (kind, value) = match window.shape {
+        Shape::Sliding if window.size_ms == window.slide_ms => ("tumbling", json!({"size": size, "offset": offset})),
+        Shape::Sliding => ("sliding", json!({"size": size, "slide": slide, "offset": offset})),
+        Shape::Cumulative => ("cumulative", json!({"size": size, "step": slide, "offset": offset})),
+        Shape::Session if window.size_ms == 0 => ("session", json!({"gap": slide})),
+        Shape::Session => ("session", json!({"gap": slide, "maxDuration": size})),
+        Shape::Day => {
+            let zone = ZONES.iter().find(|(_, offset_ms)| *offset_ms == window.offset_ms);
+            (
+                "calendar",
+                json!({"unit": "Day", "timeZone": zone.map(|(name, _)| name)}),
+            )
+        }
+        Shape::Global => ("global", json!({})),
+    };
+    let repeat = |repeat: Repeat| match repeat {
+        Repeat::Events(events) => json!({"everyEvents": events}),
+        Repeat::Time(every) => json!({"every": ms(every)}),
+    };
+    let mut trigger = json!({
+        "onTime": window.trigger.on_time,
+        "late": repeat(window.trigger.late),
+        "final": window.trigger.closing,
+    });
+    if let Some(early) = window.trigger.early {
+        trigger["early"] = repeat(early);
+    }
+    json!({
+        "name": window.name,
+        kind: value,
+        "allowedLateness": ms(window.lateness_ms),
+        "trigger": trigger,
+        "panes": format!("{:?}", window.panes),
+    })
+}
+
 /// The manifest's `spec` for these parameters, as a user would write it.
 pub fn manifest(spec: &Spec) -> Value {
     let pointer = |path: &[String]| format!("/{}", path.join("/"));
@@ -81,21 +125,6 @@ pub fn manifest(spec: &Spec) -> Value {
             Missing::Default(text) => json!({"default": serde_json::from_str::<Value>(text).unwrap_or_default()}),
         };
         json!({"name": name, "field": pointer(path), "whenMissing": rule})
-    };
-    let window = |window: &Window| {
-        let kind = if window.size_ms == window.slide_ms {
-            (
-                "tumbling",
-                json!({"size": ms(window.size_ms), "offset": ms(window.offset_ms)}),
-            )
-        } else {
-            let slide = ms(window.slide_ms);
-            (
-                "sliding",
-                json!({"size": ms(window.size_ms), "slide": slide, "offset": ms(window.offset_ms)}),
-            )
-        };
-        json!({"name": window.name, kind.0: kind.1, "allowedLateness": ms(window.lateness_ms)})
     };
     let aggregate = |(name, function, path): &(String, Function, Vec<String>)| {
         let mut document = self::function(function, path);
@@ -126,7 +155,7 @@ pub fn manifest(spec: &Spec) -> Value {
             "maxFutureSkew": spec.skew_ms.map(ms),
         },
         "groupBy": spec.group_by.iter().map(key).collect::<Vec<_>>(),
-        "windows": spec.windows.iter().map(window).collect::<Vec<_>>(),
+        "windows": spec.windows.iter().map(window_spec).collect::<Vec<_>>(),
         "aggregates": spec.aggregates.iter().map(aggregate).collect::<Vec<_>>(),
         "sink": {"kafka": {"topic": "results"}},
         "lateEvents": {"kafka": {"topic": "late"}},

@@ -1,31 +1,16 @@
-//! Firing windows as the watermark advances, and writing results.
-//! Outputs of one moment go in order of (end, start, window name, key bytes).
+//! Firing windows as the watermark advances and as events come.
+//! Outputs of one moment go in order of (end, start, window name, key bytes); what events absorb is taken back first.
 
-use xxhash_rust::xxh3::xxh3_64;
-
+use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
 use super::pane::Pane;
 use super::{END_OF_INPUT, Task};
-use crate::aggregation::rows::{RowRef, RowStore};
-use crate::core::{decimal, key};
-use crate::pipeline::output::{Output, Outputs, ResultRecord};
+use crate::aggregation::rows::RowStore;
+use crate::pipeline::builder::Place;
+use crate::pipeline::output::Outputs;
 use crate::window::types::Window;
 
-/// When a pane of results is produced relative to the watermark.
-#[derive(Clone, Copy)]
-enum Timing {
-    OnTime,
-    Late,
-}
-
-/// What identifies one firing of one key.
-struct Firing<'a> {
-    window: Window,
-    key: u32,
-    index: u64,
-    timing: Timing,
-    is_final: bool,
-    values: RowRef<'a>,
-}
+/// A window that fires; with a slot, for the key of that cell only.
+pub(super) type Due = (Window, Option<u32>);
 
 impl Task {
     /// Moves the watermark up (never down), fires what has ended and purges what cannot change any more.
@@ -38,41 +23,86 @@ impl Task {
         if to_ms < self.next_due_ms {
             return;
         }
-        for window in self.ended_between(from_ms, to_ms) {
-            self.fire_on_time(window, outputs);
+        let due = self.due_between(from_ms, to_ms);
+        for (window, slot) in &due {
+            match (self.plan.windows[window.index].place, slot) {
+                (Place::Instances(number), _) => {
+                    let (set, mut emitter) = self.instances_and_emitter(number, outputs);
+                    set.fire(*window, from_ms, &mut emitter);
+                }
+                (Place::Sessions(number), Some(slot)) => {
+                    let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
+                    set.fire(*window, *slot, from_ms, &mut emitter);
+                }
+                (Place::Panes(_) | Place::Sessions(_), _) => self.fire_on_time(*window, outputs),
+            }
         }
-        self.purge(to_ms);
-        self.next_due_ms = self
-            .sets
-            .iter()
-            .map(|set| set.next_due(&self.plan, to_ms))
-            .min()
-            .unwrap_or(i64::MAX);
+        // Sessions are looked at before they are due; what is kept must not depend on when. So nothing is purged then.
+        if !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms) {
+            self.purge(to_ms, &due);
+        }
+        self.next_due_ms = self.next_due();
     }
 
-    /// Windows with state whose end lies in `(from, to]`, in firing order.
-    fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Window> {
+    /// Watermark at which something fires or is purged next.
+    pub(super) fn next_due(&self) -> i64 {
+        let watermark_ms = self.position.watermark_ms;
+        let shared = self.sets.iter().map(|set| set.next_due(watermark_ms));
+        let own = self.instances.iter().map(|set| set.next_due(watermark_ms));
+        let sessions = self.sessions.iter().map(|set| set.next_due());
+        shared.chain(own).chain(sessions).min().unwrap_or(i64::MAX)
+    }
+
+    /// What fires or closes when the watermark goes from `from` to `to`, in order.
+    fn due_between(&mut self, from_ms: i64, to_ms: i64) -> Vec<Due> {
+        let mut due = self.ended_between(from_ms, to_ms);
+        for set in &self.instances {
+            set.due_between(from_ms, to_ms, &mut due);
+        }
+        for set in &mut self.sessions {
+            set.due_between(from_ms, to_ms, &mut due);
+        }
+        self.sort(&mut due);
+        due
+    }
+
+    /// Puts firings in order; those of one window and time that have a slot by the bytes of their keys.
+    pub(super) fn sort(&self, due: &mut [Due]) {
+        let key = |(window, slot): &Due| {
+            slot.map(|slot| {
+                self.keys.bytes(match self.plan.windows[window.index].place {
+                    Place::Sessions(number) => self.sessions[number].cells.get(slot).key,
+                    Place::Instances(number) => self.instances[number].cells.get(slot).key,
+                    // Shared panes have no slots.
+                    Place::Panes(_) => return &[][..],
+                })
+            })
+        };
+        due.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a).cmp(&key(b))));
+    }
+
+    /// Windows on shared panes with state whose end lies in `(from, to]`, each once.
+    fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Due> {
         let mut ended = Vec::new();
         for set in &self.sets {
-            for (start, index) in set.pane_windows() {
-                let window = &self.plan.windows[index];
-                let assigner = &window.plan.assigner;
+            for (start, window) in set.pane_windows() {
+                let aligned = &window.aligned;
                 let (Some(first), Some(last)) = (
-                    assigner.first_end_of_pane_above(start, set.width_ms(), from_ms),
-                    assigner.last_end_of_pane(start, set.width_ms()),
+                    aligned.first_end_of_pane_above(start, set.width_ms(), from_ms),
+                    aligned.last_end_of_pane(start, set.width_ms()),
                 ) else {
                     continue;
                 };
                 let mut end_ms = first;
                 while end_ms <= to_ms.min(last) {
-                    let start_ms = end_ms - assigner.size_ms();
-                    ended.push(Window {
+                    let window = Window {
                         end_ms,
-                        start_ms,
+                        start_ms: aligned.start_of(end_ms),
                         rank: window.rank,
-                        index,
-                    });
-                    end_ms += assigner.slide_ms();
+                        index: window.index,
+                    };
+                    ended.push((window, None));
+                    end_ms += aligned.slide_ms();
                 }
             }
         }
@@ -84,16 +114,21 @@ impl Task {
     fn fire_on_time(&mut self, window: Window, outputs: &mut Outputs) {
         let is_final =
             self.plan.windows[window.index].plan.allowed_lateness_ms == 0 || self.position.watermark_ms == END_OF_INPUT;
+        let pane = PaneLabel {
+            index: 0,
+            timing: Timing::OnTime,
+            is_final,
+        };
         let (keys, rows) = self.merged_rows(&window);
         for (key, row) in keys {
             let values = rows.get(row);
+            let operation = Operation::Upsert;
             self.emit(
                 &Firing {
+                    operation,
                     window,
                     key,
-                    index: 0,
-                    timing: Timing::OnTime,
-                    is_final,
+                    pane,
                     values,
                 },
                 outputs,
@@ -126,48 +161,133 @@ impl Task {
     }
 
     fn panes_of(&self, window: &Window) -> &[Pane] {
-        let set = self
-            .plan
-            .pane_sets
-            .iter()
-            .position(|set| set.windows.contains(&window.index));
-        set.map_or(&[], |set| self.sets[set].range(window.start_ms, window.end_ms))
+        match self.plan.windows[window.index].place {
+            Place::Panes(set) => self.sets[set].range(window.start_ms, window.end_ms),
+            Place::Instances(_) | Place::Sessions(_) => &[],
+        }
     }
 
-    /// The event just added belongs to windows that have ended and still take events: each fires again for its key.
-    pub(super) fn fire_late(&mut self, key: u32, outputs: &mut Outputs) {
-        let mut windows = std::mem::take(&mut self.scratch.late_windows);
+    /// Counts the event in hand in its sessions. What was published of sessions that it joins is taken back.
+    pub(super) fn add_to_sessions(&mut self, event_time_ms: i64, key: u32, outputs: &mut Outputs) {
+        if self.scratch.sessions.is_empty() {
+            return;
+        }
+        // Taken out, for the sets need the rest of the task.
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let mut firing = std::mem::take(&mut scratch.firing);
+        let inputs = scratch.inputs(event_time_ms, self.position.input_offset - 1);
+        for number in &scratch.sessions {
+            let (set, mut emitter) = self.sessions_and_emitter(*number, outputs);
+            let added = set.add(key, &inputs, &mut emitter);
+            let (is_due, next_due_ms) = (
+                set.is_due(&added.window, added.slot, emitter.position.watermark_ms),
+                set.next_due(),
+            );
+            for _ in 0..added.gained.max(0) {
+                self.keys.retain(key);
+            }
+            for _ in 0..(-added.gained).max(0) {
+                self.keys.release(key);
+            }
+            self.next_due_ms = self.next_due_ms.min(next_due_ms);
+            if is_due {
+                firing.push(added.window);
+            }
+        }
+        scratch.firing = firing;
+        self.scratch = scratch;
+    }
+
+    /// Windows that the event in hand makes fire, for its key: those that have ended and those that count events.
+    pub(super) fn fire_for_event(&mut self, key: u32, outputs: &mut Outputs) {
+        let mut windows = std::mem::take(&mut self.scratch.firing);
         windows.sort_unstable();
         for window in &windows {
-            let mut rows = RowStore::new(&self.plan.layout, 0);
-            let merged = rows.push();
-            let mut fired_on_time = false;
-            for pane in self.panes_of(window) {
-                if let Some(row) = pane.find(key) {
-                    fired_on_time |= pane.born_ms(row) < window.end_ms;
-                    self.plan.layout.merge(rows.get_mut(merged), pane.values(row));
+            self.fire_key(*window, key, outputs);
+        }
+        self.scratch.firing = windows;
+    }
+
+    fn fire_key(&mut self, window: Window, key: u32, outputs: &mut Outputs) {
+        match self.plan.windows[window.index].place {
+            Place::Panes(_) => self.fire_late(window, key, outputs),
+            Place::Instances(number) => {
+                let (set, mut emitter) = self.instances_and_emitter(number, outputs);
+                if let Some(slot) = set.find(&window, key) {
+                    set.fire_key(window, slot, &mut emitter);
                 }
             }
-            let id = (window.end_ms, window.index, key);
-            let count = self.late.counts.entry(id).or_insert(0);
-            let index = *count + u64::from(fired_on_time);
-            *count += 1;
-            self.late.dirty.insert(id);
-            let firing = Firing {
-                window: *window,
-                key,
-                index,
-                timing: Timing::Late,
-                is_final: false,
-                values: rows.get(merged),
-            };
-            self.emit(&firing, outputs);
+            Place::Sessions(number) => {
+                let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
+                if let Some(slot) = set.find(&window, key) {
+                    set.fire_key(window, slot, &mut emitter);
+                }
+            }
         }
-        self.scratch.late_windows = windows;
+    }
+
+    /// A window on shared panes that has ended and still takes events fires again for the key of one.
+    fn fire_late(&mut self, window: Window, key: u32, outputs: &mut Outputs) {
+        let mut rows = RowStore::new(&self.plan.layout, 0);
+        let merged = rows.push();
+        let mut fired_on_time = false;
+        for pane in self.panes_of(&window) {
+            if let Some(row) = pane.find(key) {
+                fired_on_time |= pane.born_ms(row) < window.end_ms;
+                self.plan.layout.merge(rows.get_mut(merged), pane.values(row));
+            }
+        }
+        let id = (window.end_ms, window.index, key);
+        let count = self.late.counts.entry(id).or_insert(0);
+        let pane = PaneLabel {
+            index: *count + u64::from(fired_on_time),
+            timing: Timing::Late,
+            is_final: false,
+        };
+        *count += 1;
+        self.late.dirty.insert(id);
+        let firing = Firing {
+            operation: Operation::Upsert,
+            window,
+            key,
+            pane,
+            values: rows.get(merged),
+        };
+        self.emit(&firing, outputs);
+    }
+
+    pub(super) fn instances_and_emitter<'a>(
+        &'a mut self,
+        number: usize,
+        outputs: &'a mut Outputs,
+    ) -> (&'a mut super::InstanceSet, Emitter<'a>) {
+        let emitter = Emitter {
+            plan: &self.plan,
+            keys: &self.keys,
+            position: &mut self.position,
+            stats: &mut self.stats,
+            outputs,
+        };
+        (&mut self.instances[number], emitter)
+    }
+
+    pub(super) fn sessions_and_emitter<'a>(
+        &'a mut self,
+        number: usize,
+        outputs: &'a mut Outputs,
+    ) -> (&'a mut super::SessionSet, Emitter<'a>) {
+        let emitter = Emitter {
+            plan: &self.plan,
+            keys: &self.keys,
+            position: &mut self.position,
+            stats: &mut self.stats,
+            outputs,
+        };
+        (&mut self.sessions[number], emitter)
     }
 
     /// Forgets what no event can reach any more. Late firings go first: they refer to keys of panes.
-    fn purge(&mut self, watermark_ms: i64) {
+    fn purge(&mut self, watermark_ms: i64, due: &[Due]) {
         let (late, unsaved, windows) = (&mut self.late, &mut self.unsaved, &self.plan.windows);
         let purged =
             |id: &(i64, usize, u32)| id.0.saturating_add(windows[id.1].plan.allowed_lateness_ms) <= watermark_ms;
@@ -189,57 +309,16 @@ impl Task {
                 }
             });
         }
-    }
-
-    fn emit(&mut self, firing: &Firing<'_>, outputs: &mut Outputs) {
-        let window = &firing.window;
-        let compiled = &self.plan.windows[window.index];
-        let key_bytes = self.keys.bytes(firing.key);
-        let out = &mut outputs.bytes;
-        let key_start = out.len();
-        out.extend_from_slice(b"{\"window\":");
-        out.extend_from_slice(&compiled.name_json);
-        out.extend_from_slice(b",\"start\":");
-        decimal::write_signed(window.start_ms, out);
-        out.extend_from_slice(b",\"key\":{");
-        out.extend_from_slice(key_bytes);
-        out.extend_from_slice(b"}}");
-        let value_start = out.len();
-        out.extend_from_slice(b"{\"op\":\"Upsert\",\"window\":");
-        out.extend_from_slice(&compiled.name_json);
-        out.extend_from_slice(b",\"start\":");
-        decimal::write_signed(window.start_ms, out);
-        out.extend_from_slice(b",\"end\":");
-        decimal::write_signed(window.end_ms, out);
-        out.extend_from_slice(b",\"key\":{");
-        out.extend_from_slice(key_bytes);
-        out.extend_from_slice(b"},\"pane\":{\"index\":");
-        decimal::write_integer(firing.index, out);
-        out.extend_from_slice(match firing.timing {
-            Timing::OnTime => b",\"timing\":\"OnTime\",\"final\":".as_slice(),
-            Timing::Late => b",\"timing\":\"Late\",\"final\":".as_slice(),
-        });
-        out.extend_from_slice(if firing.is_final {
-            b"true".as_slice()
-        } else {
-            b"false".as_slice()
-        });
-        out.extend_from_slice(b",\"revision\":");
-        decimal::write_integer(u64::from(self.position.result_revision), out);
-        out.extend_from_slice(b"},\"values\":{");
-        let length_ms = window.end_ms.saturating_sub(window.start_ms);
-        self.plan.layout.write_values(firing.values, length_ms, out);
-        out.extend_from_slice(b"}}");
-        let value_end = out.len();
-        let hash = xxh3_64(&out[value_start..]);
-        outputs.list.push(Output::Result(ResultRecord {
-            key: key_start..value_start,
-            value: value_start..value_end,
-            window: window.index,
-            end_ms: window.end_ms,
-            partition_hash: key::murmur2(key_bytes),
-        }));
-        self.stats.results += 1;
-        self.count_output(hash);
+        for set in &mut self.instances {
+            let index = set.index();
+            set.purge(watermark_ms, &mut self.keys, |end_ms| {
+                unsaved.purged_instances.push((index, end_ms));
+            });
+        }
+        for (window, slot) in due {
+            if let (Place::Sessions(number), Some(slot)) = (self.plan.windows[window.index].place, slot) {
+                self.sessions[number].purge(*slot, watermark_ms, &mut self.keys);
+            }
+        }
     }
 }

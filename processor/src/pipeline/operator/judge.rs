@@ -15,8 +15,8 @@ use crate::window::types::Window;
 
 /// What becomes of an event that is readable.
 pub(super) enum Verdict {
-    /// It was added; windows that had already ended fire at once.
-    Counted { key: u32, has_late_firings: bool },
+    /// It was added to panes and instances; `Scratch::sessions` and `Scratch::firing` say what is left to do.
+    Counted { event_time_ms: i64, key: u32 },
     /// `where` does not hold for it.
     Filtered,
     /// No window covers its time.
@@ -32,7 +32,7 @@ pub(super) struct Rejection {
 }
 
 /// Buffers used again for every event.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
     slots: Vec<Slot>,
     key: Vec<u8>,
@@ -41,8 +41,13 @@ pub(super) struct Scratch {
     filters: Vec<bool>,
     /// (pane set, pane start) that the event updates.
     targets: Vec<(usize, i64)>,
-    /// Windows that ended before the event came and still take it.
-    pub late_windows: Vec<Window>,
+    /// (instance set, instance) that the event updates.
+    instances: Vec<(usize, (i64, i64))>,
+    spans: Vec<(i64, i64)>,
+    /// Session sets that take the event.
+    pub sessions: Vec<usize>,
+    /// Windows that fire because of the event, for its key.
+    pub firing: Vec<Window>,
     /// Instances missed, by window of the spec.
     pub missed: Vec<u64>,
     /// The watermark that the event in hand allows.
@@ -50,6 +55,32 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
+    fn has_target(&self) -> bool {
+        !(self.targets.is_empty() && self.instances.is_empty() && self.sessions.is_empty())
+    }
+
+    /// The inputs of the event in hand, which stands at `offset`.
+    pub fn inputs(&self, time_ms: i64, offset: i64) -> Inputs<'_> {
+        Inputs {
+            place: Place {
+                time_ms,
+                partition: 0,
+                offset,
+            },
+            numbers: &self.numbers,
+            scalars: &self.scalars,
+            filters: &self.filters,
+        }
+    }
+
+    fn clear_targets(&mut self) {
+        self.targets.clear();
+        self.instances.clear();
+        self.sessions.clear();
+        self.firing.clear();
+        self.missed.fill(0);
+    }
+
     pub fn new(plan: &Plan) -> Self {
         Self {
             slots: vec![Slot::MISSING; plan.fields.len()],
@@ -58,7 +89,10 @@ impl Scratch {
             scalars: Scalars::default(),
             filters: vec![false; plan.inputs.filters.len()],
             targets: Vec::with_capacity(plan.pane_sets.len()),
-            late_windows: Vec::new(),
+            instances: Vec::new(),
+            spans: Vec::new(),
+            sessions: Vec::new(),
+            firing: Vec::new(),
             missed: vec![0; plan.windows.len()],
             candidate_ms: NO_WATERMARK,
         }
@@ -86,19 +120,30 @@ impl Task {
             return Ok(Verdict::Late { event_time_ms });
         }
         inputs?;
-        if self.scratch.targets.is_empty() {
+        if !self.scratch.has_target() {
             return Ok(Verdict::Outside);
         }
         Ok(self.add(event_time_ms))
     }
 
-    /// Finds the panes that the event updates, the ended windows it makes fire and those it misses.
-    /// Answers false when it is late: it missed windows and counts in none.
+    /// Finds the panes, instances and sessions that the event updates, the ended windows it makes fire and those it
+    /// misses. Answers false when it is late: it missed windows and counts in none.
     fn find_targets(&mut self, event_time_ms: i64) -> bool {
+        self.scratch.clear_targets();
+        let mut missed_any = self.find_panes(event_time_ms);
+        missed_any |= self.find_instances(event_time_ms);
+        if missed_any {
+            for (loss, missed) in self.stats.losses.iter_mut().zip(&self.scratch.missed) {
+                *loss += missed;
+            }
+        }
+        !missed_any || self.scratch.has_target()
+    }
+
+    /// Answers whether the event missed a window.
+    fn find_panes(&mut self, event_time_ms: i64) -> bool {
         let watermark = self.position.watermark_ms;
         let scratch = &mut self.scratch;
-        scratch.targets.clear();
-        scratch.late_windows.clear();
         let mut missed_any = false;
         for (set_index, set) in self.plan.pane_sets.iter().enumerate() {
             let start = event_time_ms - (event_time_ms - set.offset_ms).rem_euclid(set.width_ms);
@@ -108,25 +153,20 @@ impl Task {
                 continue;
             }
             let mut open = false;
-            for index in &set.windows {
-                let window = &self.plan.windows[*index];
-                for end_ms in window.plan.assigner.ends_of_pane(start, set.width_ms) {
-                    if end_ms.saturating_add(window.plan.allowed_lateness_ms) <= watermark {
-                        if !missed_any {
-                            scratch.missed.fill(0);
-                            missed_any = true;
-                        }
-                        scratch.missed[*index] += 1;
+            for window in &set.windows {
+                for end_ms in window.aligned.ends_of_pane(start, set.width_ms) {
+                    if end_ms.saturating_add(window.allowed_lateness_ms) <= watermark {
+                        missed_any = true;
+                        scratch.missed[window.index] += 1;
                         continue;
                     }
                     open = true;
                     if end_ms <= watermark {
-                        let start_ms = end_ms - window.plan.assigner.size_ms();
-                        scratch.late_windows.push(Window {
+                        scratch.firing.push(Window {
                             end_ms,
-                            start_ms,
+                            start_ms: window.aligned.start_of(end_ms),
                             rank: window.rank,
-                            index: *index,
+                            index: window.index,
                         });
                     }
                 }
@@ -135,38 +175,60 @@ impl Task {
                 scratch.targets.push((set_index, start));
             }
         }
-        if missed_any {
-            for (loss, missed) in self.stats.losses.iter_mut().zip(&scratch.missed) {
-                *loss += missed;
+        missed_any
+    }
+
+    /// The same for windows with values of their own.
+    fn find_instances(&mut self, event_time_ms: i64) -> bool {
+        let watermark = self.position.watermark_ms;
+        let scratch = &mut self.scratch;
+        let mut missed_any = false;
+        for (number, set) in self.instances.iter_mut().enumerate() {
+            scratch.spans.clear();
+            set.spans_of(&self.plan, event_time_ms, &mut scratch.spans);
+            for span in &scratch.spans {
+                if set.is_closed(span.1, watermark) {
+                    missed_any = true;
+                    scratch.missed[set.index()] += 1;
+                } else {
+                    scratch.instances.push((number, *span));
+                }
             }
         }
-        !missed_any || !scratch.targets.is_empty()
+        for (number, set) in self.sessions.iter().enumerate() {
+            if set.is_late(event_time_ms, watermark) {
+                missed_any = true;
+                scratch.missed[set.index()] += 1;
+            } else {
+                scratch.sessions.push(number);
+            }
+        }
+        missed_any
     }
 
     fn add(&mut self, event_time_ms: i64) -> Verdict {
         let scratch = &mut self.scratch;
         let key = self.keys.intern(&scratch.key);
         let watermark = self.position.watermark_ms;
-        let inputs = Inputs {
-            place: Place {
-                time_ms: event_time_ms,
-                partition: 0,
-                offset: self.position.input_offset - 1,
-            },
-            numbers: &scratch.numbers,
-            scalars: &scratch.scalars,
-            filters: &scratch.filters,
-        };
+        let mut firing = std::mem::take(&mut scratch.firing);
+        let inputs = scratch.inputs(event_time_ms, self.position.input_offset - 1);
         for (set_index, start) in &scratch.targets {
             let set = &mut self.sets[*set_index];
             let (row, due_ms) = set.row(&self.plan, *start, key, watermark, &mut self.keys);
             self.next_due_ms = self.next_due_ms.min(due_ms);
             self.plan.layout.add(row, &inputs);
         }
-        Verdict::Counted {
-            key,
-            has_late_firings: !scratch.late_windows.is_empty(),
+        for (number, span) in &scratch.instances {
+            let set = &mut self.instances[*number];
+            let (slot, due_ms) = set.cell(*span, key, watermark, &mut self.keys);
+            self.next_due_ms = self.next_due_ms.min(due_ms);
+            set.cells.add(slot, &self.plan.layout, &inputs);
+            if set.cells.is_due(slot, span.1 <= watermark) {
+                firing.push(set.window(*span));
+            }
         }
+        self.scratch.firing = firing;
+        Verdict::Counted { event_time_ms, key }
     }
 }
 

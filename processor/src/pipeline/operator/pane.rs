@@ -5,7 +5,7 @@ use hashbrown::HashTable;
 
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
-use crate::pipeline::builder::{PaneSetPlan, Plan};
+use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Plan};
 
 /// Words of a row before its accumulators: watermark at its birth, dirty mark.
 const ROW_HEADER: usize = 2;
@@ -77,7 +77,7 @@ impl Pane {
 }
 
 /// Spreads small consecutive numbers over the table (Fibonacci hashing).
-fn key_hash(key: u32) -> u64 {
+pub(super) fn key_hash(key: u32) -> u64 {
     u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
@@ -85,7 +85,7 @@ fn key_hash(key: u32) -> u64 {
 #[derive(Clone, Debug)]
 pub(super) struct PaneSet {
     width_ms: i64,
-    windows: Vec<usize>,
+    windows: Vec<PaneWindow>,
     has_gaps: bool,
     panes: Vec<Pane>,
     /// Index of the pane used last.
@@ -97,14 +97,11 @@ pub(super) struct PaneSet {
 }
 
 impl PaneSet {
-    pub fn new(set: &PaneSetPlan, plan: &Plan) -> Self {
+    pub fn new(set: &PaneSetPlan) -> Self {
         Self {
             width_ms: set.width_ms,
             windows: set.windows.clone(),
-            has_gaps: set
-                .windows
-                .iter()
-                .any(|index| plan.windows[*index].plan.assigner.has_gaps()),
+            has_gaps: set.windows.iter().any(|window| window.aligned.has_gaps()),
             panes: Vec::new(),
             last: 0,
             next_id: 1,
@@ -137,10 +134,10 @@ impl PaneSet {
     }
 
     /// (pane start, window) of every pane and every window of the set.
-    pub fn pane_windows(&self) -> impl Iterator<Item = (i64, usize)> + '_ {
+    pub fn pane_windows(&self) -> impl Iterator<Item = (i64, &PaneWindow)> {
         self.panes
             .iter()
-            .flat_map(|pane| self.windows.iter().map(|index| (pane.start_ms, *index)))
+            .flat_map(|pane| self.windows.iter().map(|window| (pane.start_ms, window)))
     }
 
     /// The accumulators of `key` in the pane at `start_ms`, made when new and marked dirty, and the watermark at which
@@ -159,7 +156,7 @@ impl PaneSet {
                 Ok(index) => index,
                 Err(index) => {
                     self.make_pane(plan, index, start_ms);
-                    due_ms = self.next_due_of(plan, &self.panes[index], watermark_ms);
+                    due_ms = self.next_due_of(&self.panes[index], watermark_ms);
                     index
                 }
             };
@@ -192,9 +189,8 @@ impl PaneSet {
     }
 
     fn make_pane(&mut self, plan: &Plan, index: usize, start_ms: i64) {
-        let purge_at = |window: &usize| {
-            let window = &plan.windows[*window].plan;
-            let end = window.assigner.last_end_of_pane(start_ms, self.width_ms)?;
+        let purge_at = |window: &PaneWindow| {
+            let end = window.aligned.last_end_of_pane(start_ms, self.width_ms)?;
             Some(end.saturating_add(window.allowed_lateness_ms))
         };
         let pane = Pane {
@@ -212,18 +208,19 @@ impl PaneSet {
     }
 
     /// Watermark at which something of the set fires or is purged next.
-    pub fn next_due(&self, plan: &Plan, watermark_ms: i64) -> i64 {
+    pub fn next_due(&self, watermark_ms: i64) -> i64 {
         self.panes
             .iter()
-            .map(|pane| self.next_due_of(plan, pane, watermark_ms))
+            .map(|pane| self.next_due_of(pane, watermark_ms))
             .min()
             .unwrap_or(i64::MAX)
     }
 
-    fn next_due_of(&self, plan: &Plan, pane: &Pane, watermark_ms: i64) -> i64 {
-        let first_end = |window: &usize| {
-            let assigner = &plan.windows[*window].plan.assigner;
-            assigner.first_end_of_pane_above(pane.start_ms, self.width_ms, watermark_ms)
+    fn next_due_of(&self, pane: &Pane, watermark_ms: i64) -> i64 {
+        let first_end = |window: &PaneWindow| {
+            window
+                .aligned
+                .first_end_of_pane_above(pane.start_ms, self.width_ms, watermark_ms)
         };
         self.windows
             .iter()

@@ -26,7 +26,12 @@ impl Task {
             let range = codec::late_range(window, end_ms);
             changes.delete_range(&range.start, &range.end);
         }
+        for (window, end_ms) in std::mem::take(&mut self.unsaved.purged_instances) {
+            let range = codec::instance_range(window, end_ms);
+            changes.delete_range(&range.start, &range.end);
+        }
         let (mut key, mut value) = (Vec::new(), Vec::new());
+        self.take_cells(changes);
         for (index, set) in self.sets.iter_mut().enumerate() {
             for pane in set.panes_mut() {
                 let dirty = pane.take_dirty();
@@ -44,6 +49,9 @@ impl Task {
                 codec::write_late_key(window, end_ms, self.keys.bytes(key_id), &mut key);
                 changes.put(&key, &count.to_le_bytes());
             }
+        }
+        if let Some(document) = self.ticks.take_changed(&self.plan) {
+            changes.put(codec::TICKS, &document);
         }
         if let Some(bits) = self.bad_ratio.take_changed() {
             changes.put(codec::BAD_RATIO, &bits);
@@ -70,19 +78,21 @@ impl Task {
         let mut task = Task::at(Arc::clone(&plan), position);
         task.load_rows(&stored, &migration, backend)?;
         task.load_late(&migration, backend)?;
+        task.load_cells(&stored, &migration, backend)?;
+        if let Some(document) = backend.get(codec::TICKS)? {
+            (task.ticks.load(&plan, &document)).map_err(|error| corrupt("ticks", error))?;
+        }
         if let Some(bits) = backend.get(codec::BAD_RATIO)?
             && !task.bad_ratio.load(&bits)
         {
             return Err(corrupt("bad-record window", "wrong length"));
         }
-        task.next_due_ms = task
-            .sets
-            .iter()
-            .map(|set| set.next_due(&plan, position.watermark_ms))
-            .min()
-            .unwrap_or(i64::MAX);
+        task.next_due_ms = task.next_due();
         // Rows in another layout are all written anew with the next epoch; otherwise the store is up to date.
         task.unsaved.layout = stored != plan.state_layout;
+        if task.unsaved.layout {
+            task.ticks.mark_changed();
+        }
         if !task.unsaved.layout {
             task.mark_clean();
         }
@@ -132,15 +142,16 @@ impl Task {
             pane.take_dirty();
         }
         self.late.dirty.clear();
+        self.mark_cells_clean();
     }
 }
 
 /// How stored state is read under the present spec.
-struct Migration {
+pub(super) struct Migration {
     /// Stored pane set → present one.
     sets: Vec<usize>,
     /// Stored window → present one.
-    windows: Vec<usize>,
+    pub windows: Vec<usize>,
 }
 
 impl Migration {
@@ -193,7 +204,7 @@ fn put_json(changes: &mut Changes, key: &[u8], value: &impl serde::Serialize) {
     changes.put(key, &serde_json::to_vec(value).unwrap_or_default());
 }
 
-fn corrupt(what: &str, why: impl std::fmt::Display) -> Error {
+pub(super) fn corrupt(what: &str, why: impl std::fmt::Display) -> Error {
     Error::Corrupt {
         what: format!("{what}: {why}"),
     }
