@@ -30,7 +30,7 @@ const SKETCHES: &str = "[{name: requests, count: {}}, {name: prompt, sum: {field
     {name: fastest, min: {field: /latency_ms}}, {name: slowest, max: {field: /latency_ms}}, \
     {name: quantiles, percentile: {field: /latency_ms, quantiles: [0.5, 0.95, 0.99]}}, {name: models, distinct: {field: /model}}]";
 
-const WORKLOADS: [Workload; 5] = [
+const WORKLOADS: [Workload; 6] = [
     Workload {
         name: "tumble 10 s, count",
         windows: "[{name: w, tumbling: {size: 10s}}]",
@@ -49,6 +49,11 @@ const WORKLOADS: [Workload; 5] = [
     Workload {
         name: "hop 10 s / 1 s, 8 aggregates",
         windows: "[{name: w, sliding: {size: 10s, slide: 1s}}]",
+        aggregates: EIGHT,
+    },
+    Workload {
+        name: "session 30 s, 8 aggregates",
+        windows: "[{name: w, session: {gap: 30s}}]",
         aggregates: EIGHT,
     },
     Workload {

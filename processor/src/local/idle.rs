@@ -3,10 +3,10 @@
 
 use std::time::SystemTime;
 
-use streamagg_crds::resolved::Resolved;
+use streamagg_crds::resolved::{Repeat, Resolved, Window};
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Outputs, Record};
-use streamagg_processor::pipeline::position::Decision;
+use streamagg_processor::pipeline::position::{Decision, DecisionKind};
 use streamagg_processor::watermark::idle::{self, Facts, Rule};
 
 /// What is known of one partition.
@@ -21,6 +21,9 @@ struct Seen {
 pub(super) struct Clock {
     rule: Option<Rule>,
     guards_future: bool,
+    /// The shortest trigger by processing time, and when the last tick was.
+    tick_every_ms: Option<i64>,
+    ticked_ms: i64,
     seen: Vec<Seen>,
 }
 
@@ -33,6 +36,8 @@ impl Clock {
                 bound_ms: job.watermark.bound_ms(),
             }),
             guards_future: job.max_future_skew_ms.is_some(),
+            tick_every_ms: shortest_tick(&job.windows),
+            ticked_ms: now_ms,
             seen: tasks
                 .iter()
                 .map(|task| Seen {
@@ -64,6 +69,17 @@ impl Clock {
         status
     }
 
+    /// Whether triggers by processing time are due to be looked at; what counts is the engine's to say.
+    pub(super) fn tick(&mut self) -> Option<DecisionKind> {
+        let every_ms = self.tick_every_ms?;
+        let now_ms = now_ms();
+        if now_ms.saturating_sub(self.ticked_ms) < every_ms {
+            return None;
+        }
+        self.ticked_ms = now_ms;
+        Some(DecisionKind::Tick { now_ms })
+    }
+
     /// The decision about a partition whose input pauses.
     pub(super) fn idle(&self, partition: usize, task: &Task) -> Option<Decision> {
         let (rule, seen) = (self.rule.as_ref()?, self.seen[partition]);
@@ -81,6 +97,17 @@ impl Clock {
             kind,
         })
     }
+}
+
+fn shortest_tick(windows: &[Window]) -> Option<i64> {
+    let repeats = windows
+        .iter()
+        .flat_map(|window| window.trigger.early.into_iter().chain([window.trigger.late]));
+    let spans = repeats.filter_map(|repeat| match repeat {
+        Repeat::TimeMs(every_ms) => Some(every_ms),
+        Repeat::Events(_) => None,
+    });
+    spans.min()
 }
 
 fn now_ms() -> i64 {

@@ -10,6 +10,7 @@ use streamagg_crds::resolved::Resolved;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
+use streamagg_processor::pipeline::position::Decision;
 
 use super::RunError;
 use super::idle::Clock;
@@ -151,6 +152,7 @@ impl Runner {
                 }
                 Filled::End => break,
             }
+            self.tick()?;
         }
         for task in &mut self.tasks {
             task.end_of_input(&mut self.outputs);
@@ -174,6 +176,20 @@ impl Runner {
             self.destinations.lengths(),
             ended,
         )
+    }
+
+    /// Processing time goes on: triggers that count it may fire.
+    fn tick(&mut self) -> Result<(), RunError> {
+        let Some(kind) = self.clock.tick() else {
+            return Ok(());
+        };
+        for task in &mut self.tasks {
+            let input_offset = task.position().input_offset;
+            task.decide(&Decision { input_offset, kind }, &mut self.outputs);
+            self.destinations.take(&self.outputs, &[])?;
+            self.outputs.clear();
+        }
+        Ok(())
     }
 
     /// The input pauses: watermarks of idle partitions advance, if the manifest says so.
