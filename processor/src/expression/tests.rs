@@ -1,4 +1,4 @@
-//! Expressions over events: what they give, what fails and how. `tests/it/cel.rs` compares with another implementation.
+//! Expressions over events: what they give, what fails and how.
 
 use proptest::prelude::*;
 use streamagg_crds::expression::{Name, compile};
