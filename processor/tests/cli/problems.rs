@@ -117,15 +117,15 @@ fn every_problem_of_every_manifest_is_listed_with_its_path() {
     fs::write(scene.path("broken.yaml"), broken).unwrap();
     fs::write(
         scene.path("where.yaml"),
-        format!("{MANIFEST}  where: \"event.status < 500\"\n"),
+        format!("{MANIFEST}  where: \"event.status <\"\n"),
     )
     .unwrap();
-    let (good, broken, not_yet) = (
+    let (good, broken, unfinished) = (
         scene.text("job.yaml"),
         scene.text("broken.yaml"),
         scene.text("where.yaml"),
     );
-    let ended = run(&["validate", "-f", &broken, &good, "--config", &not_yet]);
+    let ended = run(&["validate", "-f", &broken, &good, "--config", &unfinished]);
     assert_eq!(exact(&ended, 2), format!("{good}: valid\n"));
     for path in ["spec.windows[0].tumbling.size", "spec.groupBy[0].field"] {
         assert!(
@@ -135,7 +135,7 @@ fn every_problem_of_every_manifest_is_listed_with_its_path() {
         );
     }
     assert!(
-        ended.stderr.contains(&format!("{not_yet}: spec.where")),
+        ended.stderr.contains(&format!("{unfinished}: spec.where")),
         "{}",
         ended.stderr
     );
