@@ -102,7 +102,7 @@ impl Task {
 
     fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
         Task {
-            sets: plan.pane_sets.iter().map(|set| PaneSet::new(set)).collect(),
+            sets: plan.pane_sets.iter().map(PaneSet::new).collect(),
             instances: plan
                 .instance_windows
                 .iter()

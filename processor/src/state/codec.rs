@@ -149,8 +149,11 @@ pub fn write_cell(
     }
 }
 
-/// Header, row and published row of a cell; `None` for bytes that are no cell.
-pub fn read_cell(bytes: &[u8]) -> Option<(CellHeader, &[u8], Option<&[u8]>)> {
+/// Header, row and published row of a stored cell.
+type CellParts<'a> = (CellHeader, &'a [u8], Option<&'a [u8]>);
+
+/// The parts of a cell; `None` for bytes that are no cell.
+pub fn read_cell(bytes: &[u8]) -> Option<CellParts<'_>> {
     let (head, rest) = bytes.split_at_checked(CELL_HEADER)?;
     let number = |at: usize| Some(u64::from_le_bytes(head.get(at * 8..at * 8 + 8)?.try_into().ok()?));
     let [timing, is_final, has_published] = *head.last_chunk::<3>()?;
