@@ -60,18 +60,32 @@ impl Resolution {
         let Some(index) = bucket.unsigned_abs().checked_sub(1) else {
             return 0;
         };
-        let (octave, part) = (index / self.parts, u128::from(index % self.parts));
-        let (base, parts) = (1u128 << octave, u128::from(self.parts));
-        let low = base + (part * base).div_ceil(parts);
-        let high = base + ((part + 1) * base).div_ceil(parts) - 1;
+        let (low, high) = self.bounds(index);
         let middle = low.midpoint(high);
         let unit = 10u128.pow((middle.ilog10() + 1).saturating_sub(self.digits));
         let magnitude = ((middle + unit / 2) / unit * unit).clamp(low, high) as i128;
         if bucket < 0 { -magnitude } else { magnitude }
     }
 
+    /// Smallest and largest magnitude in a bucket. In the lowest octaves, which have fewer numbers than parts, many
+    /// buckets are empty: their smallest is above their largest.
+    fn bounds(self, index: u32) -> (u128, u128) {
+        let (octave, part) = (index / self.parts, u128::from(index % self.parts));
+        let (base, parts) = (1u128 << octave, u128::from(self.parts));
+        let low = base + (part * base).div_ceil(parts);
+        (low, base + ((part + 1) * base).div_ceil(parts) - 1)
+    }
+
+    /// Whether some value is in the bucket.
     fn is_bucket(self, bucket: i32) -> bool {
-        bucket.unsigned_abs() <= OCTAVES * self.parts
+        let Some(index) = bucket.unsigned_abs().checked_sub(1) else {
+            return true;
+        };
+        let is_within = index < OCTAVES * self.parts;
+        is_within && {
+            let (low, high) = self.bounds(index);
+            low <= high
+        }
     }
 }
 

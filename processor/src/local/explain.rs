@@ -63,14 +63,15 @@ fn write_windows(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
             .flatten()
             .filter(|(member, _)| *member != "name");
         let rest: Vec<String> = rest
-            .map(|(member, value)| format!("{member} {}", compact(value)))
+            .map(|(member, value)| format!("{member} {}", compact(value)).trim_end().to_owned())
             .collect();
         writeln!(out, "  {name}: {}", rest.join(", "))?;
     }
     writeln!(out, "\nstate of a key that has events all the time")?;
     let row_bytes = loaded.plan.row_bytes() as u64 + ROW_OVERHEAD_BYTES;
-    let mut bytes = 0;
+    let (mut bytes, mut in_panes) = (0, Vec::new());
     for set in loaded.plan.pane_sets() {
+        in_panes.extend(set.windows.iter().cloned());
         let kept_ms = set
             .windows
             .iter()
@@ -88,9 +89,18 @@ fn write_windows(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
             Duration::from_ms(width_ms)
         )?;
     }
+    for window in &loaded.job.windows {
+        if !in_panes.contains(&window.name) {
+            writeln!(
+                out,
+                "  {}: a row of {row_bytes} bytes for each of its instances that is open",
+                window.name
+            )?;
+        }
+    }
     writeln!(
         out,
-        "  about {bytes} bytes and its name; {KEYS} such keys: {} MiB",
+        "  about {bytes} bytes in panes, and its name; {KEYS} such keys: {} MiB",
         (bytes * KEYS) >> 20
     )
 }

@@ -127,6 +127,16 @@ fn values(len: usize) -> impl Strategy<Value = Vec<i128>> {
     prop::collection::vec(value, 0..len)
 }
 
+#[test]
+fn a_bucket_that_no_number_falls_into_is_damage() {
+    let resolution = Resolution::new(10_000);
+    let of_small: Vec<i32> = (-64..=64).map(|value| resolution.bucket(value)).collect();
+    for bucket in -300..=300 {
+        assert_eq!(resolution.is_bucket(bucket), of_small.contains(&bucket), "{bucket}");
+    }
+    assert!(resolution.is_bucket(resolution.bucket(10i128.pow(31) - 1)));
+}
+
 proptest! {
     #[test]
     fn merging_is_associative_commutative_and_equals_adding(
