@@ -417,8 +417,7 @@ fn render(spec: &Spec, draft: &Draft, time_ms: i64, mark_ms: Option<i64>) -> Vec
         // Text that is no time is right for one unit and wrong for the others: always wrong here.
         Some(bad) => members.push(format!("\"ts\":{bad}")),
     }
-    // Nor is there a mark beside a bad time: it is not promised which of two faults is named.
-    let marked = matches!(spec.watermark, Watermark::Punctuated { .. }) && draft.bad_time.is_none();
+    let marked = matches!(spec.watermark, Watermark::Punctuated { .. });
     let mark = mark_ms.filter(|_| marked).map(|mark_ms| match draft.layout {
         0 => "\"soon\"".to_owned(),
         _ => time(spec.unit, mark_ms, draft.spelling),
