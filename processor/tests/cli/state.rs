@@ -74,18 +74,23 @@ fn kills_change_no_byte(input: impl Fn(&Scene) -> String, partitions: &str) {
     assert_eq!(fs::read(&straight[0]).unwrap(), fs::read(&killed[0]).unwrap());
 }
 
-const TRAFFIC: &str = "events=120000,rate=2000,disorder=2000,late=0.01,bad=0.01,seed=7";
+/// Enough events for several commits, which are 200 ms apart, in a build of either profile.
+const EVENTS: u32 = if cfg!(debug_assertions) { 120_000 } else { 800_000 };
+
+fn traffic() -> String {
+    format!("events={EVENTS},rate=2000,disorder=2000,late=0.01,bad=0.01,seed=7")
+}
 
 #[test]
 fn a_generated_run_killed_in_the_middle_goes_on_and_no_byte_differs() {
-    kills_change_no_byte(|_| format!("generate:{TRAFFIC}"), "1");
+    kills_change_no_byte(|_| format!("generate:{}", traffic()), "1");
 }
 
 #[test]
 fn a_run_over_a_file_in_three_partitions_killed_in_the_middle_goes_on_as_well() {
     let from_file = |scene: &Scene| {
         let path = scene.text("events.jsonl");
-        assert_eq!(run(&["generate", TRAFFIC, "--output", &path]).code, Some(0));
+        assert_eq!(run(&["generate", &traffic(), "--output", &path]).code, Some(0));
         path
     };
     kills_change_no_byte(from_file, "3");
