@@ -44,6 +44,8 @@ fn common(bootstrap_servers: &[String], client_id: &str) -> Settings {
         ("bootstrap.servers", bootstrap_servers.join(",").as_str()),
         ("client.id", client_id),
         ("socket.keepalive.enable", "true"),
+        // A request never waits for the acknowledgement of the one before it: such a wait is up to 40 ms.
+        ("socket.nagle.disable", "true"),
         ("reconnect.backoff.max.ms", "2000"),
         ("log.connection.close", "false"),
     ] {

@@ -163,10 +163,13 @@ pub(super) fn closes(window: &Window, end: i64) -> i64 {
     end.saturating_add(gap + window.lateness_ms)
 }
 
-/// Sessions of these events of one key: start, end, events.
-fn sessions(window: &Window, mut rows: Vec<(usize, Row)>) -> Vec<(i64, i64, Vec<(usize, Row)>)> {
+/// Start, end, events.
+type Session = (i64, i64, Vec<(usize, Row)>);
+
+/// Sessions of these events of one key.
+fn sessions(window: &Window, mut rows: Vec<(usize, Row)>) -> Vec<Session> {
     rows.sort_by_key(|(_, row)| row.time);
-    let mut found: Vec<(i64, i64, Vec<(usize, Row)>)> = Vec::new();
+    let mut found: Vec<Session> = Vec::new();
     for (number, row) in rows {
         let time = row.time;
         let (_, end) = spans(window, time)[0];
