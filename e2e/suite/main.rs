@@ -101,7 +101,7 @@ fn bad_manifests_are_refused_by_name(run: &mut Run) -> Result<(), String> {
             json!("sixty"),
             "spec.windows[0].tumbling.size",
         ),
-        ("/spec/where", json!("event.status < 500"), "where"),
+        ("/spec/where", json!(7), "spec.where"),
         ("/spec/aggregates/1/sum", json!({}), "aggregates"),
         ("/spec/replicas", json!(0), "spec.replicas"),
         (
