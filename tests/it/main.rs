@@ -5,6 +5,7 @@
     reason = "helpers of tests fail the test that calls them"
 )]
 
+mod docs;
 mod engine;
 mod migration;
 mod never_panics;

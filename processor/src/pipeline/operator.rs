@@ -189,6 +189,11 @@ impl Task {
         self.position
     }
 
+    /// Names of the windows, in the order of the spec.
+    pub fn window_names(&self) -> &[String] {
+        self.plan.window_names()
+    }
+
     /// Results from here on carry this `pane.revision`.
     pub fn set_result_revision(&mut self, revision: u32) {
         self.position.result_revision = revision;
