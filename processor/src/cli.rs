@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use clap::{Args, Parser, Subcommand};
 use streamagg_crds::overrides::Override;
+use streamagg_crds::value::Instant;
 
 use crate::local::{self, RunError};
 
@@ -17,6 +19,9 @@ const EXIT_FAILURE: u8 = 1;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 2 bad manifest or flags (every problem is listed with its path); \
     3 more bad records than maxBadRatio allows; 1 anything else.";
+
+const EXIT_CODES_REPLAY: &str = "Exit codes: 0 the results are equal; 1 they differ, there is nothing to compare, or \
+    something cannot be read; 2 bad manifest or flags; 3 more bad records than maxBadRatio allows.";
 
 /// Streaming aggregation: windows over events, declared in one manifest for the cluster and the laptop.
 #[derive(Debug, Parser)]
@@ -39,6 +44,9 @@ enum Command {
     Explain(ExplainArguments),
     /// Writes the JSON schema of a manifest, for editors.
     Schema,
+    /// Derives results again from a range of the input and compares them with what was published.
+    #[command(after_help = EXIT_CODES_REPLAY)]
+    Replay(ReplayArguments),
     /// Writes generated LLM traffic, or a recorded trace, as JSON lines.
     Generate(GenerateArguments),
     /// Runs a manifest or a job file on Kafka, exactly once, with an admin server.
@@ -85,6 +93,64 @@ pub(crate) struct RunArguments {
     pub(crate) quiet: bool,
 }
 
+/// `replay`.
+#[derive(Args, Debug)]
+pub(crate) struct ReplayArguments {
+    /// The manifest that the results were made with.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
+    pub(crate) manifest: PathBuf,
+    /// Lays a value over the manifest, as for `run`.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The events, as for `run`.
+    #[arg(long, value_name = "FILE|-|generate[:…]|trace:FILE")]
+    pub(crate) input: String,
+    /// Only these lines of the input, counted from 1, both included.
+    #[arg(long, value_name = "FIRST-LAST")]
+    pub(crate) lines: Option<LineRange>,
+    /// Values of results as they were published, one a line: the output of `run`, or of a consumer of the topic.
+    #[arg(long, value_name = "FILE|-")]
+    pub(crate) published: String,
+    /// Only this window; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) window: Vec<String>,
+    /// Only windows that start at this time or later, such as 2026-01-01T00:00:00Z.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<Instant>,
+    /// Only windows that end at this time or earlier.
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<Instant>,
+    /// The input is a part of what the results were made of, such as one partition: published results that it does not
+    /// give are passed over.
+    #[arg(long)]
+    pub(crate) partial: bool,
+    /// As for `run` when the results were made with it.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) partitions: u16,
+    /// How many differences are shown.
+    #[arg(long, default_value_t = 20, value_name = "N")]
+    pub(crate) show: usize,
+}
+
+/// Lines of an input, from 1, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LineRange {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+}
+
+impl FromStr for LineRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let range = text.split_once('-').and_then(|(first, last)| {
+            let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+            (1 <= first && first <= last).then_some(Self { first, last })
+        });
+        range.ok_or_else(|| "expected the first and the last line, counted from 1, such as 1000-2000".to_owned())
+    }
+}
+
 /// `explain`.
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArguments {
@@ -123,6 +189,7 @@ pub(crate) fn dispatch(arguments: Arguments, environment: &[Override]) -> ExitCo
         Command::Validate(arguments) => local::validate(&arguments.manifests),
         Command::Explain(arguments) => local::explain(&arguments, environment),
         Command::Schema => local::schema(),
+        Command::Replay(arguments) => local::replay(&arguments, environment),
         Command::Generate(arguments) => local::generate(&arguments),
         #[cfg(feature = "runtime")]
         Command::Serve(arguments) => return streamagg_processor::serve::serve(*arguments),
@@ -142,9 +209,12 @@ fn exit_code(problem: &RunError) -> u8 {
     match problem {
         RunError::Manifest { .. } | RunError::Usage { .. } => EXIT_USAGE,
         RunError::TooManyBadRecords { .. } => EXIT_BAD_DATA,
-        RunError::Input { .. } | RunError::Output { .. } | RunError::State { .. } | RunError::Signals { .. } => {
-            EXIT_FAILURE
-        }
+        RunError::Input { .. }
+        | RunError::Output { .. }
+        | RunError::State { .. }
+        | RunError::Published { .. }
+        | RunError::Differs { .. }
+        | RunError::Signals { .. } => EXIT_FAILURE,
         // Whoever read the output had enough (`| head`): that is an ending, not a failure.
         RunError::OutputClosed => 0,
     }

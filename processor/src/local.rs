@@ -8,6 +8,7 @@ mod lines;
 mod manifest;
 mod partitioner;
 mod progress;
+mod replay;
 mod runner;
 mod side_output;
 mod sink;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use error::RunError;
+pub(crate) use replay::replay;
 use streamagg_crds::overrides::Override;
 use streamagg_crds::resolved::{Resolved, Timestamp};
 

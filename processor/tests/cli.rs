@@ -7,8 +7,10 @@
 
 mod cli {
     mod configuration;
+    mod docs;
     mod problems;
     pub mod process;
+    mod replay;
     pub mod scene;
     mod state;
 }

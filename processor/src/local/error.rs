@@ -27,6 +27,20 @@ pub(crate) enum RunError {
         /// What happened, and what to do where that is known.
         problem: String,
     },
+    /// Published results cannot be read.
+    #[error("--published {name}: {problem}")]
+    Published {
+        /// The file, or "standard input".
+        name: String,
+        /// What happened, and what to do where that is known.
+        problem: String,
+    },
+    /// Results derived again are not those that were published.
+    #[error("{verdict}")]
+    Differs {
+        /// How many of how many, or that there were none.
+        verdict: String,
+    },
     /// The state directory cannot be used.
     #[error("--state {}: {problem}", path.display())]
     State {
