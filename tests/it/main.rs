@@ -7,6 +7,7 @@
 
 mod docs;
 mod engine;
+mod formats;
 mod migration;
 mod never_panics;
 mod oracle_cases;

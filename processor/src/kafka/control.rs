@@ -179,3 +179,29 @@ pub fn value_bytes<T: Serialize>(document: &T) -> Vec<u8> {
     // Serialising these plain types cannot fail: their maps have text keys.
     serde_json::to_vec(document).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Values have their fixtures in `tests/fixtures/documents-1`.
+    #[test]
+    fn keys_are_written_and_read_as_they_always_were() {
+        let lineage = "018f2c6e".to_owned();
+        for (key, text) in [
+            (ControlKey::Birth { task: 3 }, r#"{"birth":{"task":3}}"#),
+            (ControlKey::Position { task: 3 }, r#"{"position":{"task":3}}"#),
+            (
+                ControlKey::Decision {
+                    task: 3,
+                    lineage,
+                    control_seq: 5,
+                },
+                r#"{"decision":{"task":3,"lineage":"018f2c6e","controlSeq":5}}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&key).unwrap(), text);
+            assert_eq!(serde_json::from_str::<ControlKey>(text).unwrap(), key);
+        }
+    }
+}
