@@ -11,6 +11,7 @@ mod cli {
     mod problems;
     pub mod process;
     mod replay;
+    mod samples;
     pub mod scene;
     mod state;
 }
