@@ -32,7 +32,7 @@ run: ## Windows over a real trace and over generated LLM traffic, here and now
 
 # Checks ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint fmt bench
+.PHONY: test lint fmt bench coverage fuzz
 test: ## All tests, last line "N passed, N failed" (STAGES="lint unit" for some of them)
 	@tests/tools/prepare
 	@tests/run $(STAGES)
@@ -42,6 +42,14 @@ lint: ## Format, clippy, licences, purity, documentation
 
 fmt: ## Format the Rust code
 	cargo fmt --all
+
+coverage: ## Line coverage of the engine, file by file; fails below 85 %
+	@tests/tools/coverage
+
+TARGET ?= event
+DURATION ?= 60
+fuzz: ## Fuzz one of manifest, event, expression, state, control on a nightly compiler (TARGET=event, DURATION=60 seconds)
+	@tests/tools/fuzz $(TARGET) $(DURATION)
 
 BENCH_EVENTS ?= 1000000
 bench: ## Figures: the engine on one core, a local run, the processor on a real broker

@@ -89,3 +89,25 @@ proptest! {
         let _ = serde_json::from_slice::<Position>(&bytes);
     }
 }
+
+#[test]
+fn the_corpus_of_every_fuzz_target_is_refused_or_read() {
+    let corpus = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus"));
+    for (name, target) in streamagg_tests::fuzz::TARGETS {
+        let directory = std::fs::read_dir(corpus.join(name)).unwrap_or_else(|error| panic!("corpus {name}: {error}"));
+        let mut files = 0;
+        for entry in directory {
+            let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+            target(&bytes);
+            // And what is near it.
+            for length in (0..bytes.len()).step_by((bytes.len() / 20).max(1)) {
+                target(&bytes[..length]);
+                let mut flipped = bytes.clone();
+                flipped[length] ^= 1 << (length % 8);
+                target(&flipped);
+            }
+            files += 1;
+        }
+        assert!(files >= 6, "corpus {name} has {files} files");
+    }
+}

@@ -1,0 +1,4 @@
+//! `streamagg_tests::fuzz::state` with what the fuzzer thinks of.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| streamagg_tests::fuzz::state(data));
