@@ -51,7 +51,13 @@ pub fn parse_manifest(text: &str) -> Result<Manifest, Vec<SpecError>> {
 /// When the text is not YAML, holds several documents, or has a key that JSON cannot hold.
 pub fn read_yaml(text: &str) -> Result<Value, Vec<SpecError>> {
     let error = |message: String| vec![SpecError::new("", format!("not readable as YAML or JSON: {message}"))];
-    let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|problem| error(problem.to_string()))?;
+    let mut value: serde_yaml::Value = serde_yaml::from_str(text).map_err(|problem| match problem.to_string() {
+        several if several.contains("more than one document") => vec![SpecError::new(
+            "",
+            "holds several documents; give each manifest a file of its own",
+        )],
+        other => error(other),
+    })?;
     value.apply_merge().map_err(|problem| error(problem.to_string()))?;
     to_json(value).map_err(error)
 }

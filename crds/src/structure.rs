@@ -153,13 +153,7 @@ fn check_object(object: &Map<String, Value>, schema: &Value, path: &str, errors:
         } else if let Some(any) = schema.get("additionalProperties") {
             check_node(member, any, &at(name), errors);
         } else if !preserve {
-            let known: Vec<&str> = properties(schema).map(|(name, _)| name.as_str()).collect();
-            let known = if known.is_empty() {
-                "nothing".to_owned()
-            } else {
-                known.join(", ")
-            };
-            errors.push(SpecError::new(at(name), format!("unknown field; known here: {known}")));
+            errors.push(SpecError::new(at(name), unknown(name, schema)));
         }
     }
     check_count(
@@ -170,6 +164,29 @@ fn check_object(object: &Map<String, Value>, schema: &Value, path: &str, errors:
         path,
         errors,
     );
+}
+
+/// Says which field was meant, where one differs in a letter or in capitals, and otherwise which there are.
+fn unknown(name: &str, schema: &Value) -> String {
+    let known: Vec<&str> = properties(schema).map(|(name, _)| name.as_str()).collect();
+    let meant = known.iter().find(|known| is_near(known, name));
+    match meant {
+        Some(meant) => format!("unknown field; did you mean {meant}?"),
+        None if known.is_empty() => "unknown field; known here: nothing".to_owned(),
+        None => format!("unknown field; known here: {}", known.join(", ")),
+    }
+}
+
+/// Whether two names are equal but for capitals, or but for one letter that is other, missing or too many.
+fn is_near(one: &str, other: &str) -> bool {
+    let (one, other) = (one.to_lowercase(), other.to_lowercase());
+    let start = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one.as_bytes()[start..], &other.as_bytes()[start..]);
+    let rest = |bytes: &[u8], skip: usize| bytes.get(skip..).map(<[u8]>::to_vec);
+    one == other
+        || rest(one, 1).is_some_and(|rest| rest == other)
+        || rest(other, 1).is_some_and(|rest| rest == one)
+        || (!one.is_empty() && rest(one, 1) == rest(other, 1))
 }
 
 fn check_array(elements: &[Value], schema: &Value, path: &str, errors: &mut Vec<SpecError>) {
@@ -318,6 +335,26 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn a_name_is_near_when_capitals_or_one_letter_differ() {
+        for (near, name) in [
+            ("groupBy", "groupby"),
+            ("size", "sizes"),
+            ("size", "sze"),
+            ("size", "sice"),
+            ("é", "è"),
+            ("a", "a"),
+        ] {
+            assert!(is_near(near, name) && is_near(name, near), "{near} {name}");
+        }
+        for (far, name) in [("size", "slide"), ("gap", "max"), ("sink", "skni")] {
+            assert!(!is_near(far, name) && !is_near(name, far), "{far} {name}");
+        }
+        let schema = serde_json::json!({"properties": {"size": {}, "offset": {}}});
+        assert_eq!(unknown("Size", &schema), "unknown field; did you mean size?");
+        assert_eq!(unknown("gap", &schema), "unknown field; known here: offset, size");
     }
 
     #[test]

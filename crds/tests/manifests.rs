@@ -117,7 +117,7 @@ fn text_that_is_no_manifest_is_refused_with_the_place_of_the_mistake() {
         ("a: [", "line"),
         ("just text", "expected an object"),
         ("", "expected an object"),
-        ("a: 1\n---\nb: 2", "more than one document"),
+        ("a: 1\n---\nb: 2", "several documents"),
         ("a: 1\na: 2", "duplicate"),
         ("{? [1, 2] : 3}", "a key is a list"),
         ("a: !thing 1", "tag"),

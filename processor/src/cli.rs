@@ -58,8 +58,8 @@ enum Command {
 /// `run`.
 #[derive(Args, Debug)]
 pub(crate) struct RunArguments {
-    /// The manifest: the same file that `kubectl apply` takes.
-    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
+    /// The manifest: the same file that `kubectl apply` takes; `-` reads it from standard input.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE|-")]
     pub(crate) manifest: PathBuf,
     /// Lays a value over the manifest, as in `--set state.memoryBudget=64Mi`; wins over the environment
     /// (`STREAMAGG_SPEC__STATE__MEMORY_BUDGET`), which wins over the manifest.
@@ -97,7 +97,7 @@ pub(crate) struct RunArguments {
 #[derive(Args, Debug)]
 pub(crate) struct ReplayArguments {
     /// The manifest that the results were made with.
-    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE|-")]
     pub(crate) manifest: PathBuf,
     /// Lays a value over the manifest, as for `run`.
     #[arg(long, value_name = "PATH=VALUE")]
@@ -154,8 +154,8 @@ impl FromStr for LineRange {
 /// `explain`.
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArguments {
-    /// The manifest.
-    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE")]
+    /// The manifest; `-`: standard input.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE|-")]
     pub(crate) manifest: PathBuf,
     /// Lays a value over the manifest, as for `run`.
     #[arg(long, value_name = "PATH=VALUE")]
@@ -165,8 +165,8 @@ pub(crate) struct ExplainArguments {
 /// `validate`.
 #[derive(Args, Debug)]
 struct ValidateArguments {
-    /// Manifests to check.
-    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE", required = true, num_args = 1..)]
+    /// Manifests to check; `-`: standard input.
+    #[arg(short = 'f', long = "file", alias = "config", value_name = "FILE|-", required = true, num_args = 1..)]
     manifests: Vec<PathBuf>,
 }
 

@@ -39,8 +39,9 @@ const EXIT_SECOND_INTERRUPT: i32 = 130;
 
 /// Runs a manifest until the input ends, Ctrl-C comes or something fails.
 pub(crate) fn run(arguments: &RunArguments, environment: &[Override]) -> Result<(), RunError> {
-    let manifest::Loaded { job, plan, .. } = load(&arguments.manifest, environment, &arguments.set)?;
     let input: InputSpec = arguments.input.parse()?;
+    refuse_standard_input_twice(&arguments.manifest, "--input", &arguments.input)?;
+    let manifest::Loaded { job, plan, .. } = load(&arguments.manifest, environment, &arguments.set)?;
     refuse_same_file(arguments, &input)?;
     refuse_record_times(&job)?;
     if arguments.state.is_some() {
@@ -51,6 +52,15 @@ pub(crate) fn run(arguments: &RunArguments, environment: &[Override]) -> Result<
         Some(runner) => runner.run(&stop),
         None => Ok(()),
     }
+}
+
+/// What standard input holds is read once.
+fn refuse_standard_input_twice(manifest: &Path, flag: &str, value: &str) -> Result<(), RunError> {
+    if manifest != Path::new("-") || value != "-" {
+        return Ok(());
+    }
+    let problem = format!("-f - and {flag} - both read standard input; give one of them a file");
+    Err(RunError::Usage { problem })
 }
 
 /// A line has no timestamp of its own, and taking its place or the clock for one would give windows of neither.
@@ -143,7 +153,8 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<(), RunError> {
         None => format!("generate:{}", arguments.source),
     };
     let stop = stop_flag()?;
-    let mut source = Source::open(text.parse()?)?;
+    let spec: InputSpec = text.parse().map_err(of_generate)?;
+    let mut source = Source::open(spec)?;
     let mut sink = LineSink::create(&arguments.output)?;
     let mut wait = std::time::Duration::ZERO;
     while !stop.load(Ordering::Relaxed) {
@@ -162,6 +173,16 @@ pub(crate) fn generate(arguments: &GenerateArguments) -> Result<(), RunError> {
         }
     }
     sink.flush()
+}
+
+/// Problems of sources speak of `--input`; here the source is the argument.
+fn of_generate(error: RunError) -> RunError {
+    match error {
+        RunError::Usage { problem } => RunError::Usage {
+            problem: problem.replacen("--input", "generate", 1),
+        },
+        other => other,
+    }
 }
 
 /// Becomes true at the first Ctrl-C or SIGTERM; the second ends the process at once.

@@ -21,6 +21,7 @@ pub(super) fn explain(loaded: &Loaded) -> String {
     let mut out = String::new();
     // Writing to a text cannot fail.
     let _ = write_topics(&mut out, loaded);
+    let _ = write_events(&mut out, loaded);
     let _ = write_windows(&mut out, loaded);
     let _ = write_values(&mut out, loaded);
     out
@@ -53,19 +54,134 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     writeln!(out, "  positions     {}-control", job.job_id)
 }
 
+/// What becomes of an event before it reaches a window.
+fn write_events(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
+    let spec = &loaded.value["spec"];
+    writeln!(out, "\nevents")?;
+    let event = &spec["event"];
+    match event["timestamp"]["field"].as_str() {
+        Some(field) => writeln!(out, "  time          {field}, {}", text(&event["timestamp"]["unit"]))?,
+        None => writeln!(out, "  time          the record's own timestamp")?,
+    }
+    writeln!(out, "  watermark     {}", members(&event["watermark"]))?;
+    for derived in elements(&spec["let"]) {
+        writeln!(
+            out,
+            "  let           {} = {}",
+            text(&derived["name"]),
+            text(&derived["value"])
+        )?;
+    }
+    if let Some(condition) = spec["where"].as_str() {
+        writeln!(out, "  where         {condition}")?;
+    }
+    let parts: Vec<String> = elements(&spec["groupBy"]).map(key_part).collect();
+    let key = if parts.is_empty() {
+        "none: one group for all events".to_owned()
+    } else {
+        parts.join(", ")
+    };
+    writeln!(out, "  key           {key}")?;
+    let ratio = loaded.job.max_bad_ratio;
+    if ratio < 1.0 {
+        writeln!(out, "  bad records   more than {ratio} of the last 10,000 end the run")?;
+    }
+    Ok(())
+}
+
+fn key_part(part: &Value) -> String {
+    let source = ["field", "value"].iter().find_map(|source| part[source].as_str());
+    let missing = match &part["whenMissing"] {
+        rule if rule.get("null").is_some() => "missing: null".to_owned(),
+        rule if rule.get("default").is_some() => format!("missing: {}", rule["default"]),
+        _ => "missing: dead letter".to_owned(),
+    };
+    format!("{} = {} ({missing})", text(&part["name"]), source.unwrap_or("…"))
+}
+
+/// A window in words: its kind, how long it takes events, when it fires, what a firing holds.
+fn write_window(out: &mut String, window: &Value) -> std::fmt::Result {
+    const AROUND: [&str; 4] = ["name", "allowedLateness", "trigger", "panes"];
+    let kinds = window.as_object().into_iter().flatten();
+    let kind: Vec<String> = kinds
+        .filter(|(member, _)| !AROUND.contains(&member.as_str()))
+        .map(|(kind, sizes)| format!("{kind} {}", members(sizes)).trim_end().to_owned())
+        .collect();
+    let lateness = match window["allowedLateness"].as_str() {
+        Some("0s") | None => "no late events".to_owned(),
+        Some(lateness) => format!("late events for {lateness} after its end"),
+    };
+    let trigger = &window["trigger"];
+    let repeat = |when: &str, repeat: &Value| {
+        let every = match (repeat["everyEvents"].as_i64(), repeat["every"].as_str()) {
+            (Some(1), _) => "after every event".to_owned(),
+            (Some(events), _) => format!("after every {events} events"),
+            (None, Some(time)) => format!("every {time} of processing time"),
+            (None, None) => return None,
+        };
+        Some(format!("{when} {every}"))
+    };
+    let fires = [
+        repeat("early", &trigger["early"]),
+        (trigger["onTime"] != false).then(|| "on time".to_owned()),
+        repeat("late", &trigger["late"]),
+        (trigger["final"] == true).then(|| "finally".to_owned()),
+    ];
+    let fires: Vec<String> = fires.into_iter().flatten().collect();
+    writeln!(
+        out,
+        "  {}: {}; {lateness}; fires {}; {} panes",
+        text(&window["name"]),
+        kind.join(" "),
+        fires.join(", "),
+        text(&window["panes"]).to_lowercase(),
+    )
+}
+
+/// Aggregates whose rows hold more than a fixed number of bytes.
+fn write_growing(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
+    const GROWING: [&str; 7] = ["percentile", "distinct", "topK", "first", "last", "argMin", "argMax"];
+    let growing: Vec<String> = elements(&loaded.value["spec"]["aggregates"])
+        .filter_map(|aggregate| {
+            let function = GROWING.iter().find(|function| aggregate.get(**function).is_some())?;
+            Some(format!("{} ({function})", text(&aggregate["name"])))
+        })
+        .collect();
+    if growing.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "  beside these bytes, by the values seen: {}; docs/aggregates.md says how much",
+        growing.join(", ")
+    )
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn elements(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+/// The members of an object, without an offset of nothing.
+fn members(object: &Value) -> String {
+    let all = object.as_object().into_iter().flatten();
+    let shown: Vec<String> = all
+        .filter(|(name, value)| !(*name == "offset" && *value == "0s"))
+        .map(|(name, value)| match value {
+            Value::Object(_) => format!("{name} {}", members(value)).trim_end().to_owned(),
+            other => format!("{name} {}", compact(other)),
+        })
+        .collect();
+    shown.join(", ")
+}
+
 fn write_windows(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     writeln!(out, "\nwindows")?;
-    for window in loaded.value["spec"]["windows"].as_array().into_iter().flatten() {
-        let name = window["name"].as_str().unwrap_or_default();
-        let rest = window
-            .as_object()
-            .into_iter()
-            .flatten()
-            .filter(|(member, _)| *member != "name");
-        let rest: Vec<String> = rest
-            .map(|(member, value)| format!("{member} {}", compact(value)).trim_end().to_owned())
-            .collect();
-        writeln!(out, "  {name}: {}", rest.join(", "))?;
+    for window in elements(&loaded.value["spec"]["windows"]) {
+        write_window(out, window)?;
     }
     writeln!(out, "\nstate of a key that has events all the time")?;
     let row_bytes = loaded.plan.row_bytes() as u64 + ROW_OVERHEAD_BYTES;
@@ -98,11 +214,14 @@ fn write_windows(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
             )?;
         }
     }
-    writeln!(
-        out,
-        "  about {bytes} bytes in panes, and its name; {KEYS} such keys: {} MiB",
-        (bytes * KEYS) >> 20
-    )
+    if bytes > 0 {
+        writeln!(
+            out,
+            "  about {bytes} bytes in panes, and its name; {KEYS} such keys: {} MiB",
+            (bytes * KEYS) >> 20
+        )?;
+    }
+    write_growing(out, loaded)
 }
 
 /// How long rows of a window are kept: its size and its lateness.
@@ -128,43 +247,52 @@ fn kept_ms(manifest: &Value, name: &str) -> u64 {
 fn write_values(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     writeln!(out, "\nvalues, and where each came from")?;
     let mut leaves = Vec::new();
-    collect(&loaded.value["spec"], "spec", &mut leaves);
-    for (path, value) in leaves {
-        writeln!(out, "  {path} = {value} ({})", origin(loaded, &path))?;
+    collect(&loaded.value["spec"], "spec", "/spec", &mut leaves);
+    for (path, pointer, value) in leaves {
+        writeln!(out, "  {path} = {value} ({})", origin(loaded, &path, &pointer))?;
     }
     Ok(())
 }
 
 /// The last override that set the value or something around it; else the manifest; else a default.
-fn origin(loaded: &Loaded, path: &str) -> String {
+fn origin(loaded: &Loaded, path: &str, pointer: &str) -> String {
     let covers = |set: &str| {
         path.strip_prefix(set)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     let set = loaded.overridden.iter().rev().find(|(set, _)| covers(set));
-    if let Some((_, origin)) = set {
-        return origin.to_string();
-    }
-    let pointer = format!("/{}", path.replace('[', "/").replace(']', "").replace('.', "/"));
-    match loaded.written.pointer(&pointer) {
-        Some(_) => "manifest".to_owned(),
-        None => "default".to_owned(),
+    match (set, loaded.written.pointer(pointer)) {
+        (Some((_, origin)), _) => origin.to_string(),
+        (None, Some(_)) => "manifest".to_owned(),
+        (None, None) => "default".to_owned(),
     }
 }
 
-fn collect(value: &Value, path: &str, leaves: &mut Vec<(String, String)>) {
+/// Path, JSON pointer and value of everything that is no object or list with something in it.
+fn collect(value: &Value, path: &str, pointer: &str, leaves: &mut Vec<(String, String, String)>) {
     match value {
         Value::Object(members) if !members.is_empty() => {
             for (name, member) in members {
-                collect(member, &format!("{path}.{name}"), leaves);
+                let escaped = name.replace('~', "~0").replace('/', "~1");
+                collect(
+                    member,
+                    &format!("{path}.{name}"),
+                    &format!("{pointer}/{escaped}"),
+                    leaves,
+                );
             }
         }
         Value::Array(elements) if !elements.is_empty() => {
             for (index, element) in elements.iter().enumerate() {
-                collect(element, &format!("{path}[{index}]"), leaves);
+                collect(
+                    element,
+                    &format!("{path}[{index}]"),
+                    &format!("{pointer}/{index}"),
+                    leaves,
+                );
             }
         }
-        leaf => leaves.push((path.to_owned(), leaf.to_string())),
+        leaf => leaves.push((path.to_owned(), pointer.to_owned(), leaf.to_string())),
     }
 }
 
@@ -177,12 +305,17 @@ pub(super) fn schema() -> String {
     let document = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": KIND,
+        "description": "A manifest of streamagg; `streamagg-processor validate` also checks what no schema can say.",
         "type": "object",
         "required": ["apiVersion", "kind", "metadata", "spec"],
         "properties": {
             "apiVersion": {"const": API_VERSION},
             "kind": {"const": KIND},
-            "metadata": {"type": "object", "required": ["name"]},
+            "metadata": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {"name": {"type": "string"}, "namespace": {"type": "string"}},
+            },
             "spec": spec_schema(),
         },
     });

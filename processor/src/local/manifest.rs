@@ -41,16 +41,26 @@ pub(super) struct Loaded {
     pub(super) plan: Plan,
 }
 
-/// Reads a manifest, lays `overrides` over it, checks and compiles it.
+/// Reads a manifest (`-`: from standard input), lays `overrides` over it, checks and compiles it.
 ///
 /// # Errors
 /// [`RunError::Manifest`] with every problem found.
 pub(super) fn load(path: &Path, overrides: &[Override]) -> Result<Loaded, RunError> {
+    let from_pipe = path == Path::new("-");
     let problem = |problem: String| ManifestProblem {
-        file: path.display().to_string(),
+        file: if from_pipe {
+            "standard input".to_owned()
+        } else {
+            path.display().to_string()
+        },
         problem,
     };
-    let text = std::fs::read_to_string(path).map_err(|error| RunError::Manifest {
+    let text = if from_pipe {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(path)
+    };
+    let text = text.map_err(|error| RunError::Manifest {
         problems: vec![problem(format!("cannot be read: {error}"))],
     })?;
     compile(&text, overrides).map_err(|errors| RunError::Manifest {

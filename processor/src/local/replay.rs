@@ -13,13 +13,15 @@ use streamagg_processor::pipeline::output::{Output, Outputs, Record};
 use super::partitioner::Partitioner;
 use super::side_output::line_number;
 use super::source::{Filled, IDLE_WAIT, InputSpec, Source};
-use super::{RunError, load, manifest, print, refuse_record_times};
+use super::{RunError, load, manifest, print, refuse_record_times, refuse_standard_input_twice};
 use crate::cli::{LineRange, ReplayArguments};
 
 use ledger::{Comparison, Ledger, Selection};
 
 /// Compares; equal is `Ok`.
 pub(crate) fn replay(arguments: &ReplayArguments, environment: &[Override]) -> Result<(), RunError> {
+    refuse_standard_input_twice(&arguments.manifest, "--input", &arguments.input)?;
+    refuse_standard_input_twice(&arguments.manifest, "--published", &arguments.published)?;
     let loaded = load(&arguments.manifest, environment, &arguments.set)?;
     refuse_record_times(&loaded.job)?;
     let selection = Selection {

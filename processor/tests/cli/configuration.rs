@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::process::{run, run_in};
+use super::process::{run, run_in, run_with_input};
 use super::scene::{Scene, exact};
 
 #[test]
@@ -81,5 +81,65 @@ fn a_valid_manifest_tells_what_a_cluster_would_refuse() {
     assert!(
         told.contains("job.yaml: valid\n  not in a cluster: spec.event.idle: "),
         "{told}"
+    );
+}
+
+#[test]
+fn explain_says_in_words_what_becomes_of_an_event() {
+    let scene = Scene::new();
+    let manifest = super::scene::MANIFEST
+        .replace("  groupBy:", "  let: [{name: dear, value: \"event.cost_usd > 1.0\"}]\n  where: has(event.tenant)\n  groupBy:")
+        .replace("      tumbling: {size: 10s}\n", "      tumbling: {size: 10s}\n      allowedLateness: 5s\n      trigger: {early: {everyEvents: 7}, final: true}\n")
+        .replace("    - {name: cost,", "    - {name: users, distinct: {field: /user}}\n    - {name: cost,")
+        .replace("topics: [events]}", "topics: [events], properties: {fetch.max.bytes: \"1000000\"}}");
+    fs::write(scene.path("job.yaml"), manifest).unwrap();
+    let ended = run(&["explain", "-f", &scene.text("job.yaml")]);
+    let text = exact(&ended, 0);
+    for line in [
+        "  time          /ts, Rfc3339\n",
+        "  watermark     boundedOutOfOrderness bound 1s\n",
+        "  let           dear = event.cost_usd > 1.0\n",
+        "  where         has(event.tenant)\n",
+        "  key           tenant = /tenant (missing: dead letter)\n",
+        "  ten-seconds: tumbling size 10s; late events for 5s after its end; fires early after every 7 events, on time, late after \
+         every event, finally; accumulating panes\n",
+        "by the values seen: users (distinct)",
+        "  spec.source.kafka.properties.fetch.max.bytes = \"1000000\" (manifest)\n",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn a_manifest_may_come_from_a_pipe() {
+    let manifest = super::scene::MANIFEST;
+    let valid = run_with_input(&["validate", "-f", "-"], manifest.as_bytes());
+    assert_eq!(exact(&valid, 0), "-: valid\n");
+    let several = run_with_input(
+        &["validate", "-f", "-"],
+        format!("{manifest}\n---\n{manifest}").as_bytes(),
+    );
+    assert_eq!(several.code, Some(2));
+    assert_eq!(
+        several.stderr,
+        "standard input: holds several documents; give each manifest a file of its own\n"
+    );
+    let near = manifest.replace("groupBy", "groupby");
+    let near = run_with_input(&["validate", "-f", "-"], near.as_bytes());
+    assert_eq!(
+        near.stderr,
+        "standard input: spec.groupby: unknown field; did you mean groupBy?\n"
+    );
+    let twice = run_with_input(&["run", "-f", "-"], b"");
+    assert!(
+        twice.code == Some(2) && twice.stderr.contains("both read standard input"),
+        "{}",
+        twice.stderr
+    );
+    let generate = run(&["generate", "foo=1"]);
+    assert!(
+        generate.stderr.starts_with("generate: generator option `foo`"),
+        "{}",
+        generate.stderr
     );
 }

@@ -265,7 +265,7 @@ fn round(numerator: BigInt, denominator: BigInt) -> BigInt {
 
 /// The root of `numerator / denominator`, half-even: counted in halves first.
 fn root(numerator: BigInt, denominator: BigInt) -> BigInt {
-    let quadruple = numerator * 4;
+    let quadruple: BigInt = numerator * 4;
     let quotient: BigInt = &quadruple / &denominator;
     let halves = quotient.sqrt();
     let floor: BigInt = &halves / 2;
