@@ -6,6 +6,7 @@ pub mod epoch;
 pub mod operator;
 pub mod output;
 pub mod position;
+pub mod shuffle;
 pub mod sink;
 
 #[cfg(feature = "runtime")]

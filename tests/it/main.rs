@@ -13,3 +13,4 @@ mod never_panics;
 mod oracle_cases;
 mod simulator;
 mod tidy;
+mod two_stages;

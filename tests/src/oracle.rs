@@ -2,6 +2,7 @@
 //! Must not import engine code, and must not be clever: every firing aggregates all its events again.
 
 mod aggregates;
+mod sources;
 mod values;
 mod windows;
 
@@ -11,6 +12,7 @@ use serde::de::IgnoredAny;
 
 pub use self::aggregates::Function;
 use self::aggregates::{Row, cells, compute};
+pub use self::sources::{answer_of_sources, refused};
 pub use self::values::{decimal, scaled};
 use self::values::{field, time};
 pub use self::windows::{Panes, Repeat, Shape, Trigger, Window, starts};

@@ -6,10 +6,12 @@
 mod bad_ratio;
 mod cell;
 mod clock;
+pub mod combine;
 mod emit;
 mod fire;
 mod instance;
 mod judge;
+pub mod merge;
 mod pane;
 mod persist;
 mod persist_cells;
@@ -254,19 +256,21 @@ impl Task {
             }
             Verdict::Filtered => self.stats.filtered += 1,
             Verdict::Outside => self.stats.outside += 1,
-            Verdict::Late { event_time_ms } => {
-                self.stats.late += 1;
-                let watermark_ms = self.position.watermark_ms;
-                self.count_output(xxh3_64(&record.offset.to_le_bytes()));
-                outputs.list.push(Output::Late(LateRecord {
-                    record: index,
-                    windows: self.missed_names(),
-                    watermark_ms,
-                    lateness_ms: watermark_ms - event_time_ms,
-                }));
-            }
+            Verdict::Late { event_time_ms } => self.put_late(event_time_ms, index, record, outputs),
         }
         self.advance_watermark(self.scratch.candidate_ms, outputs);
+    }
+
+    fn put_late(&mut self, event_time_ms: i64, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
+        self.stats.late += 1;
+        let watermark_ms = self.position.watermark_ms;
+        self.count_output(xxh3_64(&record.offset.to_le_bytes()));
+        outputs.list.push(Output::Late(LateRecord {
+            record: index,
+            windows: self.missed_names(),
+            watermark_ms,
+            lateness_ms: watermark_ms - event_time_ms,
+        }));
     }
 
     fn reject(&mut self, rejection: Rejection, index: usize, record: &Record<'_>, outputs: &mut Outputs) {

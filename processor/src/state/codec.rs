@@ -10,8 +10,9 @@
 //! | `0x01 'T'` | – | when windows last fired by processing time (JSON by window) |
 //! | `0x04` | window (1 byte), window end (8, order-preserving), key bytes | cell, bound: the start |
 //! | `0x05` | window (1 byte), session start (8, order-preserving), key bytes | cell, bound: the end |
+//! | `0x01 'S'` | – | source partitions of a window task: watermark, sequence and lineage of each (JSON) |
+//! | `0x06` | pane set (1 byte), barred (8, order-preserving), pane start (8, order-preserving), key bytes | as `0x02` |
 //! | `0x40`–`0x7f` | the shell's entries | |
-
 //!
 //! A cell is: bound, events, events since the last pane, panes (8 bytes each), index of the last pane (8), its timing
 //! (1; 0 for none), whether it was final (1), whether published values follow (1), length of the row (4), row, published row.
@@ -37,6 +38,10 @@ pub const TICKS: &[u8] = b"\x01T";
 pub const INSTANCE_CELL: u8 = 0x04;
 /// Tag of a session.
 pub const SESSION_CELL: u8 = 0x05;
+/// Source partitions of a window task.
+pub const SOURCES: &[u8] = b"\x01S";
+/// Tag of a row of a pane that some of its windows do not take.
+pub const BARRED_ROW: u8 = 0x06;
 /// First tag that is not the engine's.
 pub const ENGINE_END: u8 = 0x40;
 
@@ -71,6 +76,30 @@ pub fn write_instance_key(window: usize, end_ms: i64, key: &[u8], out: &mut Vec<
 /// Writes the key of a session.
 pub fn write_session_key(window: usize, start_ms: i64, key: &[u8], out: &mut Vec<u8>) {
     write_timed_key(SESSION_CELL, window, start_ms, key, out);
+}
+
+/// Writes the key of a row that windows purged at `barred_ms` or below do not take.
+pub fn write_barred_key(set: usize, barred_ms: i64, start_ms: i64, key: &[u8], out: &mut Vec<u8>) {
+    write_timed_key(BARRED_ROW, set, barred_ms, &time_bytes(start_ms), out);
+    out.extend_from_slice(key);
+}
+
+/// Set, barred, pane start and key bytes of a key written by [`write_barred_key`].
+pub fn read_barred_key(bytes: &[u8]) -> Option<(usize, i64, i64, &[u8])> {
+    let (set, barred_ms, rest) = read_timed_key(bytes)?;
+    let (start, key) = rest.split_first_chunk::<8>()?;
+    Some((set, barred_ms, (u64::from_be_bytes(*start) ^ (1 << 63)) as i64, key))
+}
+
+/// Keys of all rows of a pane that windows purged at `barred_ms` or below do not take.
+pub fn barred_range(set: usize, barred_ms: i64, start_ms: i64) -> Range<Vec<u8>> {
+    let (mut start, mut end) = (Vec::new(), Vec::new());
+    write_barred_key(set, barred_ms, start_ms, &[], &mut start);
+    match start_ms.checked_add(1) {
+        Some(next_ms) => write_barred_key(set, barred_ms, next_ms, &[], &mut end),
+        None => end = time_range(BARRED_ROW, set, barred_ms).end,
+    }
+    start..end
 }
 
 /// Index, time and key bytes of a key written by [`write_pane_key`] or [`write_late_key`].
@@ -211,6 +240,19 @@ mod tests {
                 prop_assert!(pane_range(set, a).contains(&first));
                 prop_assert!(!pane_range(set, a.wrapping_add(1)).contains(&first));
             }
+        }
+
+        #[test]
+        fn keys_of_barred_rows_round_trip_and_a_pane_is_one_range(
+            set in 0usize..256, barred in any::<i64>(), start in any::<i64>(), key in prop::collection::vec(any::<u8>(), 0..20), other in any::<i64>(),
+        ) {
+            let mut bytes = Vec::new();
+            write_barred_key(set, barred, start, &key, &mut bytes);
+            prop_assert_eq!(read_barred_key(&bytes), Some((set, barred, start, &key[..])));
+            prop_assert_eq!(read_barred_key(&bytes[..17]), None);
+            prop_assert!(barred_range(set, barred, start).contains(&bytes));
+            prop_assert_eq!(barred_range(set, barred, other).contains(&bytes), other == start);
+            prop_assert_eq!(barred_range(set, other, start).contains(&bytes), other == barred);
         }
 
         #[test]

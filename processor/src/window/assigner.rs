@@ -103,6 +103,16 @@ impl Aligned {
         (end >= start_ms + width_ms).then_some(end)
     }
 
+    /// Latest end at or before `until_ms` of a window that contains the pane.
+    pub fn last_end_of_pane_until(&self, start_ms: i64, width_ms: i64, until_ms: i64) -> Option<i64> {
+        let last = self.last_end_of_pane(start_ms, width_ms)?;
+        let first = self.first_end_of_pane_above(start_ms, width_ms, i64::MIN)?;
+        if until_ms < first {
+            return None;
+        }
+        Some(first + (until_ms.min(last) - first) / self.slide_ms * self.slide_ms)
+    }
+
     /// Earliest end above `above_ms` of a window that contains the pane.
     pub fn first_end_of_pane_above(&self, start_ms: i64, width_ms: i64, above_ms: i64) -> Option<i64> {
         let last = self.last_end_of_pane(start_ms, width_ms)?;
@@ -153,6 +163,8 @@ mod tests {
             prop_assert_eq!(window.last_end_of_pane(pane, width), naive.first().copied());
             let first = naive.iter().rev().copied().find(|end| *end > above);
             prop_assert_eq!(window.first_end_of_pane_above(pane, width, above), first);
+            let last = naive.iter().copied().find(|end| *end <= above);
+            prop_assert_eq!(window.last_end_of_pane_until(pane, width, above), last);
         }
 
         #[test]
@@ -170,6 +182,8 @@ mod tests {
             prop_assert_eq!(window.last_end_of_pane(pane, width), naive.first().copied());
             let first = naive.iter().rev().copied().find(|end| *end > above);
             prop_assert_eq!(window.first_end_of_pane_above(pane, width, above), first);
+            let last = naive.iter().copied().find(|end| *end <= above);
+            prop_assert_eq!(window.last_end_of_pane_until(pane, width, above), last);
             prop_assert!(naive.iter().all(|end| window.start_of(*end) == base));
         }
     }

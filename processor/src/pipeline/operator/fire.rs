@@ -137,7 +137,7 @@ impl Task {
     }
 
     /// All keys of a window in byte order, with the index of each one's merged row.
-    fn merged_rows(&self, window: &Window) -> (Vec<(u32, u32)>, RowStore) {
+    pub(super) fn merged_rows(&self, window: &Window) -> (Vec<(u32, u32)>, RowStore) {
         const NONE: u32 = u32::MAX;
         let panes = self.panes_of(window);
         let mut row_of = vec![NONE; self.keys.capacity()];
@@ -160,7 +160,7 @@ impl Task {
         (keys, rows)
     }
 
-    fn panes_of(&self, window: &Window) -> &[Pane] {
+    pub(super) fn panes_of(&self, window: &Window) -> &[Pane] {
         match self.plan.windows[window.index].place {
             Place::Panes(set) => self.sets[set].range(window.start_ms, window.end_ms),
             Place::Instances(_) | Place::Sessions(_) => &[],
@@ -287,7 +287,7 @@ impl Task {
     }
 
     /// Forgets what no event can reach any more. Late firings go first: they refer to keys of panes.
-    fn purge(&mut self, watermark_ms: i64, due: &[Due]) {
+    pub(super) fn purge(&mut self, watermark_ms: i64, due: &[Due]) {
         let (late, unsaved, windows) = (&mut self.late, &mut self.unsaved, &self.plan.windows);
         let purged =
             |id: &(i64, usize, u32)| id.0.saturating_add(windows[id.1].plan.allowed_lateness_ms) <= watermark_ms;

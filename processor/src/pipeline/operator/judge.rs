@@ -52,6 +52,8 @@ pub(super) struct Scratch {
     pub missed: Vec<u64>,
     /// The watermark that the event in hand allows.
     pub candidate_ms: i64,
+    /// Source partition of the events; 0 where a task has but one.
+    pub partition: u32,
 }
 
 impl Scratch {
@@ -64,7 +66,7 @@ impl Scratch {
         Inputs {
             place: Place {
                 time_ms,
-                partition: 0,
+                partition: self.partition,
                 offset,
             },
             numbers: &self.numbers,
@@ -95,6 +97,7 @@ impl Scratch {
             firing: Vec::new(),
             missed: vec![0; plan.windows.len()],
             candidate_ms: NO_WATERMARK,
+            partition: 0,
         }
     }
 }

@@ -149,13 +149,13 @@ impl Task {
 /// How stored state is read under the present spec.
 pub(super) struct Migration {
     /// Stored pane set → present one.
-    sets: Vec<usize>,
+    pub sets: Vec<usize>,
     /// Stored window → present one.
     pub windows: Vec<usize>,
 }
 
 impl Migration {
-    fn between(stored: &StateLayout, present: &StateLayout) -> Result<Self, Error> {
+    pub fn between(stored: &StateLayout, present: &StateLayout) -> Result<Self, Error> {
         let refuse = |what: String| Err(Error::Incompatible { what });
         if stored.group_by != present.group_by {
             return refuse(format!(
@@ -186,7 +186,7 @@ impl Migration {
     }
 }
 
-fn parse_layout(bytes: &[u8]) -> Result<StateLayout, Error> {
+pub(super) fn parse_layout(bytes: &[u8]) -> Result<StateLayout, Error> {
     let document: serde_json::Value = serde_json::from_slice(bytes).map_err(|error| corrupt("layout", error))?;
     let format = document.get("format").and_then(serde_json::Value::as_u64).unwrap_or(0);
     if format != u64::from(STATE_FORMAT) {
@@ -199,7 +199,7 @@ fn parse_layout(bytes: &[u8]) -> Result<StateLayout, Error> {
     serde_json::from_value(document).map_err(|error| corrupt("layout", error))
 }
 
-fn put_json(changes: &mut Changes, key: &[u8], value: &impl serde::Serialize) {
+pub(super) fn put_json(changes: &mut Changes, key: &[u8], value: &impl serde::Serialize) {
     // Plain structs of numbers and strings always serialise; an empty value would be refused as corrupt on reading.
     changes.put(key, &serde_json::to_vec(value).unwrap_or_default());
 }

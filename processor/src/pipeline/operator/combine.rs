@@ -1,0 +1,338 @@
+//! The first stage of `partitioning: any`: one task a source partition. It judges events, lateness by the watermark of
+//! its own partition, and pre-aggregates them into partials for the window tasks (`merge`).
+//!
+//! It has no state but what it says of itself at the end of an epoch, and never replays. How epochs are cut decides how
+//! events are divided into partials, never what the partials of a window add up to.
+//! Must not hold: windows that fire, transactions.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::judge::Verdict;
+use super::{END_OF_INPUT, Stats, StepStatus, Task};
+use crate::core::key;
+use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Place, Plan};
+use crate::pipeline::output::{Outputs, Record};
+use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK, TaskPosition};
+use crate::pipeline::shuffle::{self, Destination, Header, RECORD_BYTES_MIN, Shuffle};
+use crate::window::types::Assigner;
+
+/// Why a job cannot be split into two stages.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "window {window:?}: partitioning any takes tumbling, sliding and cumulative windows that fire on time and for late \
+     events and whose panes are Accumulating; found {found}; use partitioning byKey, or give the window the default \
+     trigger and panes"
+)]
+pub struct NotInTwoStages {
+    /// Name of the first such window.
+    pub window: String,
+    /// What it is.
+    pub found: String,
+}
+
+/// Where a combine task stands among others. All of it goes into its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Number of its source partition; it also breaks ties of `first`, `last` and extremes.
+    pub index: u32,
+    /// How many source partitions there are.
+    pub count: u32,
+    /// The history that it writes; at most [`shuffle::LINEAGE_BYTES_MAX`] bytes.
+    pub lineage: String,
+    /// Partitions of the shuffle topic; never changes in the life of a job. At least 1.
+    pub shuffle_partitions: u32,
+}
+
+/// Everything that a combine task is, between two epochs: it belongs into the committed position.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CombineState {
+    /// Where it stands.
+    pub position: TaskPosition,
+    /// Which of the last records were dead letters, in hexadecimal; absent when none was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bad_records: Option<String>,
+}
+
+/// One combine task.
+#[derive(Clone, Debug)]
+pub struct Combine {
+    /// Judges events and holds the rows of the open epoch; it never fires.
+    task: Task,
+    source: Source,
+    layout: u64,
+    /// The watermark at which the partials so far must be out, for a window ends or is purged there.
+    due_ms: i64,
+    bad_records: Option<String>,
+    /// Partials by shuffle partition; empty between calls.
+    buffers: Vec<Vec<u8>>,
+}
+
+impl Combine {
+    /// A task that begins at `start_offset`.
+    ///
+    /// # Errors
+    /// [`NotInTwoStages`] when a window of the job needs its events in one task.
+    pub fn new(plan: Arc<Plan>, source: Source, start_offset: i64) -> Result<Self, NotInTwoStages> {
+        let state = CombineState {
+            position: TaskPosition::start(start_offset),
+            bad_records: None,
+        };
+        Self::restore(plan, source, &state)
+    }
+
+    /// The task that said `state` of itself.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn restore(plan: Arc<Plan>, source: Source, state: &CombineState) -> Result<Self, NotInTwoStages> {
+        plan.in_two_stages()?;
+        let mut task = Task::at(plan, state.position);
+        task.scratch.partition = source.index;
+        // What is no such text was no dead letter: the guard may then be late, and nothing else depends on it.
+        if let Some(bits) = (state.bad_records.as_ref()).and_then(|text| hex::decode(text).ok()) {
+            task.bad_ratio.load(&bits);
+        }
+        let mut combine = Self {
+            layout: task.plan.fingerprint(),
+            due_ms: 0,
+            bad_records: state.bad_records.clone(),
+            buffers: vec![Vec::new(); source.shuffle_partitions as usize],
+            task,
+            source,
+        };
+        combine.due_ms = combine.next_due();
+        Ok(combine)
+    }
+
+    /// Consumes records in offset order. Late and dead records go to `outputs`, partials that must not wait for the end
+    /// of the epoch and in-band watermarks to `shuffle`. As for a [`Task`], `outputs` is drained before the next step.
+    pub fn step(&mut self, records: &[Record<'_>], outputs: &mut Outputs, shuffle: &mut Shuffle) -> StepStatus {
+        for (index, record) in records.iter().enumerate() {
+            let task = &mut self.task;
+            task.clock.begin(task.position.input_offset);
+            task.advance_position(record);
+            let verdict = task.judge(record, &mut outputs.decisions);
+            let bad = verdict.is_err();
+            match verdict {
+                Ok(verdict) => self.obey(verdict, index, record, outputs, shuffle),
+                Err(rejection) => task.reject(rejection, index, record, outputs),
+            }
+            let task = &mut self.task;
+            if let Some((bad, seen)) = task.bad_ratio.observe(task.position.input_count, bad) {
+                return StepStatus::TooManyBadRecords {
+                    consumed: index + 1,
+                    bad,
+                    seen,
+                };
+            }
+        }
+        StepStatus::Continue
+    }
+
+    /// Obeys a decision record, which stands at the next input offset.
+    pub fn decide(&mut self, decision: &Decision, shuffle: &mut Shuffle) {
+        match decision.kind {
+            DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, shuffle),
+            DecisionKind::FutureSkew { now_ms } => self.task.clock.obey(now_ms),
+            // Windows that fire by processing time are refused in two stages.
+            DecisionKind::Tick { .. } => {}
+        }
+    }
+
+    /// The clock as the shell read it before the records that follow.
+    pub fn set_clock(&mut self, now_ms: Option<i64>) {
+        self.task.set_clock(now_ms);
+    }
+
+    /// The source partition has ended: the window tasks need not wait for it any more.
+    pub fn end_of_input(&mut self, shuffle: &mut Shuffle) {
+        self.advance_watermark(END_OF_INPUT, shuffle);
+    }
+
+    /// Ends an epoch: every partial goes out, and what is left of the task is what this answers.
+    pub fn close_epoch(&mut self, shuffle: &mut Shuffle) -> CombineState {
+        self.flush(shuffle);
+        if let Some(bits) = self.task.bad_ratio.take_changed() {
+            self.bad_records = bits.iter().any(|byte| *byte != 0).then(|| hex::encode(bits));
+        }
+        CombineState {
+            position: self.task.position,
+            bad_records: self.bad_records.clone(),
+        }
+    }
+
+    /// Where the task stands. Its state is this only when an epoch has just been closed.
+    pub fn position(&self) -> TaskPosition {
+        self.task.position
+    }
+
+    /// Rows that wait for the end of the epoch.
+    pub fn rows(&self) -> usize {
+        self.task.rows()
+    }
+
+    /// Counters since this object was made.
+    pub fn stats(&self) -> &Stats {
+        &self.task.stats
+    }
+
+    fn obey(
+        &mut self,
+        verdict: Verdict,
+        index: usize,
+        record: &Record<'_>,
+        outputs: &mut Outputs,
+        shuffle: &mut Shuffle,
+    ) {
+        match verdict {
+            // Windows that have ended fire in the window tasks, when the partial comes there.
+            Verdict::Counted { .. } => {}
+            Verdict::Filtered => self.task.stats.filtered += 1,
+            Verdict::Outside => self.task.stats.outside += 1,
+            Verdict::Late { event_time_ms } => self.task.put_late(event_time_ms, index, record, outputs),
+        }
+        self.advance_watermark(self.task.scratch.candidate_ms, shuffle);
+    }
+
+    /// Moves the watermark up. Where it passes the end or the purge of a window, what was counted before goes out before
+    /// it and what is counted after goes out after it: so the window fires over the same events wherever epochs end.
+    fn advance_watermark(&mut self, to_ms: i64, shuffle: &mut Shuffle) {
+        if to_ms <= self.task.position.watermark_ms {
+            return;
+        }
+        if to_ms < self.due_ms {
+            self.task.position.watermark_ms = to_ms;
+            return;
+        }
+        self.flush(shuffle);
+        self.task.position.watermark_ms = to_ms;
+        self.due_ms = self.next_due();
+        self.push(Destination::Every, shuffle, |header, out| {
+            shuffle::write_watermark(header, to_ms, out);
+        });
+    }
+
+    /// Puts out every partial.
+    fn flush(&mut self, shuffle: &mut Shuffle) {
+        let watermark_ms = self.task.position.watermark_ms;
+        let plan = Arc::clone(&self.task.plan);
+        let mut sets = std::mem::take(&mut self.task.sets);
+        for (index, set) in sets.iter_mut().enumerate() {
+            for pane in set.panes_mut() {
+                let barred_ms = barred(&plan.pane_sets[index], pane.start_ms, watermark_ms);
+                for (row, key) in pane.keys.iter().enumerate() {
+                    let key = self.task.keys.bytes(*key);
+                    let partition = (key::murmur2(key) & 0x7fff_ffff) % self.source.shuffle_partitions;
+                    let buffer = &mut self.buffers[partition as usize];
+                    let encode = |out: &mut Vec<u8>| plan.layout.encode(pane.values(row as u32), out);
+                    shuffle::write_partial(index, pane.start_ms, barred_ms, key, encode, buffer);
+                    if buffer.len() >= RECORD_BYTES_MIN {
+                        let partials = std::mem::take(buffer);
+                        self.push_partials(partition, &partials, shuffle);
+                    }
+                }
+            }
+            set.purge(END_OF_INPUT, &mut self.task.keys, |_| {});
+        }
+        self.task.sets = sets;
+        self.task.next_due_ms = i64::MAX;
+        for partition in 0..self.source.shuffle_partitions {
+            let mut partials = std::mem::take(&mut self.buffers[partition as usize]);
+            if !partials.is_empty() {
+                self.push_partials(partition, &partials, shuffle);
+            }
+            partials.clear();
+            self.buffers[partition as usize] = partials;
+        }
+    }
+
+    fn push_partials(&mut self, partition: u32, partials: &[u8], shuffle: &mut Shuffle) {
+        self.push(Destination::One(partition), shuffle, |header, out| {
+            shuffle::write_partials(header, partials, out);
+        });
+    }
+
+    fn push(&mut self, destination: Destination, shuffle: &mut Shuffle, write: impl FnOnce(&Header<'_>, &mut Vec<u8>)) {
+        let header = Header {
+            layout: self.layout,
+            source: self.source.index,
+            sources: self.source.count,
+            sequence: self.task.position.output_seq + 1,
+            lineage: &self.source.lineage,
+        };
+        let hash = xxh3_64(shuffle.push(destination, |out| write(&header, out)));
+        self.task.count_output(hash);
+    }
+
+    /// The next watermark, above the present one, at which a window may end or be purged.
+    fn next_due(&self) -> i64 {
+        let watermark_ms = self.task.position.watermark_ms;
+        if watermark_ms == NO_WATERMARK {
+            // Window tasks wait for every source partition: the first watermark is always news.
+            return NO_WATERMARK + 1;
+        }
+        let windows = self.task.plan.pane_sets.iter().flat_map(|set| &set.windows);
+        windows
+            .map(|window| {
+                let ends = next_on_grid(window, 0, watermark_ms);
+                ends.min(next_on_grid(window, window.allowed_lateness_ms, watermark_ms))
+            })
+            .min()
+            .unwrap_or(i64::MAX)
+    }
+}
+
+/// The first time above `above_ms` that is `shift_ms` behind an end of the window; the end of time at most.
+fn next_on_grid(window: &PaneWindow, shift_ms: i64, above_ms: i64) -> i64 {
+    let aligned = &window.aligned;
+    let slide = i128::from(aligned.slide_ms());
+    // Ends of cumulative windows lie at every step, and their size is a multiple of it.
+    let origin = i128::from(aligned.offset_ms()) + i128::from(aligned.size_ms()) + i128::from(shift_ms);
+    let above = i128::from(above_ms);
+    let next = above - (above - origin).rem_euclid(slide) + slide;
+    i64::try_from(next).unwrap_or(i64::MAX)
+}
+
+/// The last purge at or before the watermark of a window that covers the pane; events that come now are barred from
+/// those purged until then, and the window task may not have come so far.
+fn barred(set: &PaneSetPlan, start_ms: i64, watermark_ms: i64) -> i64 {
+    let purges = set.windows.iter().filter_map(|window| {
+        let until_ms = watermark_ms.saturating_sub(window.allowed_lateness_ms);
+        let end_ms = (window.aligned).last_end_of_pane_until(start_ms, set.width_ms, until_ms)?;
+        Some(end_ms.saturating_add(window.allowed_lateness_ms))
+    });
+    purges.max().unwrap_or(NO_WATERMARK)
+}
+
+impl Plan {
+    /// Whether every window of the job can be split into two stages.
+    ///
+    /// # Errors
+    /// [`NotInTwoStages`] names the first window that cannot.
+    pub fn in_two_stages(&self) -> Result<(), NotInTwoStages> {
+        let kept_alone = |place: Place| matches!(place, Place::Instances(_) | Place::Sessions(_));
+        let Some(window) = self.windows.iter().find(|window| kept_alone(window.place)) else {
+            return Ok(());
+        };
+        let found = match &window.plan.assigner {
+            Assigner::Aligned(_) => "another trigger or other panes",
+            Assigner::Calendar(_) => "a calendar window",
+            Assigner::Global => "a global window",
+            Assigner::Session(_) => "a session window",
+        };
+        Err(NotInTwoStages {
+            window: window.plan.name.clone(),
+            found: found.to_owned(),
+        })
+    }
+
+    /// Tells layouts of partials apart: equal ones have equal windows, panes, keys and accumulators.
+    pub fn fingerprint(&self) -> u64 {
+        // A plain document of numbers and strings always serialises.
+        xxh3_64(&serde_json::to_vec(&self.state_layout).unwrap_or_default())
+    }
+}

@@ -1,0 +1,294 @@
+//! The second stage of `partitioning: any`: one task a shuffle partition. It merges the partials of the combine tasks
+//! and fires windows by the smallest of their in-band watermarks. Lateness was judged where the event came in: what a
+//! window adds up to is a function of the source partitions alone, however their records are interleaved here.
+//!
+//! Must not hold: a judgement of events, I/O.
+
+mod error;
+mod fire;
+mod persist;
+mod sources;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::combine::NotInTwoStages;
+use super::pane::PaneSet;
+use super::{END_OF_INPUT, Stats, Task};
+use crate::aggregation::rows::RowStore;
+use crate::core::decimal;
+use crate::core::timestamp::{EVENT_TIME_MAX_MS, EVENT_TIME_MIN_MS};
+use crate::pipeline::builder::{PaneSetPlan, Plan};
+use crate::pipeline::output::{Outputs, Record};
+use crate::pipeline::position::TaskPosition;
+use crate::pipeline::shuffle::{self, Message, Partial};
+use crate::window::types::Window;
+
+pub use self::error::ShuffleError;
+use self::sources::Sources;
+
+/// A partial all of whose windows were purged when it came: its source partition is younger than the watermark. It
+/// belongs to the late output, with reason `AfterPurge`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PurgedPartial {
+    /// Names of the windows it missed, with commas between.
+    pub windows: String,
+    /// Watermark that they were purged by, ms.
+    pub watermark_ms: i64,
+    /// Start, end, key and values as one line of JSON.
+    pub value: Vec<u8>,
+}
+
+/// One window task.
+#[derive(Clone, Debug)]
+pub struct WindowTask {
+    /// Rows that every window takes, keys, late firings, position.
+    task: Task,
+    /// By (pane set, barred): rows that windows purged at `barred` or below do not take.
+    barred: BTreeMap<(usize, i64), PaneSet>,
+    sources: Sources,
+    layout: u64,
+    /// One row to decode into.
+    row: RowStore,
+    /// Windows to fire for a key because of the record in hand.
+    firing: Vec<(Window, u32)>,
+    /// Barred panes purged that the store holds: (set, barred, start).
+    purged: Vec<(usize, i64, i64)>,
+    purged_partials: u64,
+}
+
+impl WindowTask {
+    /// A task without state that begins at `start_offset`.
+    ///
+    /// # Errors
+    /// [`NotInTwoStages`] when a window of the job needs its events in one task.
+    pub fn new(plan: Arc<Plan>, start_offset: i64) -> Result<Self, NotInTwoStages> {
+        plan.in_two_stages()?;
+        Ok(Self::around(Task::new(plan, start_offset)))
+    }
+
+    fn around(task: Task) -> Self {
+        let mut row = RowStore::new(&task.plan.layout, 0);
+        row.push();
+        Self {
+            layout: task.plan.fingerprint(),
+            barred: BTreeMap::new(),
+            sources: Sources::default(),
+            row,
+            firing: Vec::new(),
+            purged: Vec::new(),
+            purged_partials: 0,
+            task,
+        }
+    }
+
+    /// Consumes records of the shuffle topic in offset order.
+    ///
+    /// # Errors
+    /// [`ShuffleError`]; the task is then of no use any more.
+    pub fn step(
+        &mut self,
+        records: &[Record<'_>],
+        outputs: &mut Outputs,
+        purged: &mut Vec<PurgedPartial>,
+    ) -> Result<(), ShuffleError> {
+        for record in records {
+            let offset = record.offset;
+            let damaged = |what| ShuffleError::Damaged { offset, what };
+            self.task.advance_position(record);
+            let Some((header, message)) = shuffle::read(record.value) else {
+                return Err(match shuffle::format_of(record.value) {
+                    Some(found) if found != shuffle::FORMAT => ShuffleError::Format { offset, found },
+                    Some(_) | None => damaged("the record"),
+                });
+            };
+            if header.layout != self.layout {
+                return Err(ShuffleError::Layout { offset });
+            }
+            self.sources.hear(offset, &header)?;
+            match message {
+                Message::Watermark(watermark_ms) => {
+                    self.sources.advance(header.source, watermark_ms);
+                    self.advance_watermark(self.sources.watermark_ms(), outputs);
+                }
+                Message::Partials(partials) => {
+                    for partial in partials {
+                        let partial = partial.ok_or_else(|| damaged("a partial"))?;
+                        self.take(&partial, purged).map_err(damaged)?;
+                    }
+                    self.fire_late(outputs);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the task stands; its input is the shuffle partition.
+    pub fn position(&self) -> TaskPosition {
+        self.task.position
+    }
+
+    /// Results from here on carry this `pane.revision`.
+    pub fn set_result_revision(&mut self, revision: u32) {
+        self.task.set_result_revision(revision);
+    }
+
+    /// The watermark at which something fires or is purged next.
+    pub fn next_due_ms(&self) -> i64 {
+        self.task.next_due_ms
+    }
+
+    /// Counters since this object was made: records of the shuffle topic, results, and as losses the partials that a
+    /// window missed for being purged.
+    pub fn stats(&self) -> &Stats {
+        &self.task.stats
+    }
+
+    /// Partials that missed every window, since this object was made.
+    pub fn purged_partials(&self) -> u64 {
+        self.purged_partials
+    }
+
+    /// Keys with state.
+    pub fn keys(&self) -> usize {
+        self.task.keys()
+    }
+
+    /// Rows of state.
+    pub fn rows(&self) -> usize {
+        self.task.rows() + self.barred.values().map(PaneSet::rows).sum::<usize>()
+    }
+
+    /// Merges one partial; answers what is damaged where it cannot be one.
+    fn take(&mut self, partial: &Partial<'_>, purged: &mut Vec<PurgedPartial>) -> Result<(), &'static str> {
+        let task = &mut self.task;
+        let plan = Arc::clone(&task.plan);
+        let set_plan = plan.pane_sets.get(partial.set).ok_or("a pane set")?;
+        let covered = EVENT_TIME_MIN_MS.saturating_sub(set_plan.width_ms)..=EVENT_TIME_MAX_MS;
+        if !covered.contains(&partial.start_ms)
+            || (partial.start_ms - set_plan.offset_ms).rem_euclid(set_plan.width_ms) != 0
+        {
+            return Err("the start of a pane");
+        }
+        if std::str::from_utf8(partial.key).is_err() {
+            return Err("a key");
+        }
+        if !plan.layout.decode(partial.row, self.row.get_mut(0)) {
+            return Err("a row");
+        }
+        let watermark_ms = task.position.watermark_ms;
+        let mut ended = Vec::new();
+        let is_open = look(set_plan, partial, watermark_ms, &mut task.stats.losses, &mut ended);
+        if !is_open {
+            let lost = self.purged_partial(set_plan, partial);
+            purged.push(lost);
+            return Ok(());
+        }
+        let key = task.keys.intern(partial.key);
+        // What bars it is purged here too: then it is like any other.
+        let set = if partial.barred_ms <= watermark_ms {
+            &mut task.sets[partial.set]
+        } else {
+            let made = || PaneSet::new(set_plan);
+            self.barred.entry((partial.set, partial.barred_ms)).or_insert_with(made)
+        };
+        let (row, due_ms) = set.row(&plan, partial.start_ms, key, watermark_ms, &mut task.keys);
+        plan.layout.merge(row, self.row.get(0));
+        task.next_due_ms = task.next_due_ms.min(due_ms);
+        self.firing.extend(ended.into_iter().map(|window| (window, key)));
+        Ok(())
+    }
+
+    fn purged_partial(&mut self, set: &PaneSetPlan, partial: &Partial<'_>) -> PurgedPartial {
+        self.purged_partials += 1;
+        let plan = &self.task.plan;
+        let names = set
+            .windows
+            .iter()
+            .map(|window| plan.windows[window.index].plan.name.as_str());
+        let mut value = b"{\"reason\":\"AfterPurge\",\"start\":".to_vec();
+        decimal::write_signed(partial.start_ms, &mut value);
+        value.extend_from_slice(b",\"end\":");
+        decimal::write_signed(partial.start_ms.saturating_add(set.width_ms), &mut value);
+        value.extend_from_slice(b",\"key\":{");
+        value.extend_from_slice(partial.key);
+        value.extend_from_slice(b"},\"values\":{");
+        plan.layout.write_values(self.row.get(0), set.width_ms, &mut value);
+        value.extend_from_slice(b"}}");
+        let purged = PurgedPartial {
+            windows: names.collect::<Vec<_>>().join(","),
+            watermark_ms: self.task.position.watermark_ms,
+            value,
+        };
+        self.task.count_output(xxh3_64(&purged.value));
+        purged
+    }
+
+    /// Moves the watermark up (never down), fires what has ended and purges what cannot change any more.
+    fn advance_watermark(&mut self, to_ms: i64, outputs: &mut Outputs) {
+        let from_ms = self.task.position.watermark_ms;
+        if to_ms <= from_ms {
+            return;
+        }
+        self.task.position.watermark_ms = to_ms;
+        if to_ms < self.task.next_due_ms {
+            return;
+        }
+        for window in self.ended_between(from_ms, to_ms) {
+            self.fire_on_time(window, outputs);
+        }
+        self.task.purge(to_ms, &[]);
+        let purged = &mut self.purged;
+        for ((index, barred_ms), set) in &mut self.barred {
+            set.purge(to_ms, &mut self.task.keys, |pane| {
+                if pane.stored {
+                    purged.push((*index, *barred_ms, pane.start_ms));
+                }
+            });
+        }
+        self.barred.retain(|_, set| set.rows() > 0);
+        self.task.next_due_ms = self.next_due();
+    }
+
+    fn next_due(&self) -> i64 {
+        let watermark_ms = self.task.position.watermark_ms;
+        let barred = self.barred.values().map(|set| set.next_due(watermark_ms));
+        barred.min().unwrap_or(i64::MAX).min(self.task.next_due())
+    }
+}
+
+/// Looks at the windows that cover the pane of a partial: whether one of them takes it, which of those have ended, and
+/// which would take it if they were not purged.
+fn look(
+    set: &PaneSetPlan,
+    partial: &Partial<'_>,
+    watermark_ms: i64,
+    losses: &mut [u64],
+    ended: &mut Vec<Window>,
+) -> bool {
+    let mut is_open = false;
+    for window in &set.windows {
+        for end_ms in window.aligned.ends_of_pane(partial.start_ms, set.width_ms) {
+            let purged_at_ms = end_ms.saturating_add(window.allowed_lateness_ms);
+            if purged_at_ms <= partial.barred_ms {
+                continue;
+            }
+            if purged_at_ms <= watermark_ms {
+                losses[window.index] += 1;
+                continue;
+            }
+            is_open = true;
+            if end_ms <= watermark_ms {
+                ended.push(Window {
+                    end_ms,
+                    start_ms: window.aligned.start_of(end_ms),
+                    rank: window.rank,
+                    index: window.index,
+                });
+            }
+        }
+    }
+    is_open
+}

@@ -1,0 +1,62 @@
+//! What a window task refuses. Must not decide what becomes of the task.
+
+use crate::pipeline::shuffle;
+
+/// A record of the shuffle topic that this task cannot take. The task stops: to go on would lose or repeat events.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ShuffleError {
+    /// Written by another engine.
+    #[error("shuffle record at offset {offset}: its format is {found}, this engine reads {known}; run the engine that wrote it", known = shuffle::FORMAT)]
+    Format {
+        /// Of the record.
+        offset: i64,
+        /// Version of the format.
+        found: u8,
+    },
+    /// Not written by a combine task at all, or damaged.
+    #[error("shuffle record at offset {offset}: {what} is damaged; only this job may write to its shuffle topic")]
+    Damaged {
+        /// Of the record.
+        offset: i64,
+        /// Which part of it.
+        what: &'static str,
+    },
+    /// Its rows are those of another spec.
+    #[error(
+        "shuffle record at offset {offset}: it was written under other windows, keys or aggregates; a change of them needs \
+         all tasks at one position"
+    )]
+    Layout {
+        /// Of the record.
+        offset: i64,
+    },
+    /// A source partition went on in another history.
+    #[error(
+        "shuffle record at offset {offset}: source partition {source_partition} writes history {found:?} and this task knows {known:?}; \
+         it must be told of a rewind"
+    )]
+    Lineage {
+        /// Of the record.
+        offset: i64,
+        /// Number of the source partition.
+        source_partition: u32,
+        /// Lineage of the record.
+        found: String,
+        /// Lineage so far.
+        known: String,
+    },
+    /// A record came twice, or records out of order.
+    #[error(
+        "shuffle record at offset {offset}: source partition {source_partition} repeats sequence {found} (the last was {last})"
+    )]
+    Sequence {
+        /// Of the record.
+        offset: i64,
+        /// Number of the source partition.
+        source_partition: u32,
+        /// Sequence of the record.
+        found: u64,
+        /// The last one taken.
+        last: u64,
+    },
+}

@@ -1,0 +1,149 @@
+//! Which windows of a window task fire, and with what: rows that every window takes and those that some do not.
+//! Must not move the watermark or purge.
+
+use std::collections::BTreeMap;
+
+use super::super::emit::{Firing, Operation, PaneLabel, Timing};
+use super::super::pane::{Pane, PaneSet};
+use super::{END_OF_INPUT, WindowTask};
+use crate::aggregation::rows::RowStore;
+use crate::pipeline::builder::{Place, Plan};
+use crate::pipeline::output::Outputs;
+use crate::pipeline::position::NO_WATERMARK;
+use crate::window::types::Window;
+
+impl WindowTask {
+    /// Windows with rows whose end lies in `(from, to]`, each once, in the order in which they fire.
+    pub(super) fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Window> {
+        let mut ended = Vec::new();
+        for set in self.task.sets.iter().chain(self.barred.values()) {
+            for (start_ms, window) in set.pane_windows() {
+                let aligned = &window.aligned;
+                let Some(first) = aligned.first_end_of_pane_above(start_ms, set.width_ms(), from_ms) else {
+                    continue;
+                };
+                let last = aligned.last_end_of_pane(start_ms, set.width_ms()).unwrap_or(first);
+                let mut end_ms = first;
+                while end_ms <= to_ms.min(last) {
+                    ended.push(Window {
+                        end_ms,
+                        start_ms: aligned.start_of(end_ms),
+                        rank: window.rank,
+                        index: window.index,
+                    });
+                    end_ms += aligned.slide_ms();
+                }
+            }
+        }
+        ended.sort_unstable();
+        ended.dedup();
+        ended
+    }
+
+    pub(super) fn fire_on_time(&mut self, window: Window, outputs: &mut Outputs) {
+        let task = &self.task;
+        let lateness_ms = task.plan.windows[window.index].plan.allowed_lateness_ms;
+        let (mut keys, mut rows) = task.merged_rows(&window);
+        let mut merged: BTreeMap<u32, u32> = BTreeMap::new();
+        for pane in barred_panes(&task.plan, &self.barred, &window) {
+            if merged.is_empty() {
+                merged.extend(keys.iter().copied());
+            }
+            for (row, key) in pane.keys.iter().enumerate() {
+                let values = pane.values(row as u32);
+                match merged.get(key) {
+                    Some(row) => task.plan.layout.merge(rows.get_mut(*row), values),
+                    None => {
+                        let row = rows.push_copy(values);
+                        merged.insert(*key, row);
+                        keys.push((*key, row));
+                    }
+                }
+            }
+        }
+        if !merged.is_empty() {
+            keys.sort_unstable_by(|a, b| task.keys.bytes(a.0).cmp(task.keys.bytes(b.0)));
+        }
+        let pane = PaneLabel {
+            index: 0,
+            timing: Timing::OnTime,
+            is_final: lateness_ms == 0 || task.position.watermark_ms == END_OF_INPUT,
+        };
+        for (key, row) in keys {
+            let firing = Firing {
+                operation: Operation::Upsert,
+                window,
+                key,
+                pane,
+                values: rows.get(row),
+            };
+            self.task.emit(&firing, outputs);
+        }
+    }
+
+    /// Windows that had ended when partials of this record came fire again, once for each key.
+    pub(super) fn fire_late(&mut self, outputs: &mut Outputs) {
+        if self.firing.is_empty() {
+            return;
+        }
+        let mut firing = std::mem::take(&mut self.firing);
+        let keys = &self.task.keys;
+        firing.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| keys.bytes(a.1).cmp(keys.bytes(b.1))));
+        firing.dedup();
+        for (window, key) in &firing {
+            self.fire_key(*window, *key, outputs);
+        }
+        firing.clear();
+        self.firing = firing;
+    }
+
+    fn fire_key(&mut self, window: Window, key: u32, outputs: &mut Outputs) {
+        let task = &mut self.task;
+        let mut rows = RowStore::new(&task.plan.layout, 0);
+        let merged = rows.push();
+        let mut fired_on_time = false;
+        let panes = task.panes_of(&window).iter();
+        for pane in panes.chain(barred_panes(&task.plan, &self.barred, &window)) {
+            if let Some(row) = pane.find(key) {
+                fired_on_time |= pane.born_ms(row) < window.end_ms;
+                task.plan.layout.merge(rows.get_mut(merged), pane.values(row));
+            }
+        }
+        let id = (window.end_ms, window.index, key);
+        let count = task.late.counts.entry(id).or_insert(0);
+        let pane = PaneLabel {
+            index: *count + u64::from(fired_on_time),
+            timing: Timing::Late,
+            is_final: false,
+        };
+        *count += 1;
+        task.late.dirty.insert(id);
+        let firing = Firing {
+            operation: Operation::Upsert,
+            window,
+            key,
+            pane,
+            values: rows.get(merged),
+        };
+        task.emit(&firing, outputs);
+    }
+}
+
+/// Panes that a window takes of those that some windows do not.
+fn barred_panes<'a>(
+    plan: &'a Plan,
+    barred: &'a BTreeMap<(usize, i64), PaneSet>,
+    window: &Window,
+) -> impl Iterator<Item = &'a Pane> {
+    let compiled = &plan.windows[window.index];
+    let purged_at_ms = window.end_ms.saturating_add(compiled.plan.allowed_lateness_ms);
+    let (start_ms, end_ms) = (window.start_ms, window.end_ms);
+    let set = match compiled.place {
+        Place::Panes(set) => Some(set),
+        Place::Instances(_) | Place::Sessions(_) => None,
+    };
+    let sets = set.map(|set| barred.range((set, NO_WATERMARK)..(set, purged_at_ms)));
+    sets.into_iter()
+        .flatten()
+        .flat_map(move |(_, set)| set.range(start_ms, end_ms))
+}

@@ -1,0 +1,91 @@
+//! A window task's state as keys and values, and back: that of any task, the barred rows and what is known of the source
+//! partitions. Keyspace and formats are in `state::codec`.
+
+use std::sync::Arc;
+
+use super::{PaneSet, WindowTask};
+use crate::aggregation::layout::Layout;
+use crate::aggregation::rows::RowStore;
+use crate::pipeline::builder::{Plan, StateLayout};
+use crate::pipeline::operator::Task;
+use crate::pipeline::operator::persist::{Migration, corrupt, parse_layout};
+use crate::state::backend::{Backend, Changes, Error};
+use crate::state::codec;
+
+impl WindowTask {
+    /// Appends every change of the state since the last call, the position included.
+    pub fn take_changes(&mut self, changes: &mut Changes) {
+        self.task.take_changes(changes);
+        for (set, barred_ms, start_ms) in std::mem::take(&mut self.purged) {
+            let range = codec::barred_range(set, barred_ms, start_ms);
+            changes.delete_range(&range.start, &range.end);
+        }
+        let (mut key, mut value) = (Vec::new(), Vec::new());
+        for ((index, barred_ms), set) in &mut self.barred {
+            for pane in set.panes_mut() {
+                let dirty = pane.take_dirty();
+                pane.stored |= !dirty.is_empty();
+                for row in dirty {
+                    let key_bytes = self.task.keys.bytes(pane.keys[row as usize]);
+                    codec::write_barred_key(*index, *barred_ms, pane.start_ms, key_bytes, &mut key);
+                    codec::write_row(pane.born_ms(row), &self.task.plan.layout, pane.values(row), &mut value);
+                    changes.put(&key, &value);
+                }
+            }
+        }
+        if let Some(document) = self.sources.take_changed() {
+            changes.put(codec::SOURCES, &document);
+        }
+    }
+
+    /// The task that a store holds, or `None` when it holds none.
+    ///
+    /// # Errors
+    /// As [`Task::restore`]; [`Error::Incompatible`] also when a window of the job needs its events in one task.
+    pub fn restore(plan: Arc<Plan>, backend: &dyn Backend) -> Result<Option<Self>, Error> {
+        plan.in_two_stages().map_err(|error| Error::Incompatible {
+            what: error.to_string(),
+        })?;
+        let (Some(layout), Some(task)) = (backend.get(codec::LAYOUT)?, Task::restore(Arc::clone(&plan), backend)?)
+        else {
+            return Ok(None);
+        };
+        let stored = parse_layout(&layout)?;
+        let mut restored = Self::around(task);
+        restored.load_barred(&stored, &Migration::between(&stored, &plan.state_layout)?, backend)?;
+        if let Some(document) = backend.get(codec::SOURCES)? {
+            restored.sources =
+                serde_json::from_slice(&document).map_err(|error| corrupt("source partitions", error))?;
+        }
+        if !restored.task.unsaved.layout {
+            for pane in restored.barred.values_mut().flat_map(PaneSet::panes_mut) {
+                pane.take_dirty();
+            }
+        }
+        restored.task.next_due_ms = restored.next_due();
+        Ok(Some(restored))
+    }
+
+    fn load_barred(&mut self, stored: &StateLayout, migration: &Migration, backend: &dyn Backend) -> Result<(), Error> {
+        let plan = Arc::clone(&self.task.plan);
+        let layout = Layout::of_stored(&stored.accumulators);
+        let shared = plan.layout.shared_with(&layout);
+        let mut rows = RowStore::new(&layout, 0);
+        let row = rows.push();
+        backend.scan(&[codec::BARRED_ROW], &mut |key, value| {
+            let (set, barred_ms, start_ms, key_bytes) =
+                codec::read_barred_key(key).ok_or_else(|| corrupt("key of a barred row", "too short"))?;
+            let born_ms = codec::read_row(value, &layout, rows.get_mut(row))
+                .ok_or_else(|| corrupt("barred row", "not in its format"))?;
+            let Some(index) = migration.sets.get(set) else {
+                return Err(corrupt("key of a barred row", "unknown pane set"));
+            };
+            let key = self.task.keys.intern(key_bytes);
+            let made = || PaneSet::new(&plan.pane_sets[*index]);
+            let set = self.barred.entry((*index, barred_ms)).or_insert_with(made);
+            let values = set.load_row(&plan, start_ms, key, born_ms, &mut self.task.keys);
+            plan.layout.adopt(values, &layout, rows.get(row), &shared);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,376 @@
+//! Records of the shuffle topic between the two stages of `partitioning: any`: partials and in-band watermarks.
+//! Must not hold: what is combined or when a window fires.
+//!
+//! | bytes | |
+//! |---|---|
+//! | 1 | format, [`FORMAT`] |
+//! | 1 | kind: 1 partials, 2 watermark |
+//! | 8 | fingerprint of the layout that the rows are in |
+//! | 4 | source partition |
+//! | 4 | how many source partitions there are |
+//! | 8 | sequence: ascends from record to record of a source partition |
+//! | 1, n | lineage of the source partition's history, with its length before |
+//! | watermark: 8 | ms since the epoch |
+//! | partials, each: 1, 8, 8 | pane set, start of the pane, barred (below) |
+//! | 4, n | canonical bytes of the key |
+//! | 4, n | the row |
+//!
+//! Numbers are little-endian. *Barred* is the watermark that barred the events of a partial from windows: they count in
+//! those that are purged above it. [`NO_WATERMARK`](super::position::NO_WATERMARK) where no window barred them.
+
+use std::ops::Range;
+
+/// Version of the table above.
+pub const FORMAT: u8 = 1;
+/// Partials of one source and shuffle partition are put into a record until it has so many bytes.
+pub const RECORD_BYTES_MIN: usize = 256 << 10;
+/// Longest lineage, in bytes.
+pub const LINEAGE_BYTES_MAX: usize = u8::MAX as usize;
+
+const PARTIALS: u8 = 1;
+const WATERMARK: u8 = 2;
+
+/// Where a record of the shuffle topic goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To this partition.
+    One(u32),
+    /// To every partition.
+    Every,
+}
+
+/// A record for the shuffle topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShuffleRecord {
+    /// Where it goes.
+    pub destination: Destination,
+    /// Its value, in [`Shuffle::bytes`].
+    pub value: Range<usize>,
+}
+
+/// Records for the shuffle topic, in the order in which each partition must receive them.
+#[derive(Clone, Debug, Default)]
+pub struct Shuffle {
+    /// Values of the records.
+    pub bytes: Vec<u8>,
+    /// The records in order.
+    pub list: Vec<ShuffleRecord>,
+}
+
+impl Shuffle {
+    /// Forgets everything, keeps the buffers.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.list.clear();
+    }
+
+    /// Values of the records for a partition, in order.
+    pub fn of_partition(&self, partition: u32) -> impl Iterator<Item = &[u8]> {
+        let ours = move |record: &&ShuffleRecord| match record.destination {
+            Destination::One(other) => other == partition,
+            Destination::Every => true,
+        };
+        self.list
+            .iter()
+            .filter(ours)
+            .map(|record| &self.bytes[record.value.clone()])
+    }
+
+    pub(super) fn push(&mut self, destination: Destination, write: impl FnOnce(&mut Vec<u8>)) -> &[u8] {
+        let start = self.bytes.len();
+        write(&mut self.bytes);
+        let value = start..self.bytes.len();
+        self.list.push(ShuffleRecord {
+            destination,
+            value: value.clone(),
+        });
+        &self.bytes[value]
+    }
+}
+
+/// What every record begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header<'a> {
+    /// Fingerprint of the layout of its rows.
+    pub layout: u64,
+    /// Source partition that it comes from.
+    pub source: u32,
+    /// Source partitions in all.
+    pub sources: u32,
+    /// Ascends from record to record of a source partition.
+    pub sequence: u64,
+    /// Which history of the source partition's task it belongs to.
+    pub lineage: &'a str,
+}
+
+/// A record, read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Partials; [`Partials`] reads them one by one.
+    Partials(Partials<'a>),
+    /// How far event time has come in the source partition, in ms: everything before this record is counted.
+    Watermark(i64),
+}
+
+/// A pre-aggregated row: the events of a key in a pane since the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial<'a> {
+    /// Pane set of the plan.
+    pub set: usize,
+    /// Start of the pane, ms.
+    pub start_ms: i64,
+    /// Windows purged at this watermark or below do not take it.
+    pub barred_ms: i64,
+    /// Canonical bytes of the key.
+    pub key: &'a [u8],
+    /// The row, as its layout encodes it.
+    pub row: &'a [u8],
+}
+
+/// Partials of one record that are still to be read. It ends with `Some(None)` where the bytes are no partial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partials<'a> {
+    rest: &'a [u8],
+}
+
+/// Appends an in-band watermark.
+pub fn write_watermark(header: &Header<'_>, watermark_ms: i64, out: &mut Vec<u8>) {
+    write_header(WATERMARK, header, out);
+    out.extend_from_slice(&watermark_ms.to_le_bytes());
+}
+
+/// Appends a record of partials written by [`write_partial`].
+pub fn write_partials(header: &Header<'_>, partials: &[u8], out: &mut Vec<u8>) {
+    write_header(PARTIALS, header, out);
+    out.extend_from_slice(partials);
+}
+
+/// Appends one partial without its row, which `write_row` appends.
+pub fn write_partial(
+    set: usize,
+    start_ms: i64,
+    barred_ms: i64,
+    key: &[u8],
+    write_row: impl FnOnce(&mut Vec<u8>),
+    out: &mut Vec<u8>,
+) {
+    debug_assert!(set < 256, "the number of windows is bounded by validation");
+    out.push(set as u8);
+    out.extend_from_slice(&start_ms.to_le_bytes());
+    out.extend_from_slice(&barred_ms.to_le_bytes());
+    write_sized(|out| out.extend_from_slice(key), out);
+    write_sized(write_row, out);
+}
+
+fn write_header(kind: u8, header: &Header<'_>, out: &mut Vec<u8>) {
+    debug_assert!(
+        header.lineage.len() <= LINEAGE_BYTES_MAX,
+        "lineages are short unique ids"
+    );
+    out.extend_from_slice(&[FORMAT, kind]);
+    out.extend_from_slice(&header.layout.to_le_bytes());
+    out.extend_from_slice(&header.source.to_le_bytes());
+    out.extend_from_slice(&header.sources.to_le_bytes());
+    out.extend_from_slice(&header.sequence.to_le_bytes());
+    out.push(header.lineage.len() as u8);
+    out.extend_from_slice(header.lineage.as_bytes());
+}
+
+fn write_sized(write: impl FnOnce(&mut Vec<u8>), out: &mut Vec<u8>) {
+    let length_at = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let length = (out.len() - length_at - 4) as u32;
+    out[length_at..length_at + 4].copy_from_slice(&length.to_le_bytes());
+}
+
+/// Reads a record; `None` for bytes that no engine of this format wrote. [`format_of`] tells a newer format.
+pub fn read(bytes: &[u8]) -> Option<(Header<'_>, Message<'_>)> {
+    let (head, rest) = bytes.split_first_chunk::<27>()?;
+    let [format, kind, numbers @ .., lineage_length] = head;
+    let (layout, numbers) = numbers.split_first_chunk::<8>()?;
+    let (source, numbers) = numbers.split_first_chunk::<4>()?;
+    let (sources, numbers) = numbers.split_first_chunk::<4>()?;
+    let (lineage, rest) = rest.split_at_checked(usize::from(*lineage_length))?;
+    let header = Header {
+        layout: u64::from_le_bytes(*layout),
+        source: u32::from_le_bytes(*source),
+        sources: u32::from_le_bytes(*sources),
+        sequence: u64::from_le_bytes(numbers.try_into().ok()?),
+        lineage: std::str::from_utf8(lineage).ok()?,
+    };
+    let message = match (*format, *kind) {
+        (FORMAT, PARTIALS) => Message::Partials(Partials { rest }),
+        (FORMAT, WATERMARK) => Message::Watermark(i64::from_le_bytes(rest.try_into().ok()?)),
+        _ => return None,
+    };
+    Some((header, message))
+}
+
+/// Version of the format that a record says it has.
+pub fn format_of(bytes: &[u8]) -> Option<u8> {
+    bytes.first().copied()
+}
+
+impl<'a> Iterator for Partials<'a> {
+    type Item = Option<Partial<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let read = read_partial(self.rest);
+        self.rest = read.map_or(&[], |(_, rest)| rest);
+        Some(read.map(|(partial, _)| partial))
+    }
+}
+
+fn read_partial(bytes: &[u8]) -> Option<(Partial<'_>, &[u8])> {
+    let (set, rest) = bytes.split_first()?;
+    let (start, rest) = rest.split_first_chunk::<8>()?;
+    let (barred, rest) = rest.split_first_chunk::<8>()?;
+    let (key, rest) = read_sized(rest)?;
+    let (row, rest) = read_sized(rest)?;
+    let partial = Partial {
+        set: usize::from(*set),
+        start_ms: i64::from_le_bytes(*start),
+        barred_ms: i64::from_le_bytes(*barred),
+        key,
+        row,
+    };
+    Some((partial, rest))
+}
+
+fn read_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const HEADER: Header<'static> = Header {
+        layout: 7,
+        source: 3,
+        sources: 4,
+        sequence: 9,
+        lineage: "line",
+    };
+
+    proptest! {
+        #[test]
+        fn partials_round_trip_and_their_damage_is_seen(
+            rows in prop::collection::vec(
+                (0usize..256, any::<i64>(), any::<i64>(), prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(any::<u8>(), 0..20)),
+                0..5,
+            ),
+            header in (any::<u64>(), any::<u32>(), any::<u32>(), any::<u64>(), "[a-z0-9-]{0,40}"), cut in 1usize..30,
+        ) {
+            let header = Header { layout: header.0, source: header.1, sources: header.2, sequence: header.3, lineage: &header.4 };
+            let (mut partials, mut record) = (Vec::new(), Vec::new());
+            for (set, start, barred, key, row) in &rows {
+                write_partial(*set, *start, *barred, key, |out| out.extend_from_slice(row), &mut partials);
+            }
+            write_partials(&header, &partials, &mut record);
+            let (read_header, message) = read(&record).expect("it was written by write_partials");
+            prop_assert_eq!(read_header, header);
+            let Message::Partials(read_rows) = message else { panic!("partials were written") };
+            let read_rows: Vec<_> = read_rows.map(|row| row.expect("whole")).collect();
+            let expected = rows.iter().map(|(set, start_ms, barred_ms, key, row)| Partial {
+                set: *set, start_ms: *start_ms, barred_ms: *barred_ms, key, row,
+            });
+            prop_assert_eq!(read_rows, expected.collect::<Vec<_>>());
+            // Cut anywhere within a partial, the last one is found to be damaged.
+            if cut <= 24 && !rows.is_empty() {
+                let Some((_, Message::Partials(damaged))) = read(&record[..record.len() - cut.min(partials.len() - 1)]) else {
+                    return Ok(());
+                };
+                let list: Vec<_> = damaged.collect();
+                prop_assert!(list.len() < rows.len() || list.last().is_some_and(Option::is_none), "{list:?}");
+            }
+        }
+
+        #[test]
+        fn watermarks_round_trip(watermark in any::<i64>()) {
+            let mut record = Vec::new();
+            write_watermark(&HEADER, watermark, &mut record);
+            prop_assert_eq!(read(&record), Some((HEADER, Message::Watermark(watermark))));
+            for cut in 0..record.len() {
+                prop_assert_eq!(read(&record[..cut]), None);
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_the_reader_fail(bytes in prop::collection::vec(any::<u8>(), 0..120), known in any::<bool>()) {
+            let mut bytes = bytes;
+            if known && bytes.len() > 2 {
+                bytes[..2].copy_from_slice(&[FORMAT, PARTIALS]);
+            }
+            if let Some((_, Message::Partials(partials))) = read(&bytes) {
+                prop_assert!(partials.count() <= bytes.len());
+            }
+        }
+    }
+
+    /// The bytes of this format, for ever: a reader of a later version must still understand them.
+    #[test]
+    fn the_format_is_what_the_table_says() {
+        let (mut partials, mut record) = (Vec::new(), Vec::new());
+        write_partial(
+            2,
+            1000,
+            i64::MIN,
+            b"k",
+            |out| out.extend_from_slice(b"row"),
+            &mut partials,
+        );
+        write_partials(&HEADER, &partials, &mut record);
+        let expected = concat!(
+            "0101",
+            "0700000000000000",
+            "03000000",
+            "04000000",
+            "0900000000000000",
+            "046c696e65",
+            "02",
+            "e803000000000000",
+            "0000000000000080",
+            "010000006b",
+            "03000000726f77"
+        );
+        assert_eq!(hex::encode(&record), expected);
+        assert_eq!(format_of(&record), Some(1));
+        record[0] = 2;
+        assert_eq!(
+            (read(&record), format_of(&record)),
+            (None, Some(2)),
+            "a newer format is told from damage"
+        );
+    }
+
+    #[test]
+    fn a_partition_sees_its_own_records_and_those_for_every_one_in_order() {
+        let mut shuffle = Shuffle::default();
+        for (destination, text) in [
+            (Destination::One(0), "a"),
+            (Destination::One(1), "b"),
+            (Destination::Every, "c"),
+            (Destination::One(0), "d"),
+        ] {
+            shuffle.push(destination, |out| out.extend_from_slice(text.as_bytes()));
+        }
+        let seen = |partition| {
+            shuffle
+                .of_partition(partition)
+                .map(|value| value[0] as char)
+                .collect::<String>()
+        };
+        assert_eq!(
+            (seen(0), seen(1), seen(2)),
+            ("acd".to_owned(), "bc".to_owned(), "c".to_owned())
+        );
+    }
+}

@@ -1,0 +1,243 @@
+//! Named cases of the two stages: what is refused, what comes too late, what is damaged. Must not repeat the properties.
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use streamagg_crds::manifest::parse_manifest;
+use streamagg_crds::validate::resolve;
+use streamagg_processor::pipeline::builder::Plan;
+use streamagg_processor::pipeline::operator::combine::{Combine, Source};
+use streamagg_processor::pipeline::operator::merge::{PurgedPartial, ShuffleError, WindowTask};
+use streamagg_processor::pipeline::output::{Outputs, Record};
+use streamagg_processor::pipeline::shuffle::Shuffle;
+
+use crate::engine::{cases, expected_form};
+use crate::two_stages::results;
+
+fn plan_of(windows: serde_json::Value) -> Arc<Plan> {
+    let document = serde_json::json!({
+        "apiVersion": "streamagg.io/v1alpha1",
+        "kind": "StreamAggregation",
+        "metadata": {"name": "two"},
+        "spec": {
+            "source": {"kafka": {"bootstrapServers": ["kafka:9092"], "topics": ["in"]}, "partitioning": {"any": {}}},
+            "event": {
+                "timestamp": {"field": "/ts", "unit": "Milliseconds"},
+                "watermark": {"boundedOutOfOrderness": {"bound": "0s"}},
+            },
+            "groupBy": [{"name": "k", "field": "/k"}],
+            "windows": windows,
+            "aggregates": [{"name": "n", "count": {}}, {"name": "first", "first": {"field": "/v"}}],
+            "sink": {"kafka": {"topic": "out"}},
+        },
+    });
+    let manifest = parse_manifest(&document.to_string()).expect("a manifest");
+    Arc::new(Plan::compile(
+        &resolve(&manifest.spec, "tests", "two").expect("a valid spec"),
+    ))
+}
+
+fn minutes(lateness: &str) -> Arc<Plan> {
+    plan_of(serde_json::json!([{"name": "m", "tumbling": {"size": "60s"}, "allowedLateness": lateness}]))
+}
+
+fn source(index: u32, count: u32) -> Source {
+    Source {
+        index,
+        count,
+        lineage: "line".to_owned(),
+        shuffle_partitions: 1,
+    }
+}
+
+/// Partials and watermarks that a source partition with these events sends in one epoch.
+fn shuffled(task: &mut Combine, events: &[(&str, i64)]) -> Vec<Vec<u8>> {
+    let mut shuffle = Shuffle::default();
+    for (key, time_ms) in events {
+        let value = format!(r#"{{"ts":{time_ms},"k":"{key}","v":"{key}{time_ms}"}}"#);
+        let offset = task.position().input_offset;
+        task.step(
+            &[Record::new(offset, value.as_bytes())],
+            &mut Outputs::default(),
+            &mut shuffle,
+        );
+    }
+    task.close_epoch(&mut shuffle);
+    shuffle.of_partition(0).map(<[u8]>::to_vec).collect()
+}
+
+/// Values of the results, and the partials that came too late.
+fn merged(task: &mut WindowTask, records: &[Vec<u8>]) -> Result<(Vec<String>, Vec<PurgedPartial>), ShuffleError> {
+    let (mut outputs, mut purged) = (Outputs::default(), Vec::new());
+    for record in records {
+        let offset = task.position().input_offset;
+        task.step(&[Record::new(offset, record)], &mut outputs, &mut purged)?;
+    }
+    let values = results(&expected_form(&outputs, &[], 0))
+        .into_iter()
+        .map(|(_, value)| value);
+    Ok((values.collect(), purged))
+}
+
+#[test]
+fn windows_that_need_their_events_in_one_task_are_refused_by_name() {
+    let tumbling = serde_json::json!({"name": "fine", "tumbling": {"size": "60s"}});
+    for (window, found) in [
+        (
+            serde_json::json!({"name": "w", "session": {"gap": "30s"}}),
+            "a session window",
+        ),
+        (
+            serde_json::json!({"name": "w", "calendar": {"unit": "Day", "timeZone": "UTC"}}),
+            "a calendar window",
+        ),
+        (
+            serde_json::json!({"name": "w", "global": {}, "trigger": {"early": {"everyEvents": 5}}}),
+            "a global window",
+        ),
+        (
+            serde_json::json!({"name": "w", "tumbling": {"size": "60s"}, "trigger": {"final": true}}),
+            "another trigger or other panes",
+        ),
+        (
+            serde_json::json!({"name": "w", "sliding": {"size": "60s", "slide": "10s"}, "panes": "Retracting"}),
+            "another trigger or other panes",
+        ),
+    ] {
+        let plan = plan_of(serde_json::json!([tumbling, window]));
+        let refused = WindowTask::new(Arc::clone(&plan), 0).expect_err("it cannot be split");
+        assert_eq!((refused.window.as_str(), refused.found.as_str()), ("w", found));
+        assert!(refused.to_string().contains("window \"w\""), "{refused}");
+        assert_eq!(Combine::new(plan, source(0, 1), 0).map(|_| ()), Err(refused));
+    }
+    let taken = serde_json::json!([
+        tumbling,
+        {"name": "s", "sliding": {"size": "60s", "slide": "10s"}, "allowedLateness": "5s"},
+        {"name": "c", "cumulative": {"size": "60s", "step": "10s"}},
+    ]);
+    assert!(WindowTask::new(plan_of(taken), 0).is_ok());
+}
+
+/// A window waits for the slowest partition, and late events of one partition may be in time for another.
+#[test]
+fn a_window_fires_when_the_slowest_source_partition_has_passed_its_end() {
+    let plan = minutes("0s");
+    let mut fast = Combine::new(Arc::clone(&plan), source(0, 2), 0).unwrap();
+    let mut slow = Combine::new(Arc::clone(&plan), source(1, 2), 0).unwrap();
+    let mut windows = WindowTask::new(plan, 0).unwrap();
+    let ahead = shuffled(&mut fast, &[("a", 10_000), ("a", 200_000), ("a", 20_000)]);
+    assert_eq!(merged(&mut windows, &ahead).unwrap().0, Vec::<String>::new());
+    let behind = shuffled(&mut slow, &[("a", 5_000), ("a", 30_000), ("a", 60_000)]);
+    let (results, purged) = merged(&mut windows, &behind).unwrap();
+    // The event at 20 s was late in its own partition, though this window was still open.
+    let expected = r#"{"op":"Upsert","window":"m","start":0,"end":60000,"key":{"k":"a"},"pane":{"index":0,"timing":"OnTime","final":true,"revision":0},"values":{"n":3,"first":"a5000"}}"#;
+    assert_eq!((results, purged), (vec![expected.to_owned()], Vec::new()));
+    assert_eq!(fast.stats().late, 1);
+}
+
+/// Late events of one epoch are one partial, so their window fires once more, not once for each.
+#[test]
+fn late_partials_fire_a_window_once_for_each_record() {
+    let plan = minutes("60s");
+    let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
+    let mut windows = WindowTask::new(plan, 0).unwrap();
+    let first = shuffled(&mut combine, &[("a", 1_000), ("a", 70_000)]);
+    assert_eq!(merged(&mut windows, &first).unwrap().0.len(), 1);
+    let late = shuffled(&mut combine, &[("b", 2_000), ("a", 3_000), ("a", 4_000), ("b", 5_000)]);
+    let (results, _) = merged(&mut windows, &late).unwrap();
+    let panes: Vec<&str> = results.iter().map(|value| &value[56..]).collect();
+    assert_eq!(
+        panes,
+        [
+            r#"{"k":"a"},"pane":{"index":1,"timing":"Late","final":false,"revision":0},"values":{"n":3,"first":"a1000"}}"#,
+            r#"{"k":"b"},"pane":{"index":0,"timing":"Late","final":false,"revision":0},"values":{"n":2,"first":"b2000"}}"#,
+        ]
+    );
+}
+
+/// A partition that is added when windows are purged already: its partials are not lost in silence.
+#[test]
+fn partials_of_a_partition_that_joined_late_go_to_the_late_output() {
+    let plan = minutes("0s");
+    let mut old = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
+    let mut windows = WindowTask::new(Arc::clone(&plan), 0).unwrap();
+    merged(&mut windows, &shuffled(&mut old, &[("a", 1_000), ("a", 130_000)])).unwrap();
+    let mut new = Combine::new(plan, source(1, 2), 0).unwrap();
+    let joined = shuffled(&mut new, &[("b", 2_000), ("b", 3_000), ("b", 125_000)]);
+    let (results, purged) = merged(&mut windows, &joined).unwrap();
+    assert_eq!(results, Vec::<String>::new());
+    // The first event goes alone, before the first watermark of its partition.
+    let lost = |count: u64, first: &str| {
+        PurgedPartial {
+        windows: "m".to_owned(),
+        watermark_ms: 130_000,
+        value: format!(
+            r#"{{"reason":"AfterPurge","start":0,"end":60000,"key":{{"k":"b"}},"values":{{"n":{count},"first":"{first}"}}}}"#
+        )
+        .into_bytes(),
+    }
+    };
+    assert_eq!(purged, [lost(1, "b2000"), lost(1, "b3000")]);
+    assert_eq!(
+        (windows.purged_partials(), windows.stats().losses.as_slice()),
+        (2, &[2][..])
+    );
+    // The watermark waits for the new partition and does not fall: 125 s is behind the 130 s it had.
+    assert_eq!(windows.position().watermark_ms, 130_000);
+    merged(&mut windows, &shuffled(&mut old, &[("a", 300_000)])).unwrap();
+    let (results, _) = merged(&mut windows, &shuffled(&mut new, &[("b", 200_000)])).unwrap();
+    assert_eq!(results.len(), 2, "the window of both keys ends at 180 s: {results:?}");
+    assert_eq!(windows.position().watermark_ms, 200_000);
+}
+
+#[test]
+fn records_that_are_not_this_jobs_are_refused_and_say_why() {
+    let plan = minutes("0s");
+    let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
+    let records = shuffled(&mut combine, &[("a", 1_000), ("a", 130_000)]);
+    let refused = |plan: &Arc<Plan>, records: &[Vec<u8>]| {
+        let mut windows = WindowTask::new(Arc::clone(plan), 0).unwrap();
+        merged(&mut windows, records)
+            .map(|_| ())
+            .expect_err("it is refused")
+            .to_string()
+    };
+    let mut newer = records[0].clone();
+    newer[0] = 9;
+    assert_eq!(
+        refused(&plan, &[newer]),
+        "shuffle record at offset 0: its format is 9, this engine reads 1; run the engine that wrote it"
+    );
+    let text = refused(&plan, &[b"".to_vec()]);
+    assert!(text.contains("the record is damaged"), "{text}");
+    let other = plan_of(serde_json::json!([{"name": "m", "tumbling": {"size": "30s"}}]));
+    let text = refused(&other, &records);
+    assert!(text.contains("other windows, keys or aggregates"), "{text}");
+    let text = refused(&plan, &[records.clone(), records[..1].to_vec()].concat());
+    assert!(text.contains("repeats sequence 1"), "{text}");
+    let cut = records[0][..records[0].len() - 1].to_vec();
+    let text = refused(&plan, &[cut]);
+    assert!(text.contains("a partial is damaged"), "{text}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(300), failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_records_never_make_a_window_task_panic(
+        at in any::<prop::sample::Index>(), bit in 0..8u32, record in any::<prop::sample::Index>(),
+    ) {
+        let plan = plan_of(serde_json::json!([
+            {"name": "s", "sliding": {"size": "60s", "slide": "10s"}, "allowedLateness": "5s"},
+            {"name": "c", "cumulative": {"size": "60s", "step": "10s"}},
+        ]));
+        let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
+        let mut records = shuffled(&mut combine, &[("a", 1_000), ("b", 30_000), ("a", 130_000), ("b", 128_000), ("a", 300_000)]);
+        let damaged = record.index(records.len());
+        let at = at.index(records[damaged].len());
+        records[damaged][at] ^= 1 << bit;
+        let mut windows = WindowTask::new(plan, 0).unwrap();
+        // Refused or, where numbers or names changed, taken.
+        let _outcome = merged(&mut windows, &records);
+    }
+}

@@ -1,0 +1,159 @@
+//! Cases for two stages: one spec, several source partitions. Must not run anything but combine tasks.
+
+use std::ops::{Range, RangeInclusive};
+
+use proptest::prelude::*;
+use proptest::sample::Index;
+use streamagg_processor::pipeline::operator::StepStatus;
+use streamagg_processor::pipeline::operator::combine::{Combine, Source};
+use streamagg_processor::pipeline::output::{Outputs, Record};
+use streamagg_processor::pipeline::position::{Decision, DecisionKind};
+use streamagg_processor::pipeline::shuffle::Shuffle;
+use streamagg_tests::generator;
+use streamagg_tests::oracle::{self, Entry, Expected, Panes, Shape, Spec, Trigger, Window};
+
+use crate::engine::expected_form;
+
+/// A spec whose windows two stages take, and the log of each source partition; every one ends.
+#[derive(Clone, Debug)]
+pub struct Scene {
+    pub spec: Spec,
+    pub logs: Vec<Vec<Entry>>,
+    pub shuffle_partitions: u32,
+}
+
+impl Scene {
+    /// Events of one key in one window.
+    pub fn hot_key(events: usize) -> Self {
+        let spec = Spec {
+            timestamp: vec!["ts".to_owned()],
+            unit: oracle::Unit::Milliseconds,
+            bound_ms: 0,
+            watermark: oracle::Watermark::Bounded,
+            skew_ms: None,
+            group_by: Vec::new(),
+            windows: vec![Window {
+                name: "m".to_owned(),
+                shape: Shape::Sliding,
+                size_ms: 60_000,
+                slide_ms: 60_000,
+                offset_ms: 0,
+                lateness_ms: 0,
+                trigger: Trigger::default(),
+                panes: Panes::default(),
+            }],
+            aggregates: vec![("n".to_owned(), oracle::Function::Count, Vec::new())],
+        };
+        let mut log = vec![Entry::Record(b"{\"ts\":1000}".to_vec()); events];
+        log.push(Entry::EndOfInput);
+        Self {
+            spec,
+            logs: vec![log],
+            shuffle_partitions: 2,
+        }
+    }
+}
+
+/// Windows of other kinds become tumbling ones; triggers and panes the usual ones.
+fn for_two_stages(window: Window) -> Window {
+    let (shape, size_ms, slide_ms, offset_ms) = match window.shape {
+        Shape::Sliding | Shape::Cumulative => (window.shape, window.size_ms, window.slide_ms, window.offset_ms),
+        Shape::Session | Shape::Day | Shape::Global => (Shape::Sliding, 40, 40, 0),
+    };
+    Window {
+        name: window.name,
+        shape,
+        size_ms,
+        slide_ms,
+        offset_ms,
+        lateness_ms: window.lateness_ms,
+        trigger: Trigger::default(),
+        panes: Panes::default(),
+    }
+}
+
+/// Any scene with so many source partitions.
+pub fn scene(sources: RangeInclusive<usize>, records_max: usize) -> impl Strategy<Value = Scene> {
+    let places = prop::collection::vec(any::<Index>(), records_max + 1);
+    (generator::case(records_max), sources, places, 1..4u32).prop_map(|(case, sources, places, shuffle_partitions)| {
+        let mut logs = vec![Vec::new(); sources];
+        for (entry, place) in case.log.into_iter().zip(&places) {
+            match entry {
+                Entry::Tick(_) | Entry::EndOfInput => {}
+                Entry::Record(_) | Entry::Stamped(..) | Entry::Clock(_) | Entry::IdleAdvance(_) => {
+                    logs[place.index(sources)].push(entry);
+                }
+            }
+        }
+        logs.iter_mut().for_each(|log| log.push(Entry::EndOfInput));
+        let mut spec = case.spec;
+        spec.windows = spec.windows.into_iter().map(for_two_stages).collect();
+        Scene {
+            spec,
+            logs,
+            shuffle_partitions,
+        }
+    })
+}
+
+/// Where a combine task of the scene stands.
+pub fn source(scene: &Scene, index: usize) -> Source {
+    Source {
+        index: index as u32,
+        count: scene.logs.len() as u32,
+        lineage: format!("lineage-{index}"),
+        shuffle_partitions: scene.shuffle_partitions,
+    }
+}
+
+/// A combine task consumes entries of its log; records stand at twice the place of their entry.
+pub fn combine_entries(
+    scene: &Scene,
+    index: usize,
+    task: &mut Combine,
+    entries: Range<usize>,
+    batch: usize,
+    shuffle: &mut Shuffle,
+    refused: &mut Vec<Expected>,
+) {
+    let log = &scene.logs[index];
+    let clock = log[..entries.start].iter().rev().find_map(|entry| match entry {
+        Entry::Clock(now_ms) => Some(*now_ms),
+        _ => None,
+    });
+    task.set_clock(clock);
+    let mut at = entries.start;
+    while at < entries.end {
+        let mut outputs = Outputs::default();
+        match &log[at] {
+            Entry::Clock(now_ms) => task.set_clock(Some(*now_ms)),
+            Entry::IdleAdvance(watermark_ms) => {
+                let kind = DecisionKind::IdleAdvance {
+                    watermark_ms: *watermark_ms,
+                };
+                let input_offset = task.position().input_offset;
+                task.decide(&Decision { input_offset, kind }, shuffle);
+            }
+            Entry::EndOfInput => task.end_of_input(shuffle),
+            Entry::Tick(_) => panic!("the scene has no ticks"),
+            Entry::Record(_) | Entry::Stamped(..) => {
+                let places: Vec<usize> = (at..entries.end)
+                    .take(batch)
+                    .take_while(|place| log[*place].record().is_some())
+                    .collect();
+                let record = |place: &usize| {
+                    let (value, timestamp_ms) = log[*place].record().expect("it is one");
+                    Record {
+                        timestamp_ms,
+                        ..Record::new(2 * *place as i64, value)
+                    }
+                };
+                let records: Vec<Record<'_>> = places.iter().map(record).collect();
+                assert_eq!(task.step(&records, &mut outputs, shuffle), StepStatus::Continue);
+                refused.extend(expected_form(&outputs, &places, 0));
+                at += places.len() - 1;
+            }
+        }
+        at += 1;
+    }
+}
