@@ -2,12 +2,14 @@
 //! Must not hold the manifest's own shape or the rules that make it valid.
 
 mod aggregate;
+mod security;
 mod store;
 mod window;
 
 use std::collections::BTreeMap;
 
 pub use self::aggregate::{Aggregate, Function};
+pub use self::security::{Certificate, Sasl, SecretKey, Security, Tls, Username};
 pub use self::store::{Store, store};
 use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
@@ -62,6 +64,8 @@ pub struct Source {
     pub bootstrap_servers: Vec<String>,
     /// The one topic.
     pub topic: String,
+    /// How its brokers are reached.
+    pub security: Security,
     /// Where the first run begins.
     pub start: Start,
     /// Settings for librdkafka's consumer.
@@ -183,6 +187,8 @@ pub enum Missing {
 pub struct Sink {
     /// `host:port` of brokers (the source's, when the manifest names none).
     pub bootstrap_servers: Vec<String>,
+    /// How they are reached.
+    pub security: Security,
     /// Topic of results.
     pub topic: String,
     /// Compression of what is written.
@@ -214,7 +220,7 @@ impl Resolved {
                 .map(|spec| aggregate::aggregate(spec, &lets))
                 .collect::<Option<_>>()?,
             lets,
-            sink: sink(&spec.sink, &source.bootstrap_servers)?,
+            sink: sink(&spec.sink, &source)?,
             late_topic: side_topic(&spec.late_events),
             dead_letter_topic: side_topic(&spec.dead_letters),
             max_bad_ratio: spec.max_bad_ratio,
@@ -301,6 +307,7 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
     Some(Source {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         topic: kafka.topics.first()?.clone(),
+        security: security::of_source(kafka),
         start: start(&kafka.start_from)?,
         properties: kafka.properties.clone(),
     })
@@ -371,13 +378,14 @@ fn missing(rule: &WhenMissing) -> Option<Missing> {
     }
 }
 
-fn sink(sink: &SinkSpec, source_servers: &[String]) -> Option<Sink> {
+fn sink(sink: &SinkSpec, source: &Source) -> Option<Sink> {
     let kafka = sink.kafka.as_ref()?;
     Some(Sink {
         bootstrap_servers: kafka
             .bootstrap_servers
             .clone()
-            .unwrap_or_else(|| source_servers.to_vec()),
+            .unwrap_or_else(|| source.bootstrap_servers.clone()),
+        security: security::of_sink(kafka, &source.security),
         topic: kafka.topic.clone(),
         compression: kafka.compression,
     })

@@ -6,6 +6,7 @@
 mod across;
 mod change;
 mod place;
+mod security;
 mod simple;
 mod windows;
 
@@ -83,6 +84,7 @@ impl Check {
 pub fn rules() -> Vec<Rule> {
     let mut rules = simple::rules();
     rules.extend(across::rules());
+    rules.extend(security::rules());
     rules.extend(windows::rules());
     rules.extend(change::rules());
     rules

@@ -6,6 +6,7 @@ mod derived;
 mod event;
 mod lifecycle;
 mod not_yet;
+mod security;
 mod sink;
 mod source;
 mod spec;
@@ -31,6 +32,7 @@ pub use lifecycle::{
     UpgradeSpec, UpgradeStrategy,
 };
 pub use not_yet::NotYet;
+pub use security::{CaSecret, CertificateSecret, KafkaSasl, KafkaTls, SaslMechanism, SinkSecurity, UserSecret};
 pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec};
 pub use source::{FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom};
 pub use spec::{Empty, StreamAggregationSpec};

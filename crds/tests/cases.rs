@@ -29,15 +29,13 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 11] = [
+pub const REFUSED_OF_FUTURE: [&str; 9] = [
     "spec.autoscaling",
     "spec.event.idle",
     "spec.event.maxDrift",
     "spec.event.maxFutureSkew",
     "spec.explode",
     "spec.restoreFrom",
-    "spec.source.kafka.sasl",
-    "spec.source.kafka.tls",
     "spec.source.partitioning.any",
     "spec.upgrade.rollback",
     "spec.windows[0].trigger.early.every",

@@ -17,14 +17,10 @@ const NOT_YET: &[&str] = &[
 const NOT_YET_ON_KAFKA: &[&str] = &[
     "spec.event.idle",
     "spec.event.maxFutureSkew",
-    "spec.source.kafka.tls",
-    "spec.source.kafka.sasl",
     "spec.source.partitioning.any",
     "spec.event.maxDrift",
     "spec.windows[].trigger.early.every",
     "spec.windows[].trigger.late.every",
-    "spec.sink.kafka.tls",
-    "spec.sink.kafka.sasl",
     "spec.state.checkpoints.store.gcs",
     "spec.state.checkpoints.store.azure",
 ];

@@ -101,6 +101,20 @@ pub fn time_zone(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 64, "pattern": "^[A-Za-z][A-Za-z0-9_+/-]*$"})
 }
 
+/// A name of a Secret: a DNS subdomain, so that it is one directory and nothing else.
+pub fn secret_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+    })
+}
+
+/// A key of a Secret: the API server's own rule, so that it is one file and nothing else.
+pub fn secret_key(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[.]?[a-zA-Z0-9_-][a-zA-Z0-9._-]*$",
+    })
+}
+
 /// An address of a service.
 pub fn endpoint(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 512, "pattern": "^https?://[^ ]+$"})

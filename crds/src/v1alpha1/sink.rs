@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "k8s")]
 use super::schema;
-use super::{Empty, NotYet};
+use super::{Empty, KafkaSasl, KafkaTls, SinkSecurity};
 
 /// Where results go; exactly one member.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,14 +33,15 @@ pub struct KafkaSink {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::bootstrap_servers"))]
     pub bootstrap_servers: Option<Vec<String>>,
-    /// TLS towards the brokers. Default: the source's.
+    /// TLS towards the brokers. Default: the source's, see `security`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub tls: Option<NotYet>,
-    /// SASL towards the brokers. Default: the source's.
+    pub tls: Option<KafkaTls>,
+    /// SASL towards the brokers. Default: the source's, see `security`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub sasl: Option<NotYet>,
+    pub sasl: Option<KafkaSasl>,
+    /// Where `tls` and `sasl` come from when they are not given here.
+    #[serde(default)]
+    pub security: SinkSecurity,
 }
 
 /// Compression of records written to Kafka.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "k8s")]
 use super::schema;
-use super::{Empty, NotYet};
+use super::{Empty, KafkaSasl, KafkaTls, NotYet};
 use crate::value::Instant;
 
 /// What to read and how.
@@ -43,14 +43,12 @@ pub struct KafkaSource {
     /// What happens when records that were not yet read are gone from the topic.
     #[serde(default)]
     pub on_truncated: OnTruncated,
-    /// TLS towards the brokers.
+    /// TLS towards the brokers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub tls: Option<NotYet>,
-    /// SASL towards the brokers.
+    pub tls: Option<KafkaTls>,
+    /// SASL towards the brokers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub sasl: Option<NotYet>,
+    pub sasl: Option<KafkaSasl>,
     /// Settings of librdkafka's consumer, from an allow-list; values are strings.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::properties"))]
