@@ -1,7 +1,10 @@
 //! The Kafka shell: settings, readers, the transactional producer, the control topic.
 //! Must not hold: what is decided from what is read (`state::recovery`) or when an epoch closes (`pipeline::epoch`).
 
+pub mod access;
 pub mod config;
+pub mod secrets;
+pub mod settings;
 
 #[cfg(feature = "runtime")]
 pub mod consumer;
@@ -11,3 +14,5 @@ pub mod control;
 pub mod producer;
 #[cfg(feature = "runtime")]
 pub mod topics;
+#[cfg(feature = "runtime")]
+pub mod trouble;

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::pod::Pod;
 pub use self::supervise::parse_assignment;
 use crate::admin;
+use crate::kafka::secrets::Secrets;
 use crate::metrics::Metrics;
 use crate::pipeline::builder::Plan;
 use crate::pipeline::epoch::EpochLimits;
@@ -61,6 +62,9 @@ pub struct ServeArgs {
     /// Where the volume of a checkpoint store of kind `volume` is mounted
     #[arg(long, value_name = "DIR")]
     pub checkpoint_volume: Option<PathBuf>,
+    /// Directory of the Secrets that the job refers to, each a directory with a file for each key
+    #[arg(long, env = "STREAMAGG_SECRETS_DIR", value_name = "DIR")]
+    pub secrets_dir: Option<PathBuf>,
     /// Ordinal of this pod; default: the number at the end of the pod's name
     #[arg(long, value_name = "N")]
     pub ordinal: Option<u32>,
@@ -227,6 +231,8 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         Some(setting) => Failpoints::parse(setting).map_err(ServeError::Input)?,
         None => Failpoints::default(),
     };
+    let secrets = Secrets::new(args.secrets_dir.clone());
+    secrets.check(&job).map_err(|stop| ServeError::Input(stop.message))?;
     std::fs::create_dir_all(&args.data_dir)
         .map_err(|error| ServeError::System(format!("--data-dir {}: {error}", args.data_dir.display())))?;
     let budget = spec
@@ -262,6 +268,7 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         runtime,
         metrics: Arc::new(Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?),
         failpoints,
+        secrets,
     })
 }
 

@@ -1,13 +1,10 @@
 //! From a job to librdkafka's settings and to the names of what a job owns on a cluster. Pure.
 //! Must not hold: clients.
 
-use std::collections::BTreeMap;
-
 use streamagg_crds::resolved::Resolved;
 use streamagg_crds::v1alpha1::Compression;
 
-/// Settings of a client, by librdkafka's names.
-pub type Settings = BTreeMap<String, String>;
+pub use super::settings::Settings;
 
 /// How long the broker keeps an open transaction of a task that vanished: readers wait no longer than this.
 const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
@@ -38,8 +35,9 @@ pub fn control_topic_settings() -> [(&'static str, &'static str); 5] {
 /// broker's usual retention by time, results of windows that are older would be deleted as soon as they are written.
 pub const OUTPUT_TOPIC_SETTINGS: [(&str, &str); 1] = [("retention.ms", "-1")];
 
-fn common(bootstrap_servers: &[String], client_id: &str) -> Settings {
-    let mut settings = Settings::new();
+/// What every client has, on top of how it reaches the cluster.
+fn common(bootstrap_servers: &[String], client_id: &str, connection: &Settings) -> Settings {
+    let mut settings = connection.clone();
     for (name, value) in [
         ("bootstrap.servers", bootstrap_servers.join(",").as_str()),
         ("client.id", client_id),
@@ -49,20 +47,20 @@ fn common(bootstrap_servers: &[String], client_id: &str) -> Settings {
         ("reconnect.backoff.max.ms", "2000"),
         ("log.connection.close", "false"),
     ] {
-        settings.insert(name.to_owned(), value.to_owned());
+        settings.set(name, value);
     }
     settings
 }
 
 fn set(settings: &mut Settings, values: &[(&str, &str)]) {
     for (name, value) in values {
-        settings.insert((*name).to_owned(), (*value).to_owned());
+        settings.set(name, value);
     }
 }
 
 /// Reader of a source partition. `queue_kib` bounds what is fetched ahead.
-pub fn source_consumer(job: &Resolved, queue_kib: u32) -> Settings {
-    let mut settings = common(&job.source.bootstrap_servers, &job.job_id);
+pub fn source_consumer(job: &Resolved, connection: &Settings, queue_kib: u32) -> Settings {
+    let mut settings = common(&job.source.bootstrap_servers, &job.job_id, connection);
     set(
         &mut settings,
         &[
@@ -73,7 +71,9 @@ pub fn source_consumer(job: &Resolved, queue_kib: u32) -> Settings {
             ("fetch.error.backoff.ms", "100"),
         ],
     );
-    settings.extend(job.source.properties.clone());
+    for (name, value) in &job.source.properties {
+        settings.set(name, value);
+    }
     // What exactly-once rests on comes last: no property of the manifest changes it.
     set(
         &mut settings,
@@ -91,8 +91,8 @@ pub fn source_consumer(job: &Resolved, queue_kib: u32) -> Settings {
 }
 
 /// Reader of the control topic, on the sink's cluster.
-pub fn control_consumer(job: &Resolved) -> Settings {
-    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id);
+pub fn control_consumer(job: &Resolved, connection: &Settings) -> Settings {
+    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id, connection);
     set(
         &mut settings,
         &[
@@ -109,15 +109,15 @@ pub fn control_consumer(job: &Resolved) -> Settings {
 }
 
 /// Administration and metadata of one cluster.
-pub fn admin(bootstrap_servers: &[String], job_id: &str) -> Settings {
-    let mut settings = common(bootstrap_servers, job_id);
+pub fn admin(bootstrap_servers: &[String], job_id: &str, connection: &Settings) -> Settings {
+    let mut settings = common(bootstrap_servers, job_id, connection);
     set(&mut settings, &[("allow.auto.create.topics", "false")]);
     settings
 }
 
 /// The transactional producer of a task.
-pub fn producer(job: &Resolved, task: u32) -> Settings {
-    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id);
+pub fn producer(job: &Resolved, connection: &Settings, task: u32) -> Settings {
+    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id, connection);
     let timeout = TRANSACTION_TIMEOUT_MS.to_string();
     let compression = match job.sink.compression {
         Compression::None => "none",

@@ -11,7 +11,9 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::config::Settings;
+use super::access::{Access, Right};
+use super::settings::Settings;
+use super::trouble::Trouble;
 use crate::state::recovery::{LastInput, LastInputCheck, Reason, Stop};
 
 /// Longest wait for an answer about offsets.
@@ -42,28 +44,17 @@ pub enum ReadError {
 /// Makes a librdkafka configuration.
 pub fn client_config(settings: &Settings) -> ClientConfig {
     let mut config = ClientConfig::new();
-    for (name, value) in settings {
+    for (name, value) in settings.iter() {
         config.set(name, value);
     }
     config
 }
 
 /// The stop that a broker's error code means wherever it comes from, if it means one.
-pub fn stop_of(code: RDKafkaErrorCode, operation: &str, topic: &str) -> Option<Stop> {
+pub fn stop_of(code: RDKafkaErrorCode, right: Right, topic: &str, access: &Access) -> Option<Stop> {
     use RDKafkaErrorCode as Code;
-    if matches!(
-        code,
-        Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::GroupAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed
-            | Code::SaslAuthenticationFailed
-            | Code::Authentication
-    ) {
-        return Some(Stop::new(
-            Reason::KafkaUnauthorized,
-            format!("no right to {operation} topic {topic}: the broker answered {code}; grant the right to this user"),
-        ));
+    if matches!(code, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) {
+        return Some(access.no_right(right, topic, &code));
     }
     if matches!(
         code,
@@ -71,7 +62,10 @@ pub fn stop_of(code: RDKafkaErrorCode, operation: &str, topic: &str) -> Option<S
     ) {
         return Some(Stop::new(
             Reason::TopicMissing,
-            format!("cannot {operation} topic {topic}: it does not exist; create it or correct the name"),
+            format!(
+                "cannot {} topic {topic}: it does not exist; create it or correct the name",
+                right.verb()
+            ),
         ));
     }
     None
@@ -79,7 +73,8 @@ pub fn stop_of(code: RDKafkaErrorCode, operation: &str, topic: &str) -> Option<S
 
 /// A reader of one partition.
 pub struct PartitionReader {
-    consumer: BaseConsumer,
+    consumer: BaseConsumer<Trouble>,
+    settings: Settings,
     topic: String,
     partition: i32,
     /// The client's position belongs to the last seek: it forgets the one before only after a while.
@@ -89,15 +84,13 @@ pub struct PartitionReader {
 impl PartitionReader {
     /// Connects; nothing is read before [`Self::seek`].
     pub fn open(settings: &Settings, topic: &str, partition: u32) -> Result<Self, Stop> {
-        let consumer: BaseConsumer = client_config(settings).create().map_err(|error| {
-            Stop::new(
-                Reason::SpecInvalid,
-                format!("spec.source.kafka: the Kafka client refuses its settings: {error}"),
-            )
-        })?;
+        let consumer: BaseConsumer<Trouble> = client_config(settings)
+            .create_with_context(Trouble::default())
+            .map_err(|error| settings.access().unusable(&error))?;
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         Ok(Self {
             consumer,
+            settings: settings.clone(),
             topic: topic.to_owned(),
             partition,
             position_is_new: Cell::new(false),
@@ -128,7 +121,9 @@ impl PartitionReader {
 
     fn classify(&self, error: &KafkaError) -> ReadError {
         let code = error.rdkafka_error_code();
-        if let Some(stop) = code.and_then(|code| stop_of(code, "read", &self.topic)) {
+        let access = self.settings.access();
+        let stop = code.and_then(|code| stop_of(code, Right::Read, &self.topic, access));
+        if let Some(stop) = stop.or_else(|| self.consumer.context().stop(&self.settings)) {
             return ReadError::Stop(stop);
         }
         match code {

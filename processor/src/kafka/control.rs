@@ -6,8 +6,8 @@ use std::time::Duration;
 use rdkafka::message::Message;
 use serde::{Deserialize, Serialize};
 
-use super::config::Settings;
 use super::consumer::{PartitionReader, ReadError};
+use super::settings::Settings;
 use crate::pipeline::position::Decision;
 use crate::state::recovery::position::POSITION_VERSION;
 use crate::state::recovery::{Birth, Position, Reason, Stop};

@@ -9,8 +9,10 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
-use super::config::Settings;
+use super::access::Right;
 use super::consumer::{client_config, stop_of};
+use super::settings::Settings;
+use super::trouble::Trouble;
 use crate::pipeline::sink::Outgoing;
 use crate::state::recovery::{Reason, Stop};
 
@@ -50,9 +52,14 @@ pub enum TransactionError {
 #[derive(Default)]
 struct Deliveries {
     failed: Mutex<Option<(String, RDKafkaErrorCode)>>,
+    trouble: Trouble,
 }
 
-impl ClientContext for Deliveries {}
+impl ClientContext for Deliveries {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble.hear(&error, reason);
+    }
+}
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
@@ -75,6 +82,7 @@ impl ProducerContext for Deliveries {
 /// The producer. Dropping it leaves an open transaction to the next `init`.
 pub struct TaskProducer {
     producer: BaseProducer<Deliveries>,
+    settings: Settings,
 }
 
 impl TaskProducer {
@@ -83,11 +91,11 @@ impl TaskProducer {
     pub fn init(settings: &Settings, alive: &dyn Fn()) -> Result<Self, TransactionError> {
         let producer: BaseProducer<Deliveries> = client_config(settings)
             .create_with_context(Deliveries::default())
-            .map_err(|error| {
-                let message = format!("spec.sink.kafka: the Kafka client refuses its settings: {error}");
-                Stop::new(Reason::SpecInvalid, message)
-            })?;
-        let this = Self { producer };
+            .map_err(|error| settings.access().unusable(&error))?;
+        let this = Self {
+            producer,
+            settings: settings.clone(),
+        };
         let deadline = Instant::now() + INIT_TIMEOUT;
         loop {
             alive();
@@ -95,9 +103,7 @@ impl TaskProducer {
                 Ok(()) => return Ok(this),
                 Err(error) => error,
             };
-            if let Some(code) = error.rdkafka_error_code()
-                && let Some(stop) = stop_of(code, "write transactionally for", "of the sink")
-            {
+            if let Some(stop) = this.refused(&error) {
                 return Err(stop.into());
             }
             if is_fenced(&error) {
@@ -111,6 +117,23 @@ impl TaskProducer {
                 .into());
             }
         }
+    }
+
+    /// The stop behind an error that no other attempt mends: a right that is missing, a connection that is refused.
+    fn refused(&self, error: &KafkaError) -> Option<Stop> {
+        let access = self.settings.access();
+        match error.rdkafka_error_code() {
+            Some(code @ RDKafkaErrorCode::TransactionalIdAuthorizationFailed) => {
+                let id = self.settings.get("transactional.id").unwrap_or_default();
+                Some(access.no_transactional_id(id, &code))
+            }
+            Some(code) => stop_of(code, Right::Write, "of the sink", access),
+            None => None,
+        }
+        .or_else(|| {
+            self.producer.poll(Duration::ZERO);
+            self.producer.context().trouble.stop(&self.settings)
+        })
     }
 
     /// Publishes `records` in one transaction. `before_commit` runs between the last send and the commit.
@@ -221,9 +244,12 @@ impl TaskProducer {
                 );
                 return TransactionError::Stop(Stop::new(Reason::SpecInvalid, message));
             }
-            if let Some(stop) = stop_of(code, "write", &topic) {
+            if let Some(stop) = stop_of(code, Right::Write, &topic, self.settings.access()) {
                 return TransactionError::Stop(stop);
             }
+        }
+        if let Some(stop) = self.refused(error) {
+            return TransactionError::Stop(stop);
         }
         TransactionError::Aborted(error.to_string())
     }

@@ -7,13 +7,18 @@ use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::metadata::Metadata;
 
-use super::config::Settings;
+use super::access::Right;
 use super::consumer::{client_config, stop_of};
+use super::settings::Settings;
+use super::trouble;
 use crate::state::recovery::{Reason, Stop};
 
 /// Longest wait for the cluster's controller.
 const ADMIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait for the first answer, before it is asked why there is none.
+const FIRST_TIMEOUT: Duration = Duration::from_secs(4);
 /// How often a topic just created is looked for before it is given up.
 const CREATED_LOOKS_MAX: u32 = 50;
 /// A record's bound where the broker does not tell: Kafka's default less what a batch adds.
@@ -22,7 +27,7 @@ const RECORD_BYTES_DEFAULT: usize = 1_000_000;
 /// Administration of one cluster.
 pub struct Topics {
     admin: AdminClient<DefaultClientContext>,
-    bootstrap_servers: String,
+    settings: Settings,
 }
 
 /// What a topic's settings say.
@@ -39,40 +44,53 @@ pub struct TopicSettings {
 impl Topics {
     /// Connects.
     pub fn open(settings: &Settings) -> Result<Self, Stop> {
-        let admin = client_config(settings).create().map_err(|error| {
-            Stop::new(
-                Reason::SpecInvalid,
-                format!("bootstrapServers: the Kafka client refuses its settings: {error}"),
-            )
-        })?;
-        let bootstrap_servers = settings.get("bootstrap.servers").cloned().unwrap_or_default();
+        let admin = client_config(settings)
+            .create()
+            .map_err(|error| settings.access().unusable(&error))?;
         Ok(Self {
             admin,
-            bootstrap_servers,
+            settings: settings.clone(),
         })
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Stop {
-        let servers = &self.bootstrap_servers;
+        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
         Stop::new(
             Reason::KafkaUnreachable,
             format!("no answer from the brokers at {servers}: {error}; still trying"),
         )
     }
 
+    /// What the brokers say of one topic. Why none answers is asked for soon: a password that is wrong stays wrong.
+    fn metadata(&self, topic: &str) -> Result<Metadata, Stop> {
+        let client = self.admin.inner();
+        if let Ok(metadata) = client.fetch_metadata(Some(topic), FIRST_TIMEOUT) {
+            return Ok(metadata);
+        }
+        let heard = trouble::listen(&self.settings)?;
+        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
+        if let Some((failure, words)) = &heard
+            && let Some(stop) = self.settings.access().refused(*failure, servers, words)
+        {
+            return Err(stop);
+        }
+        client
+            .fetch_metadata(Some(topic), ADMIN_TIMEOUT)
+            .map_err(|error| match heard {
+                Some((_, words)) => self.unreachable(&words),
+                None => self.unreachable(&error),
+            })
+    }
+
     /// Number of partitions, or `None` when there is no such topic.
     pub fn partitions(&self, topic: &str) -> Result<Option<u32>, Stop> {
-        let metadata = self
-            .admin
-            .inner()
-            .fetch_metadata(Some(topic), ADMIN_TIMEOUT)
-            .map_err(|error| self.unreachable(&error))?;
+        let metadata = self.metadata(topic)?;
         let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else {
             return Ok(None);
         };
         if let Some(error) = found.error() {
             let code = RDKafkaErrorCode::from(error);
-            return match (code, stop_of(code, "describe", topic)) {
+            return match (code, stop_of(code, Right::Describe, topic, self.settings.access())) {
                 (RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic, _) => Ok(None),
                 (_, Some(stop)) => Err(stop),
                 (_, None) => Err(self.unreachable(&code)),
@@ -112,7 +130,7 @@ impl Topics {
             Some(Ok(_)) | None => tracing::info!(topic, partitions, "topic created"),
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {}
             Some(Err((_, code))) => {
-                if let Some(stop) = stop_of(code, "create", topic) {
+                if let Some(stop) = stop_of(code, Right::Create, topic, self.settings.access()) {
                     return Err(stop);
                 }
                 return Err(missing(

@@ -33,6 +33,8 @@ use crate::kafka::config;
 use crate::kafka::consumer::ReadError;
 use crate::kafka::control;
 use crate::kafka::producer::TransactionError;
+use crate::kafka::secrets::Secrets;
+use crate::kafka::settings::Settings;
 use crate::metrics::Metrics;
 use crate::state::checkpoint::RetentionRule;
 use crate::state::local::TaskDirectory;
@@ -91,6 +93,20 @@ pub struct JobContext {
     pub metrics: Arc<Metrics>,
     /// Where tests kill the process.
     pub failpoints: Failpoints,
+    /// Where the Secrets are that the job refers to.
+    pub secrets: Secrets,
+}
+
+impl JobContext {
+    /// How clients reach the source's cluster.
+    pub fn source_connection(&self) -> Result<Settings, Stop> {
+        self.secrets.connection(&self.job.source.security)
+    }
+
+    /// How clients reach the sink's cluster.
+    pub fn sink_connection(&self) -> Result<Settings, Stop> {
+        self.secrets.connection(&self.job.sink.security)
+    }
 }
 
 /// Time in ms since the Unix epoch.
@@ -250,7 +266,11 @@ impl Executor {
         let job = &self.context.job;
         let topic = config::control_topic(&job.job_id);
         let generation = self.board.view().generation;
-        match control::read(&config::control_consumer(job), &topic, self.task) {
+        let read = || {
+            let settings = config::control_consumer(job, &self.context.sink_connection()?);
+            control::read(&settings, &topic, self.task)
+        };
+        match read() {
             Ok(copy) => match after_fence(copy.position.as_ref(), generation) {
                 AfterFence::Release { generation } => {
                     self.board.saw_generation(generation);

@@ -143,7 +143,7 @@ fn watch(pod: &Pod, assign_all: bool) {
 fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     let context = pod.context();
     let topology = Topology::observe(context)?;
-    let settings = config::control_consumer(&context.job);
+    let settings = config::control_consumer(&context.job, &context.sink_connection()?);
     let topic = config::control_topic(&context.job.job_id);
     let mut generation = 0;
     for task in 0..topology.source_partitions {
@@ -164,7 +164,11 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
 fn end_of(pod: &Pod, task: u32, readers: &mut BTreeMap<u32, PartitionReader>) -> Result<i64, String> {
     let context = pod.context();
     if let std::collections::btree_map::Entry::Vacant(vacant) = readers.entry(task) {
-        let settings = config::source_consumer(&context.job, 64);
+        let settings = config::source_consumer(
+            &context.job,
+            &context.source_connection().map_err(|stop| stop.to_string())?,
+            64,
+        );
         let reader = PartitionReader::open(&settings, &context.job.source.topic, task).map_err(|s| s.to_string())?;
         vacant.insert(reader);
     }

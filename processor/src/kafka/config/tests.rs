@@ -1,7 +1,7 @@
 //! Tests of `config`. Must not test other modules.
 
 use super::*;
-use streamagg_crds::resolved::{Resolved, Sink, Source, Start, Timestamp, Watermark};
+use streamagg_crds::resolved::{Resolved, Security, Sink, Source, Start, Timestamp, Watermark};
 use streamagg_crds::v1alpha1::TimeUnit;
 
 fn job(properties: &[(&str, &str)]) -> Resolved {
@@ -10,6 +10,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
         source: Source {
             bootstrap_servers: vec!["a:1".into(), "b:2".into()],
             topic: "events".into(),
+            security: Security::default(),
             start: Start::Earliest,
             properties: properties
                 .iter()
@@ -32,6 +33,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
         sink: Sink {
             bootstrap_servers: vec!["c:3".into()],
             topic: "results".into(),
+            security: Security::default(),
             compression: Compression::Zstd,
         },
         late_topic: None,
@@ -48,20 +50,40 @@ fn a_property_of_the_manifest_tunes_but_never_weakens_exactly_once() {
             ("isolation.level", "read_uncommitted"),
             ("auto.offset.reset", "latest"),
         ]),
+        &Settings::default(),
         1024,
     );
-    assert_eq!(settings["fetch.max.bytes"], "7");
-    assert_eq!(settings["isolation.level"], "read_committed");
-    assert_eq!(settings["auto.offset.reset"], "error");
-    assert_eq!(settings["enable.auto.commit"], "false");
-    assert_eq!(settings["bootstrap.servers"], "a:1,b:2");
+    assert_eq!(settings.get("fetch.max.bytes").unwrap(), "7");
+    assert_eq!(settings.get("isolation.level").unwrap(), "read_committed");
+    assert_eq!(settings.get("auto.offset.reset").unwrap(), "error");
+    assert_eq!(settings.get("enable.auto.commit").unwrap(), "false");
+    assert_eq!(settings.get("bootstrap.servers").unwrap(), "a:1,b:2");
 }
 
 #[test]
 fn positions_and_results_share_the_sink_cluster() {
     let job = job(&[]);
-    assert_eq!(control_consumer(&job)["bootstrap.servers"], "c:3");
-    assert_eq!(producer(&job, 4)["bootstrap.servers"], "c:3");
-    assert_eq!(producer(&job, 4)["transactional.id"], "ns.job/task/events/4");
+    let plain = Settings::default();
+    assert_eq!(control_consumer(&job, &plain).get("bootstrap.servers"), Some("c:3"));
+    let producer = producer(&job, &plain, 4);
+    assert_eq!(producer.get("bootstrap.servers"), Some("c:3"));
+    assert_eq!(producer.get("transactional.id"), Some("ns.job/task/events/4"));
     assert_eq!(control_topic("ns.job"), "ns.job-control");
+}
+
+#[test]
+fn every_client_reaches_its_cluster_as_its_security_says_and_no_property_changes_that() {
+    let mut connection = Settings::default();
+    connection.set("security.protocol", "sasl_ssl");
+    connection.set("sasl.password", "hidden");
+    let job = job(&[("socket.timeout.ms", "1000")]);
+    for settings in [
+        source_consumer(&job, &connection, 64),
+        control_consumer(&job, &connection),
+        admin(&job.sink.bootstrap_servers, &job.job_id, &connection),
+        producer(&job, &connection, 0),
+    ] {
+        assert_eq!(settings.get("security.protocol"), Some("sasl_ssl"));
+        assert!(!format!("{settings:?}").contains("hidden"), "{settings:?}");
+    }
 }

@@ -60,14 +60,14 @@ impl<'a> Committer<'a> {
         if !self.board.view().named {
             return Err(End::Left);
         }
-        let settings = config::producer(&self.context.job, self.task);
+        let settings = config::producer(&self.context.job, &self.context.sink_connection()?, self.task);
         self.producer = Some(TaskProducer::init(&settings, &|| self.board.beat())?);
         Ok(())
     }
 
     /// Reads the control partition of the task.
     pub fn read_control(&self) -> Result<control::ControlCopy, End> {
-        let settings = config::control_consumer(&self.context.job);
+        let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
         self.board.beat();
         let copy = control::read(&settings, &self.control_topic, self.task)?;
         if let Some(position) = &copy.position {

@@ -112,7 +112,11 @@ impl Executor {
     }
 
     fn open_reader(&self) -> Result<PartitionReader, Stop> {
-        let settings = config::source_consumer(&self.context.job, self.context.fetch_queue_kib);
+        let settings = config::source_consumer(
+            &self.context.job,
+            &self.context.source_connection()?,
+            self.context.fetch_queue_kib,
+        );
         PartitionReader::open(&settings, &self.context.job.source.topic, self.task)
     }
 

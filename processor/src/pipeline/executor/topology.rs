@@ -20,7 +20,11 @@ impl Topology {
     /// Looks at every topic of the job; creates what is missing but for the source.
     pub fn observe(context: &JobContext) -> Result<Self, Stop> {
         let job = &context.job;
-        let source = Topics::open(&config::admin(&job.source.bootstrap_servers, &job.job_id))?;
+        let source = Topics::open(&config::admin(
+            &job.source.bootstrap_servers,
+            &job.job_id,
+            &context.source_connection()?,
+        ))?;
         let source_partitions = source.existing("spec.source.kafka.topics[0]", &job.source.topic)?;
         if source.settings(&job.source.topic)?.compacted {
             return Err(Stop::new(
@@ -32,7 +36,11 @@ impl Topology {
                 ),
             ));
         }
-        let sink = Topics::open(&config::admin(&job.sink.bootstrap_servers, &job.job_id))?;
+        let sink = Topics::open(&config::admin(
+            &job.sink.bootstrap_servers,
+            &job.job_id,
+            &context.sink_connection()?,
+        ))?;
         let control = config::control_topic(&job.job_id);
         let found = sink.ensure(
             "spec.jobId",
