@@ -8,7 +8,7 @@ source "$here/../cluster/process.sh"
 
 usage() {
   cat >&2 <<'T'
-usage: kafka.sh start NAME [--port PORT] [--auth] [--dir DIR]   start, or start again with the same ports, rights and data
+usage: kafka.sh start NAME [--port PORT] [--secured] [--dir DIR]   start, or start again with the same ports, rights and data
        kafka.sh stop NAME       ask it to end; the data stay
        kafka.sh delete NAME     stop and remove the data
        kafka.sh kill NAME       SIGKILL
@@ -17,9 +17,14 @@ usage: kafka.sh start NAME [--port PORT] [--auth] [--dir DIR]   start, or start 
        kafka.sh status NAME     prints running, paused, stopped or absent
        kafka.sh env NAME        prints where it listens
        kafka.sh topic HOST:PORT TOPIC PARTITIONS   creates a topic on any broker, unless it is there
-start prints KAFKA_BOOTSTRAP=HOST:PORT and with --auth also KAFKA_SASL_BOOTSTRAP=HOST:PORT, where SASL PLAIN users are
-admin (password admin-secret, all rights) and limited (password limited-secret, no rights). A client of KAFKA_BOOTSTRAP
-has all rights. Without --port the broker named default takes 9092, others a free port (KAFKA_PORT overrides both).
+start prints KAFKA_BOOTSTRAP=HOST:PORT, where a client has all rights. With --secured there are access control lists and
+  KAFKA_SASL_BOOTSTRAP=HOST:PORT      SASL PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512: users admin (password admin-secret,
+                                      all rights) and limited (password limited-secret, only what it is granted)
+  KAFKA_SASL_TLS_BOOTSTRAP=HOST:PORT  the same over TLS
+  KAFKA_TLS_BOOTSTRAP=HOST:PORT       TLS without a user, all rights
+  KAFKA_MTLS_BOOTSTRAP=HOST:PORT      TLS, a client's certificate is required; CN=streamagg has all rights
+  KAFKA_TLS_DIR=DIR                   ca.crt, client.crt and client.key of CN=streamagg, other-ca.crt that signed nothing
+Without --port the broker named default takes 9092, others a free port (KAFKA_PORT overrides both).
 Data: --dir or KAFKA_DIR, else $STREAMAGG_CACHE/kafka/brokers/NAME. KAFKA_JAVA_OPTS: further options of the JVM.
 T
   exit 2
@@ -36,14 +41,14 @@ if [ "$command" = topic ]; then
   shift 2
 fi
 port=${KAFKA_PORT:-}
-auth=no
+secured=no
 # The cluster's bring-up sets these three: the namespace to run in, and what pods are told to connect to.
 netns='' inside_port='' inside_name=''
 while [ $# -gt 0 ]; do
   case $1 in
     --port) port=${2:?--port needs a number}; shift 2 ;;
     --dir) dir=${2:?--dir needs a directory}; shift 2 ;;
-    --auth) auth=yes; shift ;;
+    --secured) secured=yes; shift ;;
     --netns) netns=${2:?--netns needs a file}; shift 2 ;;
     --inside) inside_name=${2:?--inside needs NAME:PORT}; inside_port=${inside_name##*:}; shift 2 ;;
     *) usage ;;
@@ -63,7 +68,7 @@ fetch_jars() {
   [ "$(cat "$cache/libs.stamp" 2>/dev/null)" = "$stamp" ] && return 0
   command -v mvn >/dev/null || die "mvn is needed to fetch Kafka (Debian: apt-get install maven)"
   say "fetching Kafka's jars (54 MB) ..."
-  rm -rf "$cache/libs" "$cache/template" "$cache/classes.jsa"
+  rm -rf "$cache/libs" "$cache"/template* "$cache/classes.jsa"
   mvn -q -B -f "$here/pom.xml" dependency:copy-dependencies -DincludeScope=runtime \
     -DoutputDirectory="$cache/libs" >"$cache/maven.log" 2>&1 || {
     tail -n 20 "$cache/maven.log" >&2
@@ -81,33 +86,65 @@ classpath() {
 log_options=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
   -Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS)
 
-# format_template: a formatted, empty data directory, copied for each new broker: formatting takes a JVM's start.
+# format_template: a formatted, empty data directory, copied for each new broker: formatting takes a JVM's start. It
+# knows the users of SCRAM, who are of use only where a listener asks for one.
+template=$cache/template-with-users
 format_template() {
-  [ -f "$cache/template/meta.properties" ] && return 0
-  local work=$cache/template.new
+  [ -f "$template/meta.properties" ] && return 0
+  local work=$cache/template.new user mechanism users=()
+  for user in admin limited; do
+    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+      users+=(--add-scram "$mechanism=[name=$user,password=$user-secret]")
+    done
+  done
   rm -rf "$work" && mkdir -p "$work"
   printf '%s\n' process.roles=broker,controller node.id=1 controller.quorum.voters=1@127.0.0.1:1 \
     listeners=PLAINTEXT://127.0.0.1:2,CONTROLLER://127.0.0.1:1 controller.listener.names=CONTROLLER \
     "log.dirs=$work" >"$cache/template.properties"
   java "${log_options[@]}" -cp "$(classpath)" kafka.tools.StorageTool format --cluster-id c3RyZWFtYWdnLXRlc3QtMQ \
-    --config "$cache/template.properties" >"$cache/format.log" 2>&1 || {
+    --config "$cache/template.properties" "${users[@]}" >"$cache/format.log" 2>&1 || {
     tail -n 20 "$cache/format.log" >&2
     die "kafka's storage tool could not format a directory; see $cache/format.log"
   }
-  mv "$work" "$cache/template"
+  mv "$work" "$template"
+}
+
+# make_certificates: an authority, a broker's and a client's certificate, and an authority that signed neither. Once a
+# data directory.
+make_certificates() {
+  [ "$secured" = yes ] && [ ! -f "$dir/tls/other-ca.crt" ] || return 0
+  command -v openssl >/dev/null || die "openssl is needed (Debian: apt-get install openssl)"
+  local tls=$dir/tls key=(-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes)
+  rm -rf "$tls" && mkdir -m 700 "$tls"
+  {
+    openssl req -x509 "${key[@]}" -days 3650 -subj /CN=streamagg-test-ca -keyout "$tls/ca.key" -out "$tls/ca.crt"
+    openssl req -new "${key[@]}" -subj /CN=broker -keyout "$tls/broker.key" -out "$tls/broker.csr"
+    openssl req -new "${key[@]}" -subj /CN=streamagg -keyout "$tls/client.key" -out "$tls/client.csr"
+    openssl x509 -req -in "$tls/broker.csr" -CA "$tls/ca.crt" -CAkey "$tls/ca.key" -CAcreateserial -days 3650 \
+      -extfile <(echo subjectAltName=IP:127.0.0.1,DNS:localhost) -out "$tls/broker.crt"
+    openssl x509 -req -in "$tls/client.csr" -CA "$tls/ca.crt" -CAkey "$tls/ca.key" -CAcreateserial -days 3650 \
+      -out "$tls/client.crt"
+    cat "$tls/broker.key" "$tls/broker.crt" "$tls/ca.crt" >"$tls/broker.pem"
+    openssl req -x509 "${key[@]}" -days 3650 -subj /CN=other-ca -keyout "$tls/other-ca.key" -out "$tls/other-ca.crt"
+  } >"$tls/openssl.log" 2>&1 || {
+    tail -n 20 "$tls/openssl.log" >&2
+    die "openssl could not make certificates"
+  }
 }
 
 write_properties() {
   local listeners="PLAINTEXT://127.0.0.1:$KAFKA_PORT_CHOSEN" advertised protocols
   advertised=$listeners
-  protocols='PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT'
+  protocols='PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,MTLS:SSL,SASLTLS:SASL_SSL'
   if [ -n "$inside_name" ]; then
     listeners+=",INSIDE://0.0.0.0:$inside_port"
     advertised+=",INSIDE://$inside_name"
   fi
-  if [ "$auth" = yes ]; then
-    listeners+=",SASL://127.0.0.1:$KAFKA_SASL_PORT_CHOSEN"
-    advertised+=",SASL://127.0.0.1:$KAFKA_SASL_PORT_CHOSEN"
+  if [ "$secured" = yes ]; then
+    local secure="SASL://127.0.0.1:$KAFKA_SASL_PORT_CHOSEN,SASLTLS://127.0.0.1:$KAFKA_SASL_TLS_PORT_CHOSEN"
+    secure+=",TLS://127.0.0.1:$KAFKA_TLS_PORT_CHOSEN,MTLS://127.0.0.1:$KAFKA_MTLS_PORT_CHOSEN"
+    listeners+=",$secure"
+    advertised+=",$secure"
   fi
   cat <<T
 process.roles=broker,controller
@@ -138,14 +175,25 @@ controlled.shutdown.enable=false
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
 T
-  [ "$auth" = yes ] || return 0
-  cat <<'T'
+  [ "$secured" = yes ] || return 0
+  cat <<T
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:ANONYMOUS;User:admin
-sasl.enabled.mechanisms=PLAIN
-listener.name.sasl.sasl.enabled.mechanisms=PLAIN
-listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_admin="admin-secret" user_limited="limited-secret";
+super.users=User:ANONYMOUS;User:admin;User:CN=streamagg
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+ssl.keystore.type=PEM
+ssl.keystore.location=$dir/tls/broker.pem
+ssl.truststore.type=PEM
+ssl.truststore.location=$dir/tls/ca.crt
+listener.name.mtls.ssl.client.auth=required
 T
+  local listener mechanism module=org.apache.kafka.common.security
+  for listener in sasl sasltls; do
+    echo "listener.name.$listener.plain.sasl.jaas.config=$module.plain.PlainLoginModule required" \
+      'user_admin="admin-secret" user_limited="limited-secret";'
+    for mechanism in scram-sha-256 scram-sha-512; do
+      echo "listener.name.$listener.$mechanism.sasl.jaas.config=$module.scram.ScramLoginModule required;"
+    done
+  done
 }
 
 # choose_ports: once per data directory, so that a restarted broker is found where it was.
@@ -155,13 +203,15 @@ choose_ports() {
     {
       echo "KAFKA_PORT_CHOSEN=$port"
       echo "KAFKA_CONTROLLER_PORT_CHOSEN=$(free_port)"
-      echo "KAFKA_SASL_PORT_CHOSEN=$(free_port)"
+      for listener in SASL SASL_TLS TLS MTLS; do echo "KAFKA_${listener}_PORT_CHOSEN=$(free_port)"; done
     } >"$dir/ports"
   fi
   # shellcheck disable=SC1091
   source "$dir/ports"
   # Rights once asked for stay in force on every later start.
-  ! grep -qs ^authorizer "$dir/server.properties" || auth=yes
+  ! grep -qs ^authorizer "$dir/server.properties" || secured=yes
+  [ "$secured" = no ] || [ -n "${KAFKA_MTLS_PORT_CHOSEN:-}" ] ||
+    die "broker $name is of an older version: delete it first (kafka.sh delete $name)"
   [ -z "$port" ] || [ "$port" = "$KAFKA_PORT_CHOSEN" ] ||
     die "broker $name has port $KAFKA_PORT_CHOSEN, not $port: delete it first (kafka.sh delete $name)"
 }
@@ -180,8 +230,12 @@ print_env() {
   # shellcheck disable=SC1091
   source "$dir/ports"
   echo "KAFKA_BOOTSTRAP=127.0.0.1:$KAFKA_PORT_CHOSEN"
-  grep -q ^authorizer "$dir/server.properties" && echo "KAFKA_SASL_BOOTSTRAP=127.0.0.1:$KAFKA_SASL_PORT_CHOSEN"
-  return 0
+  grep -q ^authorizer "$dir/server.properties" || return 0
+  echo "KAFKA_SASL_BOOTSTRAP=127.0.0.1:$KAFKA_SASL_PORT_CHOSEN"
+  echo "KAFKA_SASL_TLS_BOOTSTRAP=127.0.0.1:$KAFKA_SASL_TLS_PORT_CHOSEN"
+  echo "KAFKA_TLS_BOOTSTRAP=127.0.0.1:$KAFKA_TLS_PORT_CHOSEN"
+  echo "KAFKA_MTLS_BOOTSTRAP=127.0.0.1:$KAFKA_MTLS_PORT_CHOSEN"
+  echo "KAFKA_TLS_DIR=$dir/tls"
 }
 
 start() {
@@ -200,9 +254,10 @@ start() {
   if in_namespace bash -c ": <>/dev/tcp/127.0.0.1/$KAFKA_PORT_CHOSEN" 2>/dev/null; then
     die "port $KAFKA_PORT_CHOSEN is taken by somebody else; choose another with --port"
   fi
+  make_certificates
   write_properties >"$dir/server.properties.new"
   mv "$dir/server.properties.new" "$dir/server.properties"
-  [ -d "$dir/data" ] || cp -r "$cache/template" "$dir/data"
+  [ -d "$dir/data" ] || cp -r "$template" "$dir/data"
   # shellcheck disable=SC2086
   start_process "$dir" kafka ${netns:+nsenter --net="$netns"} \
     java -Xms128m -Xmx512m -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError -Xlog:disable -Djava.awt.headless=true \
