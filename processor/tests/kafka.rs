@@ -11,6 +11,10 @@ mod child;
 mod input;
 #[path = "kafka/rig.rs"]
 mod rig;
+#[path = "kafka/rights.rs"]
+mod rights;
+#[path = "kafka/security.rs"]
+mod security;
 
 use std::time::Duration;
 

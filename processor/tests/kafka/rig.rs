@@ -34,27 +34,51 @@ pub fn broker() -> &'static str {
         if let Ok(servers) = std::env::var("STREAMAGG_TEST_KAFKA") {
             return servers;
         }
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/broker/kafka.sh");
-        let output = Command::new("bash")
-            .arg(&script)
-            .args(["start", "test"])
-            .output()
-            .expect("kafka.sh runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        text.lines()
-            .find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP=").map(str::to_owned))
-            .unwrap_or_else(|| panic!("no broker: {text}{}", String::from_utf8_lossy(&output.stderr)))
+        start_broker(&["start", "test"])
+            .remove("KAFKA_BOOTSTRAP")
+            .expect("the script says where it listens")
     })
 }
 
-fn client() -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("bootstrap.servers", broker());
-    config
+/// Runs the project's script; answers what it prints, by name.
+pub fn start_broker(arguments: &[&str]) -> BTreeMap<String, String> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/broker/kafka.sh");
+    let output = Command::new("bash")
+        .arg(&script)
+        .args(arguments)
+        .output()
+        .expect("kafka.sh runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
-fn admin() -> AdminClient<DefaultClientContext> {
-    client().create().expect("an admin client")
+/// How a processor reaches the broker.
+#[derive(Clone)]
+pub struct Reach {
+    /// Where tests reach it, with all rights.
+    pub tests: String,
+    /// Where the processor does.
+    pub processor: String,
+    /// Further members of the manifest's `spec.source.kafka`, each with a comma before it.
+    pub security: String,
+}
+
+impl Reach {
+    fn plain() -> Self {
+        Self {
+            tests: broker().to_owned(),
+            processor: broker().to_owned(),
+            security: String::new(),
+        }
+    }
+}
+
+fn client(servers: &str) -> ClientConfig {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", servers);
+    config
 }
 
 /// Waits until `look` answers; prints what it saw last when it never does.
@@ -76,6 +100,7 @@ type Event = (i64, u32, i64);
 pub struct Job {
     pub name: String,
     pub partitions: u32,
+    pub reach: Reach,
     pub directory: tempfile::TempDir,
     /// What was produced, by partition.
     log: Mutex<BTreeMap<u32, Vec<Event>>>,
@@ -90,29 +115,54 @@ impl Job {
     }
 
     pub fn without_topic(test: &str, partitions: u32) -> Self {
+        Self::reached(test, partitions, Reach::plain())
+    }
+
+    /// A job on a broker that is reached otherwise; without its topic.
+    pub fn reached(test: &str, partitions: u32, reach: Reach) -> Self {
         let name = format!("{test}-{}", &uuid::Uuid::new_v4().to_string()[..8]);
-        let mut config = client();
+        let mut config = client(&reach.tests);
         config.set("linger.ms", "1");
         Self {
             name,
             partitions,
+            reach,
             directory: tempfile::tempdir().expect("a directory"),
             log: Mutex::default(),
             producer: config.create().expect("a producer"),
         }
     }
 
+    fn client(&self) -> ClientConfig {
+        client(&self.reach.tests)
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    /// Whether the broker has a topic.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        let admin = self.admin();
+        let metadata = admin
+            .inner()
+            .fetch_metadata(None, PATIENCE)
+            .expect("the broker answers");
+        metadata.topics().iter().any(|found| found.name() == topic)
+    }
+
     pub fn create_topic(&self, topic: &str) {
         let count = i32::try_from(self.partitions).expect("few");
         let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
-        let results = block_on(admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
+        let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
     pub fn delete_topic(&self, topic: &str) {
-        block_on(admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+        block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
         eventually("the topic is gone", || {
-            let metadata = admin()
+            let metadata = self
+                .admin()
                 .inner()
                 .fetch_metadata(None, Duration::from_secs(5))
                 .map_err(|e| e.to_string())?;
@@ -125,7 +175,7 @@ impl Job {
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
             .expect("an offset");
-        block_on(admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+        block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
     }
 
     /// Where the store keeps task 0.
@@ -135,7 +185,8 @@ impl Job {
 
     /// Appends records to partition 0 in a transaction that is aborted.
     pub fn produce_aborted(&self, count: u32) {
-        let producer: BaseProducer = client()
+        let producer: BaseProducer = self
+            .client()
             .set("transactional.id", format!("{}-upstream", self.name))
             .create()
             .expect("a producer");
@@ -214,7 +265,8 @@ impl Job {
     /// carries how often it may come.
     pub fn published(&self) -> Vec<String> {
         let topic = format!("{}-out", self.name);
-        let consumer: BaseConsumer = client()
+        let consumer: BaseConsumer = self
+            .client()
             .set("group.id", "checker")
             .set("isolation.level", "read_committed")
             .set("enable.partition.eof", "true")
@@ -287,7 +339,7 @@ impl Job {
     }
 
     fn manifest(&self, extra: &str) -> String {
-        let (name, servers) = (&self.name, broker());
+        let (name, servers, security) = (&self.name, &self.reach.processor, &self.reach.security);
         let store = self.directory("store");
         format!(
             r#"
@@ -297,7 +349,7 @@ metadata: {{name: job, namespace: test}}
 spec:
   jobId: {name}
   source:
-    kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}}}
+    kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}}}
     format: {{json: {{strict: false}}}}
     partitioning: {{byKey: {{}}}}
   event:

@@ -1,0 +1,276 @@
+//! A broker that wants TLS, a client's certificate, a user or rights: right ones give exact results, wrong ones a clear
+//! problem and nothing published. Must not test what needs no such broker.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use super::child::Processor;
+use super::rig::{Job, Reach, eventually, start_broker};
+use super::rights::{Operation, Resource, grant, revoke};
+
+/// What no log and no answer may show.
+const SECRETS: [&str; 4] = ["admin-secret", "limited-secret", "not-the-password", "PRIVATE KEY"];
+const CA: &str = ", tls: {caSecretRef: {name: cluster-ca}}";
+
+/// Where the broker listens and has its certificates, by the names that its script prints.
+fn broker(name: &str) -> &'static str {
+    static BROKER: OnceLock<BTreeMap<String, String>> = OnceLock::new();
+    let found = BROKER.get_or_init(|| start_broker(&["start", "test-secured", "--secured"]));
+    found.get(name).expect("the script prints it")
+}
+
+fn sasl(mechanism: &str) -> String {
+    format!(", sasl: {{mechanism: {mechanism}, secretRef: {{name: kafka-user}}}}")
+}
+
+/// A job that reaches the broker at `listener` by `security`, with the Secrets of `user`.
+fn job(test: &str, listener: &str, security: &str, user: &str) -> Job {
+    let reach = Reach {
+        tests: broker("KAFKA_BOOTSTRAP").to_owned(),
+        processor: broker(listener).to_owned(),
+        security: security.to_owned(),
+    };
+    let job = Job::reached(test, 1, reach);
+    let read = |name: &str| std::fs::read_to_string(Path::new(broker("KAFKA_TLS_DIR")).join(name)).expect("reads");
+    for (secret, key, text) in [
+        ("cluster-ca", "ca.crt", read("ca.crt")),
+        ("client", "tls.crt", read("client.crt")),
+        ("client", "tls.key", read("client.key")),
+        ("kafka-user", "username", user.to_owned()),
+        ("kafka-user", "password", format!("{user}-secret\n")),
+    ] {
+        put(&job, secret, key, &text);
+    }
+    job
+}
+
+fn put(job: &Job, secret: &str, key: &str, text: &str) {
+    let directory = job.directory("secrets").join(secret);
+    std::fs::create_dir_all(&directory).expect("creates");
+    std::fs::write(directory.join(key), text).expect("writes");
+}
+
+fn start(job: &Job) -> Processor {
+    let secrets = job.directory("secrets");
+    let secrets = secrets.to_str().expect("text");
+    // Everything that is ever logged, for the test that nothing of it is secret.
+    let flags = [
+        "--assign-all",
+        "--secrets-dir",
+        secrets,
+        "--log",
+        "trace,h2=off,hyper=off",
+    ];
+    job.start_with("data", &flags, None, "")
+}
+
+fn assert_nothing_secret(processor: &Processor) {
+    let log = std::fs::read_to_string(&processor.log).expect("a log");
+    let status = processor.status().expect("answers").to_string();
+    assert!(log.contains("processor started"), "{log}");
+    for secret in SECRETS {
+        assert!(!log.contains(secret), "the log shows {secret}");
+        assert!(!status.contains(secret), "{status}");
+    }
+}
+
+#[test]
+fn results_are_exact_over_tls_mutual_tls_and_every_mechanism_and_no_secret_is_logged() {
+    let mutual = ", tls: {caSecretRef: {name: cluster-ca}, certSecretRef: {name: client}}";
+    let named = ", sasl: {mechanism: ScramSha512, username: admin, secretRef: {name: kafka-user}}";
+    let ways = [
+        ("KAFKA_TLS_BOOTSTRAP", CA.to_owned()),
+        ("KAFKA_MTLS_BOOTSTRAP", mutual.to_owned()),
+        ("KAFKA_SASL_TLS_BOOTSTRAP", format!("{CA}{}", sasl("Plain"))),
+        ("KAFKA_SASL_TLS_BOOTSTRAP", format!("{CA}{}", sasl("ScramSha256"))),
+        ("KAFKA_SASL_TLS_BOOTSTRAP", format!("{CA}{}", sasl("ScramSha512"))),
+        ("KAFKA_SASL_BOOTSTRAP", named.to_owned()),
+    ];
+    let jobs = ways.map(|(listener, security)| {
+        let job = job("secured", listener, &security, "admin");
+        job.create_topic(&job.name);
+        job.produce(600);
+        let processor = start(&job);
+        (job, processor)
+    });
+    for (job, processor) in &jobs {
+        job.assert_exact();
+        assert_nothing_secret(processor);
+    }
+}
+
+#[test]
+fn a_connection_that_is_refused_names_the_field_and_the_key_and_publishes_nothing() {
+    let tls = |job: &Job| put(job, "cluster-ca", "ca.crt", &other_authority());
+    let password = |job: &Job| put(job, "kafka-user", "password", "not-the-password");
+    let no_key = |job: &Job| std::fs::remove_file(job.directory("secrets/client/tls.key")).expect("removes");
+    let nothing = |_: &Job| {};
+    let user = "Secret kafka-user keys username and password (spec.source.kafka.sasl.secretRef)";
+    let mutual = ", tls: {caSecretRef: {name: cluster-ca}, certSecretRef: {name: client}}";
+    type Spoil<'a> = &'a dyn Fn(&Job);
+    let cases: [(&str, String, Spoil<'_>, &str); 7] = [
+        (
+            "KAFKA_SASL_TLS_BOOTSTRAP",
+            format!("{CA}{}", sasl("Plain")),
+            &password,
+            user,
+        ),
+        ("KAFKA_SASL_BOOTSTRAP", sasl("ScramSha512"), &password, user),
+        (
+            "KAFKA_TLS_BOOTSTRAP",
+            CA.to_owned(),
+            &tls,
+            "Secret cluster-ca key ca.crt (spec.source.kafka.tls.caSecretRef)",
+        ),
+        (
+            "KAFKA_MTLS_BOOTSTRAP",
+            CA.to_owned(),
+            &nothing,
+            "certSecretRef; none is declared",
+        ),
+        (
+            "KAFKA_MTLS_BOOTSTRAP",
+            mutual.to_owned(),
+            &no_key,
+            "Secret client key tls.key (spec.source.kafka.tls.certSecretRef) is missing",
+        ),
+        (
+            "KAFKA_TLS_BOOTSTRAP",
+            String::new(),
+            &nothing,
+            "declare spec.source.kafka.tls",
+        ),
+        (
+            "KAFKA_SASL_BOOTSTRAP",
+            String::new(),
+            &nothing,
+            "declare spec.source.kafka.sasl",
+        ),
+    ];
+    let jobs = cases.map(|(listener, security, spoil, part)| {
+        let job = job("refused", listener, &security, "admin");
+        job.create_topic(&job.name);
+        job.produce(600);
+        spoil(&job);
+        let processor = start(&job);
+        (job, processor, part)
+    });
+    for (job, processor, part) in &jobs {
+        let message = processor.await_problem("KafkaUnauthorized");
+        assert!(message.contains(part), "{part}: {message}");
+        assert!(!job.has_topic(&format!("{}-out", job.name)), "{message}");
+        assert_nothing_secret(processor);
+    }
+    // A Secret that is put right is read again, without anybody's restart.
+    let (job, _, _) = &jobs[0];
+    put(job, "kafka-user", "password", "admin-secret");
+    job.assert_exact();
+}
+
+fn other_authority() -> String {
+    std::fs::read_to_string(Path::new(broker("KAFKA_TLS_DIR")).join("other-ca.crt")).expect("reads")
+}
+
+#[test]
+fn a_secret_without_a_directory_is_a_bad_flag() {
+    let job = job("nowhere", "KAFKA_TLS_BOOTSTRAP", CA, "admin");
+    let mut processor = job.start("data");
+    eventually("the processor ends", || {
+        if processor.has_ended() {
+            Ok(())
+        } else {
+            Err("it runs".to_owned())
+        }
+    });
+    let log = processor.log_text();
+    assert!(
+        log.contains("--secrets-dir") && log.contains("cluster-ca/ca.crt"),
+        "{log}"
+    );
+}
+
+#[test]
+fn each_missing_right_is_named_with_its_topic_and_granting_it_is_enough() {
+    let job = job("rights", "KAFKA_SASL_BOOTSTRAP", &sasl("ScramSha256"), "limited");
+    let servers = broker("KAFKA_BOOTSTRAP");
+    job.create_topic(&job.name);
+    job.produce(600);
+    let [control, out, dead] = ["control", "out", "dead"].map(|suffix| format!("{}-{suffix}", job.name));
+    let processor = start(&job);
+    let step = |problem: String, resource: Resource<'_>, operation: Operation| {
+        let message = eventually(&problem, || {
+            let message = processor.await_problem("KafkaUnauthorized");
+            if message.contains(&problem) {
+                Ok(message)
+            } else {
+                Err(message)
+            }
+        });
+        assert!(message.contains("the user of Secret kafka-user"), "{message}");
+        grant(servers, resource, operation);
+    };
+    let (source, control_topic) = (Resource::Topic(&job.name), Resource::Topic(&control));
+    step(
+        format!("no right to describe topic {}", job.name),
+        source,
+        Operation::Describe,
+    );
+    step(
+        format!("no right to describe topic {control}"),
+        control_topic,
+        Operation::Describe,
+    );
+    step(
+        format!("no right to create topic {control}"),
+        control_topic,
+        Operation::Create,
+    );
+    step(
+        format!("no right to describe topic {out}"),
+        Resource::Topic(&out),
+        Operation::Describe,
+    );
+    grant(servers, Resource::Topic(&dead), Operation::Describe);
+    grant(servers, Resource::Topic(&dead), Operation::Create);
+    step(
+        format!("no right to create topic {out}"),
+        Resource::Topic(&out),
+        Operation::Create,
+    );
+    step(
+        format!("no right to read topic {control}"),
+        control_topic,
+        Operation::Read,
+    );
+    let ids = format!("{}/", job.name);
+    let ids = Resource::TransactionalIds(&ids);
+    step(
+        format!("no right to use transactional id {}/", job.name),
+        ids,
+        Operation::Write,
+    );
+    step(
+        format!("no right to write topic {control}"),
+        control_topic,
+        Operation::Write,
+    );
+    step(format!("no right to read topic {}", job.name), source, Operation::Read);
+    assert_eq!(job.published().len(), 0, "nothing was published before the last right");
+    step(
+        format!("no right to write topic {out}"),
+        Resource::Topic(&out),
+        Operation::Write,
+    );
+    // A right on the group, which lag tools need, was never granted.
+    job.assert_exact();
+    revoke(servers, Resource::Topic(&out), Operation::Write);
+    job.produce(600);
+    step(
+        format!("no right to write topic {out}"),
+        Resource::Topic(&out),
+        Operation::Write,
+    );
+    job.assert_exact();
+    assert_nothing_secret(&processor);
+}
