@@ -16,6 +16,8 @@ pub const TOKEN_DIRECTORY: &str = "/etc/streamagg/token";
 pub const DATA_DIRECTORY: &str = "/var/lib/streamagg";
 /// Where a checkpoint store on a volume is mounted.
 pub const CHECKPOINT_DIRECTORY: &str = "/var/lib/streamagg-checkpoints";
+/// Where the Secrets are mounted that a spec refers to for its brokers: a directory each, a file for each key in use.
+pub const SECRETS_DIRECTORY: &str = "/etc/streamagg/secrets";
 /// Key of the job file in its ConfigMap.
 pub const JOB_KEY: &str = "job.json";
 /// Key of the assignment in its ConfigMap.

@@ -56,6 +56,8 @@ pub enum Failure {
     Authentication,
     /// The two do not agree on TLS, or one refuses the other's certificate.
     Tls,
+    /// The broker closed a connection that had only begun: without a user that is what one does that wants one.
+    Closed,
     /// Neither: nothing listens, the connection broke, …
     Other,
 }
@@ -65,10 +67,14 @@ impl Failure {
     /// certificate only closes the connection, which has no code of its own.
     pub fn of_words(words: &str) -> Self {
         let has = |part: &str| words.contains(part);
-        if has("SASL") && (has("failed") || has("error") || has("mechanism")) {
+        let closed = has("/bootstrap") && has("closed by peer");
+        let before_the_first_answer = closed && has("APIVERSION_QUERY");
+        if has("SASL") && ["failed", "error", "mechanism", "require"].into_iter().any(has) {
             Self::Authentication
-        } else if has("SSL") || has("ssl") || has("security.protocol") {
+        } else if has("SSL") || has("ssl") || has("security.protocol") || before_the_first_answer {
             Self::Tls
+        } else if closed {
+            Self::Closed
         } else {
             Self::Other
         }
@@ -128,8 +134,9 @@ impl Access {
     pub fn refused(&self, failure: Failure, servers: &str, words: &str) -> Option<Stop> {
         let look_at = match failure {
             Failure::Authentication => self.look_at_user(),
+            Failure::Closed if self.sasl.is_none() => self.look_at_user(),
             Failure::Tls => self.look_at_tls(),
-            Failure::Other => return None,
+            Failure::Closed | Failure::Other => return None,
         };
         Some(Stop::new(
             Reason::KafkaUnauthorized,
@@ -243,6 +250,20 @@ mod tests {
                 Failure::Tls,
             ),
             (
+                "h:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 0ms in state \
+                 APIVERSION_QUERY)",
+                Failure::Tls,
+            ),
+            (
+                "h:1/bootstrap: Disconnected: connection closed by peer: receive 0 after POLLIN (after 0ms in state UP)",
+                Failure::Closed,
+            ),
+            (
+                "h:1/1: Disconnected: verify that security.protocol is correctly configured, broker might require SASL \
+                 authentication (after 1ms in state UP)",
+                Failure::Authentication,
+            ),
+            (
                 "h:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused",
                 Failure::Other,
             ),
@@ -278,5 +299,7 @@ mod tests {
             assert!(message.contains(part), "{message}");
         }
         assert_eq!(some.refused(Failure::Other, "h:1", "no"), None);
+        assert_eq!(some.refused(Failure::Closed, "h:1", "no"), None);
+        assert!(stop(&none, Failure::Closed).contains("declare spec.source.kafka.sasl"));
     }
 }

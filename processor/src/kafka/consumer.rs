@@ -183,7 +183,8 @@ impl PartitionReader {
     ) -> Result<(), ReadError> {
         // Asked for first: a leader answers only when it knows its own end, so that what follows is not too short.
         let (start, end) = self.watermarks()?;
-        if start == end {
+        // Not of the first partition: only a read shows whether the topic may be read.
+        if start == end && self.partition != 0 {
             return Ok(());
         }
         self.seek_to_beginning()?;

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
@@ -20,6 +21,9 @@ use crate::state::recovery::{Reason, Stop};
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Delivery reports are looked for so often.
 const FLUSH_SLICE: Duration = Duration::from_millis(1);
+/// What takes longer is left to the library's own flush, which ends when the transaction has failed meanwhile: a right
+/// on a topic that is missing fails it before anything is sent, and then no delivery is ever reported.
+const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// After this long without an answer a commit's outcome is unknown.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest wait for the coordinator when a task starts.
@@ -55,7 +59,27 @@ struct Deliveries {
     trouble: Trouble,
 }
 
+impl Deliveries {
+    fn note(&self, topic: &str, code: RDKafkaErrorCode) {
+        self.failed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get_or_insert_with(|| (topic.to_owned(), code));
+    }
+}
+
 impl ClientContext for Deliveries {
+    /// Which topic a transaction was refused for is said here and nowhere else: nothing was sent to it.
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, words: &str) {
+        self.trouble.log(level, kind, words);
+        if kind == "ADDPARTS"
+            && words.contains("authorization failed")
+            && let Some(topic) = words.split('"').nth(1)
+        {
+            self.note(topic, RDKafkaErrorCode::TopicAuthorizationFailed);
+        }
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.trouble.hear(&error, reason);
     }
@@ -70,10 +94,7 @@ impl ProducerContext for Deliveries {
             // A purge by an abort follows from the failure that is already noted.
             let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
             if !matches!(code, RDKafkaErrorCode::PurgeQueue | RDKafkaErrorCode::PurgeInflight) {
-                self.failed
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .get_or_insert_with(|| (message.topic().to_owned(), code));
+                self.note(message.topic(), code);
             }
         }
     }
@@ -193,8 +214,9 @@ impl TaskProducer {
 
     fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
         let deadline = Instant::now() + OUTCOME_TIMEOUT;
-        // Not by the library's flush: it polls in slices of 100 ms whether or not anything is left.
-        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
+        // Not by the library's flush alone: it polls in slices of 100 ms whether or not anything is left.
+        let flush_deadline = Instant::now() + FLUSH_MAX;
+        while self.producer.in_flight_count() > 0 && Instant::now() < flush_deadline {
             alive();
             self.producer.poll(FLUSH_SLICE);
         }
@@ -222,9 +244,12 @@ impl TaskProducer {
         if !requires_abort {
             return TransactionError::Unknown(error.to_string());
         }
-        match self.abort(alive) {
-            Ok(()) => self.aborted(error, None),
-            Err(error) => error,
+        let aborted = self.abort(alive);
+        match (aborted, self.aborted(error, None)) {
+            (Err(error @ TransactionError::Fenced(_)), _) => error,
+            // Without a right the broker never began the transaction, and so refuses to abort it.
+            (_, stop @ TransactionError::Stop(_)) | (Ok(()), stop) => stop,
+            (Err(error), _) => error,
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
@@ -48,6 +49,10 @@ impl Trouble {
             Some(RDKafkaErrorCode::AllBrokersDown) => return,
             Some(_) | None => Failure::of_words(words),
         };
+        self.note(failure, words);
+    }
+
+    fn note(&self, failure: Failure, words: &str) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         // What says why is not forgotten for what does not.
         if failure != Failure::Other || last.is_none() {
@@ -59,6 +64,21 @@ impl Trouble {
 impl ClientContext for Trouble {
     fn error(&self, error: KafkaError, reason: &str) {
         self.hear(&error, reason);
+    }
+
+    /// A broker that only closes the connection, as one with TLS does with a client without, makes no error but a line.
+    fn log(&self, level: RDKafkaLogLevel, kind: &str, words: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                tracing::error!(target: "librdkafka", kind, words)
+            }
+            RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+                tracing::debug!(target: "librdkafka", kind, words)
+            }
+        }
+        if kind == "FAIL" {
+            self.note(Failure::of_words(words), words);
+        }
     }
 }
 
@@ -74,6 +94,9 @@ impl ProducerContext for Trouble {
 /// was said.
 pub fn listen(settings: &Settings) -> Result<Option<(Failure, String)>, Stop> {
     let producer: BaseProducer<Trouble> = client_config(settings)
+        // A broker that refuses a client may do no more than close the connection.
+        .set("log.connection.close", "true")
+        .set_log_level(RDKafkaLogLevel::Info)
         .create_with_context(Trouble::default())
         .map_err(|error| settings.access().unusable(&error))?;
     let deadline = Instant::now() + LISTEN_MAX;

@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use streamagg_crds::admin::ADMIN_PORT;
 use streamagg_crds::v1alpha1::{Backend, CheckpointStore};
 
+use super::secrets;
 use crate::controller::validate::ValidatedAggregation;
 use crate::{labels, names};
 
@@ -141,6 +142,14 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
             });
         }
     }
+    if !secrets::secret_keys(aggregation).is_empty() {
+        // Not a flag, for the same reason.
+        environment.push(EnvVar {
+            name: "STREAMAGG_SECRETS_DIR".to_owned(),
+            value: Some(names::SECRETS_DIRECTORY.to_owned()),
+            value_from: None,
+        });
+    }
     environment
 }
 
@@ -206,6 +215,7 @@ fn volumes(aggregation: &ValidatedAggregation, job: &ConfigMap) -> Vec<Volume> {
         },
         empty("tmp"),
     ];
+    volumes.extend(secrets::volume(aggregation));
     match aggregation.spec.state.backend {
         // The claim template of the same name takes this place.
         Backend::RocksDB => {}
@@ -238,6 +248,9 @@ fn mounts(aggregation: &ValidatedAggregation) -> Vec<VolumeMount> {
         mount("tmp", "/tmp", false),
         mount(names::DATA_VOLUME, names::DATA_DIRECTORY, false),
     ];
+    if !secrets::secret_keys(aggregation).is_empty() {
+        mounts.push(mount(secrets::VOLUME, names::SECRETS_DIRECTORY, true));
+    }
     if checkpoint_claim(aggregation).is_some() {
         mounts.push(mount("checkpoints", names::CHECKPOINT_DIRECTORY, false));
     }

@@ -11,12 +11,21 @@ use super::pod::GRACE_PERIOD_SECONDS;
 use crate::{labels, names};
 
 /// Volumes of ours; the claim template's is one of them.
-const VOLUMES: [&str; 6] = ["job", "assignment", "token", "tmp", names::DATA_VOLUME, "checkpoints"];
+const VOLUMES: [&str; 7] = [
+    "job",
+    "assignment",
+    "token",
+    "tmp",
+    names::DATA_VOLUME,
+    "checkpoints",
+    "secrets",
+];
 /// Directories that are mounted by us.
-const DIRECTORIES: [&str; 6] = [
+const DIRECTORIES: [&str; 7] = [
     names::JOB_DIRECTORY,
     names::ASSIGNMENT_DIRECTORY,
     names::TOKEN_DIRECTORY,
+    names::SECRETS_DIRECTORY,
     names::DATA_DIRECTORY,
     names::CHECKPOINT_DIRECTORY,
     "/tmp",
