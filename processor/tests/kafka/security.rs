@@ -190,87 +190,59 @@ fn a_secret_without_a_directory_is_a_bad_flag() {
     );
 }
 
+/// Waits for a problem, then grants what it asks for.
+fn granted(processor: &Processor, problem: &str, resource: Resource<'_>, operation: Operation) {
+    let message = eventually(problem, || {
+        let message = processor.await_problem("KafkaUnauthorized");
+        if message.contains(problem) {
+            Ok(message)
+        } else {
+            Err(message)
+        }
+    });
+    assert!(message.contains("the user of Secret kafka-user"), "{message}");
+    grant(broker("KAFKA_BOOTSTRAP"), resource, operation);
+}
+
 #[test]
 fn each_missing_right_is_named_with_its_topic_and_granting_it_is_enough() {
+    use Operation::{Create, Describe, Read, Write};
     let job = job("rights", "KAFKA_SASL_BOOTSTRAP", &sasl("ScramSha256"), "limited");
-    let servers = broker("KAFKA_BOOTSTRAP");
     job.create_topic(&job.name);
     job.produce(600);
     let [control, out, dead] = ["control", "out", "dead"].map(|suffix| format!("{}-{suffix}", job.name));
-    let processor = start(&job);
-    let step = |problem: String, resource: Resource<'_>, operation: Operation| {
-        let message = eventually(&problem, || {
-            let message = processor.await_problem("KafkaUnauthorized");
-            if message.contains(&problem) {
-                Ok(message)
-            } else {
-                Err(message)
-            }
-        });
-        assert!(message.contains("the user of Secret kafka-user"), "{message}");
-        grant(servers, resource, operation);
-    };
-    let (source, control_topic) = (Resource::Topic(&job.name), Resource::Topic(&control));
-    step(
-        format!("no right to describe topic {}", job.name),
-        source,
-        Operation::Describe,
-    );
-    step(
-        format!("no right to describe topic {control}"),
-        control_topic,
-        Operation::Describe,
-    );
-    step(
-        format!("no right to create topic {control}"),
-        control_topic,
-        Operation::Create,
-    );
-    step(
-        format!("no right to describe topic {out}"),
-        Resource::Topic(&out),
-        Operation::Describe,
-    );
-    grant(servers, Resource::Topic(&dead), Operation::Describe);
-    grant(servers, Resource::Topic(&dead), Operation::Create);
-    step(
-        format!("no right to create topic {out}"),
-        Resource::Topic(&out),
-        Operation::Create,
-    );
-    step(
-        format!("no right to read topic {control}"),
-        control_topic,
-        Operation::Read,
-    );
     let ids = format!("{}/", job.name);
-    let ids = Resource::TransactionalIds(&ids);
-    step(
-        format!("no right to use transactional id {}/", job.name),
-        ids,
-        Operation::Write,
-    );
-    step(
-        format!("no right to write topic {control}"),
-        control_topic,
-        Operation::Write,
-    );
-    step(format!("no right to read topic {}", job.name), source, Operation::Read);
+    let [source, control, out, dead] = [&job.name, &control, &out, &dead].map(|name| Resource::Topic(name));
+    let processor = start(&job);
+    for operation in [Describe, Create] {
+        grant(broker("KAFKA_BOOTSTRAP"), dead, operation);
+    }
+    let name = &job.name;
+    for (problem, resource, operation) in [
+        (format!("no right to describe topic {name}:"), source, Describe),
+        (format!("no right to describe topic {name}-control:"), control, Describe),
+        (format!("no right to create topic {name}-control:"), control, Create),
+        (format!("no right to describe topic {name}-out:"), out, Describe),
+        (format!("no right to create topic {name}-out:"), out, Create),
+        (format!("no right to read topic {name}-control:"), control, Read),
+        (
+            format!("no right to use transactional id {name}/"),
+            Resource::TransactionalIds(&ids),
+            Write,
+        ),
+        (format!("no right to write topic {name}-control:"), control, Write),
+        (format!("no right to read topic {name}:"), source, Read),
+    ] {
+        granted(&processor, &problem, resource, operation);
+    }
     assert_eq!(job.published().len(), 0, "nothing was published before the last right");
-    step(
-        format!("no right to write topic {out}"),
-        Resource::Topic(&out),
-        Operation::Write,
-    );
+    let no_write = format!("no right to write topic {name}-out:");
+    granted(&processor, &no_write, out, Write);
     // A right on the group, which lag tools need, was never granted.
     job.assert_exact();
-    revoke(servers, Resource::Topic(&out), Operation::Write);
+    revoke(broker("KAFKA_BOOTSTRAP"), out, Write);
     job.produce(600);
-    step(
-        format!("no right to write topic {out}"),
-        Resource::Topic(&out),
-        Operation::Write,
-    );
+    granted(&processor, &no_write, out, Write);
     job.assert_exact();
     assert_nothing_secret(&processor);
 }
