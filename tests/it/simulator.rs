@@ -1,6 +1,7 @@
 //! The seeded simulator: log, broker transactions, volumes and checkpoint store as models in memory around the real
 //! task and the real decisions of the protocol. A seed picks what happens; every run is checked against the oracle.
 
+mod stages;
 mod world;
 
 use proptest::strategy::{Strategy, ValueTree};
@@ -14,15 +15,27 @@ use super::engine::cases;
 /// What happens in one run before the faults end.
 const EVENTS: usize = 150;
 
-/// A case that a seed picks; its log has records and idle advances only, of which replays know.
-fn case(seed: u64) -> Case {
+/// A random number generator that a seed begins: splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+/// generators").
+fn splitmix64(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
+
+/// What a seed picks of a strategy.
+fn picked<T>(seed: u64, strategy: &impl Strategy<Value = T>) -> T {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-    let mut case = generator::case(100)
-        .new_tree(&mut runner)
-        .expect("any case will do")
-        .current();
+    strategy.new_tree(&mut runner).expect("any case will do").current()
+}
+
+/// A case that a seed picks; its log has records and idle advances only, of which replays know.
+fn case(seed: u64) -> Case {
+    let mut case = picked(seed, &generator::case(100));
     let kept: Vec<bool> = case
         .log
         .iter()

@@ -2,7 +2,7 @@
 //! epochs, the crashes and the restores, every window's last values are the batch answer, byte for byte.
 
 mod cases;
-mod scene;
+pub mod scene;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,7 +195,7 @@ fn consume(scene: &Scene, log: &[Vec<u8>], restarts: &[(Index, bool)], batch: us
 }
 
 /// Key and value of each result.
-fn results(published: &[Expected]) -> Vec<(String, String)> {
+pub fn results(published: &[Expected]) -> Vec<(String, String)> {
     let result = |output: &Expected| match output {
         Expected::Result { key, value, .. } => (key.clone(), value.clone()),
         other => panic!("a window task puts out results only: {other:?}"),
@@ -215,7 +215,7 @@ fn pane_of(value: &str) -> (u64, String, bool) {
 }
 
 /// Panes of a window and key are counted without a gap, and behind a final one there is none.
-fn assert_panes_are_in_order(results: &[(String, String)]) {
+pub fn assert_panes_are_in_order(results: &[(String, String)]) {
     let mut panes: BTreeMap<&str, (u64, bool)> = BTreeMap::new();
     for (key, value) in results {
         let (index, _, is_final) = pane_of(value);

@@ -17,6 +17,7 @@ use streamagg_processor::state::recovery::{AfterFence, AfterUnknown, Birth, Last
 use streamagg_tests::generator::Case;
 use streamagg_tests::oracle::{Entry, Expected};
 
+use super::splitmix64;
 use crate::engine::{expected_form, oracle_form, plan, record};
 
 const PODS: u32 = 2;
@@ -99,13 +100,8 @@ impl World {
         }
     }
 
-    /// splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators").
     fn below(&mut self, limit: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.random;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % limit
+        splitmix64(&mut self.random) % limit
     }
 
     fn note(&mut self, what: &'static str, pod: u32) {
