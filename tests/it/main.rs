@@ -6,7 +6,6 @@
 )]
 
 mod docs;
-mod embedded;
 mod engine;
 mod formats;
 mod migration;

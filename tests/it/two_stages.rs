@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use streamagg_processor::pipeline::operator::combine::{Combine, CombineState};
-use streamagg_processor::pipeline::operator::merge::WindowTask;
+use streamagg_processor::pipeline::builder::Plan;
+use streamagg_processor::pipeline::operator::combine::{Combine, CombineState, Source};
+use streamagg_processor::pipeline::operator::merge::{Cut, ShuffleError, WindowTask};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_processor::state::backend::{Backend, Changes};
@@ -46,6 +47,7 @@ fn turns() -> impl Strategy<Value = Vec<Turn>> {
 /// A source partition with its combine task.
 struct Stage {
     task: Combine,
+    source: Source,
     at: usize,
     shuffle: Shuffle,
     refused: Vec<Expected>,
@@ -54,61 +56,88 @@ struct Stage {
     published: Vec<Expected>,
 }
 
-/// What the first stage leaves behind: the shuffle partitions, and late and dead records by source partition.
-struct Shuffled {
+/// The first stage: every source partition, and what is on the shuffle topic.
+struct FirstStage<'a> {
+    scene: &'a Scene,
+    plan: Arc<Plan>,
+    stages: Vec<Stage>,
     partitions: Vec<Vec<Vec<u8>>>,
-    refused: Vec<Vec<Expected>>,
 }
 
-/// Runs the combine tasks; an epoch's records come to the shuffle topic together or not at all.
-fn shuffle(scene: &Scene, turns: &[Turn]) -> Shuffled {
-    let plan = plan(&scene.spec);
-    let mut stages: Vec<Stage> = (0..scene.logs.len())
-        .map(|index| {
+impl<'a> FirstStage<'a> {
+    fn new(scene: &'a Scene) -> Self {
+        let plan = plan(&scene.spec);
+        let stage = |index: usize| {
             let mut task = Combine::new(Arc::clone(&plan), source(scene, index), 0).expect("windows for two stages");
             let state = task.close_epoch(&mut Shuffle::default());
             Stage {
                 task,
+                source: source(scene, index),
                 at: 0,
                 shuffle: Shuffle::default(),
                 refused: Vec::new(),
                 committed: (state, 0),
                 published: Vec::new(),
             }
-        })
-        .collect();
-    let mut partitions = vec![Vec::new(); scene.shuffle_partitions as usize];
-    for turn in turns {
-        let index = turn.source % stages.len();
-        let stage = &mut stages[index];
-        let to = (stage.at + turn.entries).min(scene.logs[index].len());
-        advance(scene, index, stage, to, turn.batch);
-        match turn.ends {
-            None => {}
-            Some(true) => commit(stage, &mut partitions),
-            Some(false) => {
-                let state = &stage.committed.0;
-                stage.task =
-                    Combine::restore(Arc::clone(&plan), source(scene, index), state).expect("the same windows");
-                stage.at = stage.committed.1;
-                stage.shuffle.clear();
-                stage.refused.clear();
+        };
+        Self {
+            stages: (0..scene.logs.len()).map(stage).collect(),
+            partitions: vec![Vec::new(); scene.shuffle_partitions as usize],
+            scene,
+            plan,
+        }
+    }
+
+    /// Runs the combine tasks; an epoch's records come to the shuffle topic together or not at all.
+    fn run(&mut self, turns: &[Turn]) {
+        for turn in turns {
+            let index = turn.source % self.stages.len();
+            let stage = &mut self.stages[index];
+            let to = (stage.at + turn.entries).min(self.scene.logs[index].len());
+            advance(self.scene, index, stage, to, turn.batch);
+            match turn.ends {
+                None => {}
+                Some(true) => commit(stage, &mut self.partitions),
+                Some(false) => {
+                    let committed = stage.committed.clone();
+                    self.restore(index, &committed, None);
+                }
             }
         }
     }
-    for (index, stage) in stages.iter_mut().enumerate() {
-        advance(scene, index, stage, scene.logs[index].len(), 1000);
-        commit(stage, &mut partitions);
-        assert_eq!(
-            stage.task.rows(),
-            0,
-            "a combine task keeps nothing behind the end of an epoch"
-        );
+
+    fn finish(&mut self) {
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            advance(self.scene, index, stage, self.scene.logs[index].len(), 1000);
+            commit(stage, &mut self.partitions);
+            assert_eq!(
+                stage.task.rows(),
+                0,
+                "a combine task keeps nothing behind the end of an epoch"
+            );
+        }
     }
-    Shuffled {
-        partitions,
-        refused: stages.into_iter().map(|stage| stage.published).collect(),
+
+    /// Starts a task from what was committed, in a history of its own where one is named.
+    fn restore(&mut self, index: usize, committed: &(CombineState, usize), lineage: Option<String>) {
+        let stage = &mut self.stages[index];
+        stage.source.lineage = lineage.unwrap_or_else(|| stage.source.lineage.clone());
+        let restored = Combine::restore(Arc::clone(&self.plan), stage.source.clone(), &committed.0);
+        stage.task = restored.expect("the same windows");
+        stage.at = committed.1;
+        stage.committed = committed.clone();
+        stage.shuffle.clear();
+        stage.refused.clear();
     }
+}
+
+/// All of the first stage: the shuffle partitions, and late and dead records by source partition.
+fn shuffle(scene: &Scene, turns: &[Turn]) -> (Vec<Vec<Vec<u8>>>, Vec<Vec<Expected>>) {
+    let mut first = FirstStage::new(scene);
+    first.run(turns);
+    first.finish();
+    let refused = first.stages.into_iter().map(|stage| stage.published);
+    (first.partitions, refused.collect())
 }
 
 fn advance(scene: &Scene, index: usize, stage: &mut Stage, to: usize, batch: usize) {
@@ -239,9 +268,9 @@ proptest! {
     fn the_last_panes_are_the_batch_answer_whatever_the_interleaving_the_epochs_and_the_crashes(
         scene in scene(1..=4, 160), turns in turns(), restarts in prop::collection::vec((any::<Index>(), any::<bool>()), 0..6), batch in 1..20usize,
     ) {
-        let shuffled = shuffle(&scene, &turns);
+        let (partitions, refused) = shuffle(&scene, &turns);
         let mut published = Vec::new();
-        for log in &shuffled.partitions {
+        for log in &partitions {
             let seen = results(&consume(&scene, log, &restarts, batch));
             let straight = results(&consume(&scene, log, &[], 1000));
             prop_assert_eq!(&seen, &straight, "the results are a function of the shuffle partition");
@@ -249,7 +278,7 @@ proptest! {
             published.push(seen);
         }
         for (index, log) in scene.logs.iter().enumerate() {
-            prop_assert_eq!(&shuffled.refused[index], &oracle::refused(&scene.spec, log), "source {}", index);
+            prop_assert_eq!(&refused[index], &oracle::refused(&scene.spec, log), "source {}", index);
         }
         let all: Vec<Expected> = published
             .concat()
@@ -268,7 +297,7 @@ proptest! {
     fn with_one_source_partition_every_on_time_pane_is_the_one_of_a_single_task(
         scene in scene(1..=1, 160), turns in turns(), batch in 1..20usize,
     ) {
-        let shuffled = shuffle(&scene, &turns);
+        let (partitions, _) = shuffle(&scene, &turns);
         let on_time = |list: Vec<(String, String)>| -> Vec<(String, String)> {
             list.into_iter().filter(|(_, value)| pane_of(value).1 == "OnTime").collect()
         };
@@ -278,7 +307,7 @@ proptest! {
             .collect();
         let mut expected = on_time(results(&single));
         let mut seen = Vec::new();
-        for log in &shuffled.partitions {
+        for log in &partitions {
             seen.extend(on_time(results(&consume(&scene, log, &[], batch))));
         }
         if scene.shuffle_partitions > 1 {
@@ -287,6 +316,73 @@ proptest! {
             expected.sort();
         }
         prop_assert_eq!(seen, expected, "{:?}", scene);
+    }
+}
+
+/// Consumes the rest of a log.
+fn merge(task: &mut WindowTask, log: &[Vec<u8>], to: usize) -> Result<Vec<Expected>, ShuffleError> {
+    let at = usize::try_from(task.position().input_offset).expect("offsets begin at 0");
+    let records = (at..)
+        .zip(&log[at..to])
+        .map(|(offset, value)| Record::new(offset as i64, value));
+    let mut outputs = Outputs::default();
+    task.step(&records.collect::<Vec<_>>(), &mut outputs, &mut Vec::new())?;
+    Ok(expected_form(&outputs, &[], 0))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(100), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A job's checkpoint takes the window tasks first and then the combine tasks. Rewound to it, as often as one likes,
+    /// the last panes are the batch answer; a window task that was not told of it goes no further.
+    #[test]
+    fn rewound_to_a_checkpoint_of_both_stages_the_last_panes_are_the_batch_answer(
+        scene in scene(1..=3, 120), before in turns(), between in turns(), after in prop::collection::vec(turns(), 1..3),
+        taken in prop::collection::vec(any::<Index>(), 3),
+    ) {
+        let mut first = FirstStage::new(&scene);
+        first.run(&before);
+        let mut windows = Vec::new();
+        for (log, taken) in first.partitions.iter().zip(&taken) {
+            let mut task = WindowTask::new(Arc::clone(&first.plan), 0).expect("windows for two stages");
+            let published = merge(&mut task, log, taken.index(log.len() + 1)).expect("what combine tasks wrote");
+            windows.push((task, published));
+        }
+        first.run(&between);
+        let checkpoint: Vec<_> = first.stages.iter().map(|stage| stage.committed.clone()).collect();
+        let mut cuts = Vec::new();
+        for (round, turns) in after.iter().enumerate() {
+            first.run(turns);
+            for (index, committed) in checkpoint.iter().enumerate() {
+                let lineage = format!("lineage-{index}-{round}");
+                cuts.push(Cut {
+                    source: index as u32,
+                    lineage: lineage.clone(),
+                    // The checkpoint was made in the first history.
+                    parent: format!("lineage-{index}"),
+                    sequence: committed.0.position.output_seq,
+                });
+                first.restore(index, committed, Some(lineage));
+            }
+        }
+        first.finish();
+        let mut all = Vec::new();
+        for (log, (mut task, mut published)) in first.partitions.iter().zip(windows) {
+            let mut untold = task.clone();
+            for cut in &cuts {
+                task.rewound(cut).expect("it is no further than the combine tasks");
+            }
+            let mut rest = merge(&mut task, log, log.len()).expect("every history was told");
+            prop_assert_eq!((task.rows(), task.keys()), (0, 0));
+            match merge(&mut untold, log, log.len()) {
+                // It heard of one history only: nothing was taken back.
+                Ok(same) => prop_assert_eq!(same, rest.clone()),
+                Err(error) => prop_assert!(matches!(error, ShuffleError::Lineage { .. }), "{}", error),
+            }
+            all.append(&mut published);
+            all.append(&mut rest);
+        }
+        prop_assert_eq!(oracle::batch_answer(&all), oracle::answer_of_sources(&scene.spec, &scene.logs), "{:?}", scene);
     }
 }
 
@@ -300,13 +396,13 @@ fn a_hot_key_costs_one_partial_an_epoch() {
         batch: 256,
         ends: Some(true),
     }];
-    let shuffled = shuffle(&scene, &turns);
-    let bytes: usize = shuffled.partitions.concat().iter().map(Vec::len).sum();
-    let records = shuffled.partitions.iter().map(Vec::len).collect::<Vec<_>>();
+    let (partitions, _) = shuffle(&scene, &turns);
+    let bytes: usize = partitions.concat().iter().map(Vec::len).sum();
+    let records = partitions.iter().map(Vec::len).collect::<Vec<_>>();
     // The first event and its watermark, all others and the watermark of the end; the key lies in partition 1.
     assert_eq!(records, [2, 4], "{bytes} bytes");
     assert!(bytes < 1000, "{bytes} bytes for 10,000 events");
-    let results = results(&consume(&scene, &shuffled.partitions[1], &[], 1));
+    let results = results(&consume(&scene, &partitions[1], &[], 1));
     assert_eq!(results.len(), 1);
     assert!(results[0].1.ends_with(r#""values":{"n":10000}}"#), "{}", results[0].1);
 }

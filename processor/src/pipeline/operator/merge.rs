@@ -26,7 +26,8 @@ use crate::pipeline::position::TaskPosition;
 use crate::pipeline::shuffle::{self, Message, Partial};
 use crate::window::types::Window;
 
-pub use self::error::ShuffleError;
+pub use self::error::{BehindCut, ShuffleError};
+pub use self::sources::Cut;
 use self::sources::Sources;
 
 /// A partial all of whose windows were purged when it came: its source partition is younger than the watermark. It
@@ -107,7 +108,9 @@ impl WindowTask {
             if header.layout != self.layout {
                 return Err(ShuffleError::Layout { offset });
             }
-            self.sources.hear(offset, &header)?;
+            if !self.sources.hear(offset, &header)? {
+                continue;
+            }
             match message {
                 Message::Watermark(watermark_ms) => {
                     self.sources.advance(header.source, watermark_ms);
@@ -123,6 +126,19 @@ impl WindowTask {
             }
         }
         Ok(())
+    }
+
+    /// Tells of a rewind of a source partition, before a record of the history that begins with it is consumed; once told
+    /// it is part of the state.
+    ///
+    /// # Errors
+    /// [`BehindCut`]: the task has merged what the rewind takes back, and has to be restored to a checkpoint first.
+    pub fn rewound(&mut self, cut: &Cut) -> Result<(), BehindCut> {
+        self.sources.cut(cut).map_err(|taken| BehindCut {
+            source_partition: cut.source,
+            taken,
+            sequence: cut.sequence,
+        })
     }
 
     /// Where the task stands; its input is the shuffle partition.

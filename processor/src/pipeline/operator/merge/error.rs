@@ -60,3 +60,19 @@ pub enum ShuffleError {
         last: u64,
     },
 }
+
+/// A rewind takes back what a window task has merged already. Checkpoints of a job take the window tasks first, so that
+/// none of them is ahead of the positions that the combine tasks are rewound to.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "source partition {source_partition} was rewound to sequence {sequence}, and this task has taken {taken}; restore it to \
+     the same checkpoint first"
+)]
+pub struct BehindCut {
+    /// Number of the source partition.
+    pub source_partition: u32,
+    /// The last sequence taken.
+    pub taken: u64,
+    /// The last one that holds.
+    pub sequence: u64,
+}

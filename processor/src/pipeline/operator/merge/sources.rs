@@ -9,6 +9,20 @@ use super::ShuffleError;
 use crate::pipeline::position::NO_WATERMARK;
 use crate::pipeline::shuffle::Header;
 
+/// A rewind of a source partition: what it wrote of `parent` behind `sequence` holds no more, and `lineage` goes on there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Cut {
+    /// Number of the source partition.
+    pub source: u32,
+    /// The history that begins.
+    pub lineage: String,
+    /// The history that it leaves.
+    pub parent: String,
+    /// Last sequence of the parent that still holds.
+    pub sequence: u64,
+}
+
 /// The source partitions heard of.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -25,31 +39,66 @@ pub(super) struct Sources {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Heard {
     watermark_ms: i64,
+    /// Of the last record taken; 0 before the first.
     sequence: u64,
+    /// Histories that hold, the newest last.
+    chain: Vec<History>,
+    /// Histories that a rewind put aside whole.
+    superseded: Vec<String>,
+}
+
+/// Records of a lineage hold up to a sequence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct History {
     lineage: String,
+    /// Absent: it goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
+}
+
+impl Heard {
+    fn new(lineage: &str) -> Self {
+        Self {
+            watermark_ms: NO_WATERMARK,
+            sequence: 0,
+            chain: vec![History {
+                lineage: lineage.to_owned(),
+                until: None,
+            }],
+            superseded: Vec::new(),
+        }
+    }
+
+    fn newest(&self) -> String {
+        self.chain
+            .last()
+            .map_or_else(String::new, |history| history.lineage.clone())
+    }
 }
 
 impl Sources {
-    /// A record came from a source partition: it must go on in the history that is known, behind the last record.
-    pub fn hear(&mut self, offset: i64, header: &Header<'_>) -> Result<(), ShuffleError> {
+    /// A record came from a source partition: it must go on in a history that is known, behind the last record. Answers
+    /// false when a rewind put it aside.
+    pub fn hear(&mut self, offset: i64, header: &Header<'_>) -> Result<bool, ShuffleError> {
         self.changed = true;
         self.count = self.count.max(header.sources).max(header.source.saturating_add(1));
-        let Some(heard) = self.heard.get_mut(&header.source) else {
-            let heard = Heard {
-                watermark_ms: NO_WATERMARK,
-                sequence: header.sequence,
-                lineage: header.lineage.to_owned(),
-            };
-            self.heard.insert(header.source, heard);
-            return Ok(());
-        };
-        if heard.lineage != header.lineage {
+        let first = || Heard::new(header.lineage);
+        let heard = self.heard.entry(header.source).or_insert_with(first);
+        let history = heard.chain.iter().find(|history| history.lineage == header.lineage);
+        let Some(history) = history else {
+            if heard.superseded.iter().any(|lineage| lineage == header.lineage) {
+                return Ok(false);
+            }
             return Err(ShuffleError::Lineage {
                 offset,
                 source_partition: header.source,
                 found: header.lineage.to_owned(),
-                known: heard.lineage.clone(),
+                known: heard.newest(),
             });
+        };
+        if history.until.is_some_and(|until| header.sequence > until) {
+            return Ok(false);
         }
         if header.sequence <= heard.sequence {
             return Err(ShuffleError::Sequence {
@@ -60,6 +109,37 @@ impl Sources {
             });
         }
         heard.sequence = header.sequence;
+        Ok(true)
+    }
+
+    /// Takes notice of a rewind; one known already changes nothing. Answers the sequence taken where that is behind the
+    /// cut, and then nothing was changed.
+    pub fn cut(&mut self, cut: &Cut) -> Result<(), u64> {
+        let heard = self.heard.entry(cut.source).or_insert_with(|| Heard::new(&cut.parent));
+        if heard.chain.iter().any(|history| history.lineage == cut.lineage) {
+            return Ok(());
+        }
+        if heard.sequence > cut.sequence {
+            return Err(heard.sequence);
+        }
+        self.changed = true;
+        self.count = self.count.max(cut.source.saturating_add(1));
+        let kept = heard.chain.iter().position(|history| history.lineage == cut.parent);
+        let put_aside = heard.chain.split_off(kept.map_or(0, |index| index + 1));
+        heard
+            .superseded
+            .extend(put_aside.into_iter().map(|history| history.lineage));
+        match heard.chain.last_mut() {
+            Some(parent) => parent.until = Some(parent.until.map_or(cut.sequence, |until| until.min(cut.sequence))),
+            None => heard.chain.push(History {
+                lineage: cut.parent.clone(),
+                until: Some(cut.sequence),
+            }),
+        }
+        heard.chain.push(History {
+            lineage: cut.lineage.clone(),
+            until: None,
+        });
         Ok(())
     }
 
@@ -134,6 +214,65 @@ mod tests {
         let other = sources.clone().hear(2, &header(0, 1, 10, "b"));
         assert!(matches!(other, Err(ShuffleError::Lineage { .. })), "{other:?}");
         sources.hear(2, &header(1, 2, 1, "b")).unwrap();
+    }
+
+    fn cut(lineage: &str, parent: &str, sequence: u64) -> Cut {
+        Cut {
+            source: 0,
+            lineage: lineage.to_owned(),
+            parent: parent.to_owned(),
+            sequence,
+        }
+    }
+
+    #[test]
+    fn behind_a_rewind_the_old_history_is_passed_over_and_the_new_one_is_taken() {
+        let mut sources = Sources::default();
+        assert_eq!(sources.hear(0, &header(0, 1, 3, "a")), Ok(true));
+        sources.cut(&cut("b", "a", 5)).unwrap();
+        sources.cut(&cut("b", "a", 5)).unwrap();
+        assert_eq!(
+            sources.hear(1, &header(0, 1, 5, "a")),
+            Ok(true),
+            "up to the cut it holds"
+        );
+        assert_eq!(sources.hear(2, &header(0, 1, 6, "a")), Ok(false));
+        assert_eq!(sources.hear(3, &header(0, 1, 6, "b")), Ok(true));
+        assert!(
+            sources.clone().hear(4, &header(0, 1, 7, "c")).is_err(),
+            "nobody told of c"
+        );
+        // Rewound again, to before b began: what b wrote is put aside whole.
+        assert_eq!(
+            sources.clone().cut(&cut("c", "a", 4)),
+            Err(6),
+            "the task has to be restored first"
+        );
+        let mut restored = Sources::default();
+        restored.hear(0, &header(0, 1, 3, "a")).unwrap();
+        restored.cut(&cut("b", "a", 5)).unwrap();
+        restored.cut(&cut("c", "a", 4)).unwrap();
+        for (sequence, lineage, taken) in [(4, "a", true), (5, "a", false), (6, "b", false), (5, "c", true)] {
+            assert_eq!(
+                restored.hear(1, &header(0, 1, sequence, lineage)),
+                Ok(taken),
+                "{sequence} of {lineage}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rewind_may_be_told_before_anything_was_heard() {
+        let mut sources = Sources::default();
+        sources.cut(&cut("b", "a", 2)).unwrap();
+        assert_eq!(sources.watermark_ms(), NO_WATERMARK);
+        for (sequence, lineage, taken) in [(1, "a", true), (3, "a", false), (3, "b", true)] {
+            assert_eq!(
+                sources.hear(0, &header(0, 1, sequence, lineage)),
+                Ok(taken),
+                "{sequence} of {lineage}"
+            );
+        }
     }
 
     #[test]
