@@ -1,151 +1,110 @@
-//! Benchmarks of the engine: one core, input in memory, the figures of a person's table and a JSON file.
-//! Must not assert anything about time; the numbers are for people (`make bench`).
+//! Benchmarks of the engine: one core, input in memory. A table for a person, a JSON file for a script.
+//! Must not assert anything about time; a figure counts only when the output it came from was checked.
+//!
+//! `bench [EVENTS] [--json FILE]`; `bench memory NAME` is what it runs of itself for figures of memory.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod check;
+mod feed;
+mod memory;
+mod run;
+mod workload;
 
-use streamagg_crds::manifest::parse_manifest;
-use streamagg_crds::validate::resolve;
-use streamagg_processor::generator::{Generator, Options};
-use streamagg_processor::pipeline::builder::Plan;
-use streamagg_processor::pipeline::operator::Task;
-use streamagg_processor::pipeline::output::{Outputs, Record};
+use std::process::ExitCode;
 
-/// Records handed to one step.
-const BATCH: usize = 4096;
+use serde_json::{Value, json};
 
-struct Workload {
-    name: &'static str,
-    windows: &'static str,
-    aggregates: &'static str,
-}
+use self::run::Figures;
+use self::workload::{Workload, workloads};
 
-const EIGHT: &str = "[{name: requests, count: {}}, {name: prompt, sum: {field: /usage/prompt}}, {name: completion, sum: {field: /usage/completion}}, \
-    {name: cost, sum: {field: /cost_usd}}, {name: latency, average: {field: /latency_ms}}, {name: ttft, average: {field: /ttft_ms}}, \
-    {name: fastest, min: {field: /latency_ms}}, {name: slowest, max: {field: /latency_ms}}]";
+/// Where the figures go when nothing else is said.
+const JSON_FILE: &str = "target/bench/engine.json";
+/// Events measured of each workload when nothing else is said.
+const EVENTS: u64 = 1_000_000;
 
-/// The same with quantiles and distinct models.
-const SKETCHES: &str = "[{name: requests, count: {}}, {name: prompt, sum: {field: /usage/prompt}}, {name: completion, sum: {field: /usage/completion}}, \
-    {name: cost, sum: {field: /cost_usd}}, {name: latency, average: {field: /latency_ms}}, {name: ttft, average: {field: /ttft_ms}}, \
-    {name: fastest, min: {field: /latency_ms}}, {name: slowest, max: {field: /latency_ms}}, \
-    {name: quantiles, percentile: {field: /latency_ms, quantiles: [0.5, 0.95, 0.99]}}, {name: models, distinct: {field: /model}}]";
-
-const WORKLOADS: [Workload; 6] = [
-    Workload {
-        name: "tumble 10 s, count",
-        windows: "[{name: w, tumbling: {size: 10s}}]",
-        aggregates: "[{name: requests, count: {}}]",
-    },
-    Workload {
-        name: "tumble 10 s, 8 aggregates",
-        windows: "[{name: w, tumbling: {size: 10s}}]",
-        aggregates: EIGHT,
-    },
-    Workload {
-        name: "8 + percentiles + distinct",
-        windows: "[{name: w, tumbling: {size: 10s}}]",
-        aggregates: SKETCHES,
-    },
-    Workload {
-        name: "hop 10 s / 1 s, 8 aggregates",
-        windows: "[{name: w, sliding: {size: 10s, slide: 1s}}]",
-        aggregates: EIGHT,
-    },
-    Workload {
-        name: "session 30 s, 8 aggregates",
-        windows: "[{name: w, session: {gap: 30s}}]",
-        aggregates: EIGHT,
-    },
-    Workload {
-        name: "three windows, 8 aggregates",
-        windows: "[{name: a, tumbling: {size: 10s}}, {name: b, tumbling: {size: 1m}}, {name: c, sliding: {size: 20s, slide: 10s}}]",
-        aggregates: EIGHT,
-    },
-];
-
-fn plan(workload: &Workload) -> Arc<Plan> {
-    let text = format!(
-        "apiVersion: streamagg.io/v1alpha1\nkind: StreamAggregation\nmetadata: {{name: bench}}\nspec:\n  source: {{kafka: {{bootstrapServers: [b:9092], topics: [in], startFrom: {{earliest: {{}}}}}}, format: {{json: {{}}}}, partitioning: {{byKey: {{}}}}}}\n  event: {{timestamp: {{field: /ts}}, watermark: {{boundedOutOfOrderness: {{bound: 5s}}}}}}\n  groupBy: [{{name: user, field: /user}}]\n  windows: {}\n  aggregates: {}\n  sink: {{kafka: {{topic: out}}}}\n  state: {{backend: Memory}}\n",
-        workload.windows, workload.aggregates
-    );
-    let manifest = parse_manifest(&text).unwrap_or_else(|errors| exit(&format!("{errors:?}")));
-    let job = resolve(&manifest.spec, "default", "bench").unwrap_or_else(|errors| exit(&format!("{errors:?}")));
-    Arc::new(Plan::compile(&job))
-}
-
-fn exit(message: &str) -> ! {
-    eprintln!("bench: {message}");
-    std::process::exit(1)
-}
-
-/// CPU seconds of this process so far (user + system), from the kernel's scheduler statistics.
-fn cpu_seconds() -> f64 {
-    let text = std::fs::read_to_string("/proc/self/schedstat").unwrap_or_default();
-    let nanoseconds: f64 = text
-        .split(' ')
-        .next()
-        .and_then(|first| first.parse().ok())
-        .unwrap_or(f64::NAN);
-    nanoseconds / 1e9
-}
-
-fn main() {
-    let events: u64 = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(1_000_000);
-    let options = format!("events={events},rate=100000,seed=1,keys=20000,disorder=2000");
-    let options = options
-        .parse::<Options>()
-        .unwrap_or_else(|error| exit(&format!("{error}")));
-    let mut generator = Generator::new(options);
-    let mut input = Vec::new();
-    let mut ends = Vec::new();
-    while generator.next_into(&mut input) {
-        ends.push(input.len());
-    }
-    println!(
-        "{} events, {:.0} bytes each, 20,000 keys, event time 100,000/s, disorder 2 s, bound 5 s",
-        ends.len(),
-        input.len() as f64 / ends.len() as f64
-    );
-    println!(
-        "{:32} {:>12} {:>14} {:>10} {:>10}",
-        "workload", "events/s", "CPU s/M events", "results", "rows"
-    );
-    for workload in &WORKLOADS {
-        run(workload, &input, &ends);
+fn main() -> ExitCode {
+    match bench(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("bench: {message}");
+            ExitCode::FAILURE
+        }
     }
 }
 
-fn run(workload: &Workload, input: &[u8], ends: &[usize]) {
-    let mut task = Task::new(plan(workload), 0);
-    let mut outputs = Outputs::default();
-    let (mut start, mut offset, mut rows) = (0, 0, 0);
-    let (cpu, clock) = (cpu_seconds(), Instant::now());
-    for batch in ends.chunks(BATCH) {
-        let records: Vec<Record<'_>> = batch
-            .iter()
-            .map(|end| {
-                let record = Record::new(offset, &input[start..end - 1]);
-                (start, offset) = (*end, offset + 1);
-                record
-            })
-            .collect();
-        task.step(&records, &mut outputs);
-        outputs.clear();
-        rows = rows.max(task.rows());
+fn bench(arguments: Vec<String>) -> Result<(), String> {
+    let (mut events, mut file, mut only) = (EVENTS, JSON_FILE.to_owned(), String::new());
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "memory" => return memory::child(&arguments.next().unwrap_or_default()),
+            "--json" => file = arguments.next().ok_or("--json: name a file")?,
+            "--only" => only = arguments.next().ok_or("--only: name a workload")?,
+            number => {
+                events = number
+                    .parse()
+                    .map_err(|_| format!("{number:?} is no number of events"))?;
+            }
+        }
     }
-    let (cpu, seconds) = (cpu_seconds() - cpu, clock.elapsed().as_secs_f64());
-    let millions = ends.len() as f64 / 1e6;
+    println!("Event time 100,000/s, disorder 2 s, bound 5 s, 20,000 keys where not said otherwise; output checked.");
     println!(
-        "{:32} {:>12.0} {:>14.3} {:>10} {:>10}",
+        "{:34} {:>12} {:>9} {:>10} {:>11} {:>10} {:>9}",
+        "workload", "events/CPU s", "aim", "CPU s/M", "results", "rows", "state MB"
+    );
+    let mut lines = Vec::new();
+    for workload in workloads(events)
+        .iter()
+        .filter(|workload| workload.name.contains(&only))
+    {
+        check::against_oracle(workload)?;
+        let figures = run::run(workload)?;
+        print_line(workload, &figures);
+        lines.push(figures.json(workload));
+    }
+    let beside = three_beside_one(&lines);
+    if let Some(ratio) = beside {
+        println!("three windows beside one: {ratio:.2} times the cost (goal < 1.3)");
+    }
+    let memory = if only.is_empty() {
+        memory::figures()?
+    } else {
+        Vec::new()
+    };
+    write_json(
+        &file,
+        &json!({"engine": lines, "threeWindowsBesideOne": beside, "memory": memory}),
+    )
+}
+
+fn print_line(workload: &Workload, figures: &Figures) {
+    let aim = workload.aim.map_or(String::new(), |aim| aim.to_string());
+    println!(
+        "{:34} {:>12.0} {:>9} {:>10.3} {:>11} {:>10} {:>9.1}",
         workload.name,
-        ends.len() as f64 / seconds,
-        cpu / millions,
-        task.stats().results,
-        rows
+        1e6 / figures.cpu_seconds_per_million,
+        aim,
+        figures.cpu_seconds_per_million,
+        figures.results,
+        figures.rows,
+        figures.state_bytes as f64 / 1e6,
     );
-    assert_eq!(task.stats().records, ends.len() as u64, "every event was consumed");
-    assert_eq!(task.stats().dead(), 0, "no event was rejected");
+}
+
+/// W5: what three windows cost beside one of them.
+fn three_beside_one(lines: &[Value]) -> Option<f64> {
+    let cost = |name: &str| {
+        let line = lines.iter().find(|line| line["workload"] == name)?;
+        line["cpuSecondsPerMillionEvents"].as_f64()
+    };
+    Some(cost(workload::THREE)? / cost(workload::ONE)?)
+}
+
+fn write_json(file: &str, document: &Value) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{file}: {error}");
+    if let Some(directory) = std::path::Path::new(file).parent() {
+        std::fs::create_dir_all(directory).map_err(failed)?;
+    }
+    std::fs::write(file, format!("{document:#}\n")).map_err(failed)?;
+    println!("{file} holds these figures for scripts");
+    Ok(())
 }

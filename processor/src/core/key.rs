@@ -209,6 +209,15 @@ impl KeyTable {
         self.index.is_empty()
     }
 
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let spilled = self.entries.iter().filter(|entry| entry.bytes.spilled());
+        self.entries.capacity() * size_of::<Entry>()
+            + self.free.capacity() * size_of::<u32>()
+            + self.index.allocation_size()
+            + spilled.map(|entry| entry.bytes.capacity()).sum::<usize>()
+    }
+
     /// Numbers in use are below this.
     pub fn capacity(&self) -> usize {
         self.entries.len()

@@ -16,6 +16,7 @@ mod pane;
 mod persist;
 mod persist_cells;
 mod session;
+mod size;
 mod stats;
 mod tick;
 

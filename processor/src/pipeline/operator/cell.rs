@@ -5,6 +5,7 @@ use streamagg_crds::resolved::{Repeat, Trigger};
 use streamagg_crds::v1alpha1::Panes;
 
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
+use super::size::list_bytes;
 use crate::aggregation::inputs::Inputs;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
@@ -80,6 +81,11 @@ impl Cells {
 
     pub fn len(&self) -> usize {
         self.cells.len() - self.free.len()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        list_bytes(&self.cells) + list_bytes(&self.free) + self.rows.heap_bytes() + self.published.heap_bytes()
     }
 
     /// An empty cell.

@@ -9,6 +9,7 @@ use super::END_OF_INPUT;
 use super::cell::Cells;
 use super::emit::{Emitter, Timing};
 use super::pane::key_hash;
+use super::size::list_bytes;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
 use crate::window::types::{Assigner, Window};
@@ -21,6 +22,13 @@ pub(super) struct Instance {
     pub dirty: Vec<u32>,
     /// Whether the store holds cells of it.
     pub stored: bool,
+}
+
+impl Instance {
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        list_bytes(&self.slots) + list_bytes(&self.dirty) + self.index.allocation_size()
+    }
 }
 
 /// The instances of one window of the spec, by (end, start).

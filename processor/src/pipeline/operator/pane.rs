@@ -3,6 +3,7 @@
 
 use hashbrown::HashTable;
 
+use super::size::list_bytes;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Plan};
@@ -54,6 +55,11 @@ impl Pane {
             self.rows.header_mut(*row)[DIRTY] = 0;
         }
         dirty
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.rows.heap_bytes() + list_bytes(&self.keys) + list_bytes(&self.dirty) + self.index.allocation_size()
     }
 
     fn push(&mut self, key: u32, born_ms: i64) -> u32 {
@@ -120,6 +126,15 @@ impl PaneSet {
 
     pub fn rows(&self) -> usize {
         self.panes.iter().map(|pane| pane.keys.len()).sum()
+    }
+
+    pub fn panes(&self) -> &[Pane] {
+        &self.panes
+    }
+
+    /// Bytes on the heap beside the panes.
+    pub fn table_bytes(&self) -> usize {
+        list_bytes(&self.recent)
     }
 
     pub fn panes_mut(&mut self) -> &mut [Pane] {

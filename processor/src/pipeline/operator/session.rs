@@ -11,6 +11,7 @@ use super::END_OF_INPUT;
 use super::cell::Cells;
 use super::emit::{Emitter, Timing};
 use super::instance::{close, timing};
+use super::size::list_bytes;
 use crate::aggregation::inputs::Inputs;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
@@ -73,6 +74,18 @@ impl SessionSet {
             dirty: Vec::new(),
             removed: Vec::new(),
         }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        let spilled = self
+            .by_key
+            .iter()
+            .filter(|slots| slots.spilled())
+            .map(SmallVec::capacity);
+        let slots = spilled.sum::<usize>() * size_of::<u32>() + list_bytes(&self.by_key);
+        let queue = self.queue.capacity() * size_of::<Reverse<(i64, u32)>>();
+        self.cells.heap_bytes() + list_bytes(&self.spans) + slots + queue + list_bytes(&self.dirty)
     }
 
     pub fn index(&self) -> usize {
