@@ -13,7 +13,7 @@ use super::workload::Workload;
 /// Records handed to one step.
 const BATCH: usize = 4096;
 /// Timed runs; the best counts.
-const RUNS: usize = 3;
+const RUNS: usize = 2;
 
 /// What was measured.
 pub struct Figures {

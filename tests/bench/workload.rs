@@ -57,10 +57,15 @@ impl Workload {
     }
 }
 
-/// All of them, each measured over so many events.
-pub fn workloads(events: u64) -> Vec<Workload> {
-    let ten_seconds = || vec![window("w", Shape::Sliding, 10_000, 10_000)];
-    let workload = |name, aim, windows, aggregates| Workload {
+/// One over windows of 20,000 keys, measured over so many events.
+fn workload(
+    name: &'static str,
+    aim: Option<u64>,
+    events: u64,
+    windows: Vec<Window>,
+    aggregates: Vec<(String, Function, Vec<String>)>,
+) -> Workload {
+    Workload {
         name,
         aim,
         spec: spec(windows, aggregates),
@@ -70,7 +75,19 @@ pub fn workloads(events: u64) -> Vec<Workload> {
         warm_up: 1_000_000,
         events,
         windows_per_event: 1,
-    };
+    }
+}
+
+/// All of them, each measured over so many events.
+pub fn workloads(events: u64) -> Vec<Workload> {
+    let mut all = tumbling_and_sliding(events);
+    all.extend(sessions_and_several(events));
+    all
+}
+
+fn tumbling_and_sliding(events: u64) -> Vec<Workload> {
+    let ten_seconds = || vec![window("w", Shape::Sliding, 10_000, 10_000)];
+    let workload = |name, aim, windows, aggregates| workload(name, aim, events, windows, aggregates);
     vec![
         Workload {
             is_filtered: true,
@@ -103,6 +120,12 @@ pub fn workloads(events: u64) -> Vec<Workload> {
                 eight(),
             )
         },
+    ]
+}
+
+fn sessions_and_several(events: u64) -> Vec<Workload> {
+    let workload = |name, aim, windows, aggregates| workload(name, aim, events, windows, aggregates);
+    vec![
         workload(
             "session 30 s, 8 aggregates",
             Some(700_000),

@@ -46,7 +46,10 @@ impl Partitioner {
             document: record,
             slots: &self.slots,
         };
-        let values = self.derivation.values(event, &mut Budget::default()).ok()?;
+        let mut values = Values::new();
+        (self.derivation)
+            .fill_values(event, &mut Budget::default(), &mut values)
+            .ok()?;
         self.derivation.write_key(event, &values, &mut self.key).ok()
     }
 }

@@ -97,17 +97,22 @@ impl Derivation {
         self.lets.get(index).map_or("", |(name, _)| name)
     }
 
-    /// The values of `let` for an event.
+    /// Appends the values of `let` for an event to an empty list. (A list returned would be copied, all its room with
+    /// it, for every event.)
     ///
     /// # Errors
     /// The first that has none.
-    pub fn values<'a>(&'a self, event: Event<'a>, budget: &mut Budget) -> Result<Values<'a>, LetProblem> {
-        let mut values = Values::new();
+    pub fn fill_values<'a>(
+        &'a self,
+        event: Event<'a>,
+        budget: &mut Budget,
+        values: &mut Values<'a>,
+    ) -> Result<(), LetProblem> {
         for (index, (_, program)) in self.lets.iter().enumerate() {
-            let value = program.evaluate(event, &values, budget);
+            let value = program.evaluate(event, values, budget);
             values.push(value.map_err(|error| LetProblem { index, error })?);
         }
-        Ok(values)
+        Ok(())
     }
 
     /// Appends the canonical bytes of an event's key.

@@ -9,7 +9,7 @@ use crate::core::key;
 use crate::error::RejectReason;
 use crate::expression::{Budget, EvaluationError, Event, Value};
 use crate::pipeline::builder::Plan;
-use crate::pipeline::derive::Source;
+use crate::pipeline::derive::{Source, Values};
 
 /// Computes what expressions and aggregates see of the event: its key, its inputs. `None` when `where` does not hold.
 /// What is wrong with the inputs comes as a value, because lateness is judged before it counts.
@@ -27,9 +27,9 @@ pub(super) fn look(
         reason: RejectReason::ExpressionFailed,
         detail: format!("{what}: {}", error.describe(&plan.fields)),
     };
-    let values = plan
-        .derivation
-        .values(event, &mut budget)
+    let mut values = Values::new();
+    plan.derivation
+        .fill_values(event, &mut budget, &mut values)
         .map_err(|problem| failed(format!("let {}", plan.derivation.name(problem.index)), problem.error))?;
     if let Some(condition) = &plan.condition {
         let verdict = condition.holds(event, &values, &mut budget);
