@@ -5,7 +5,7 @@ use streamagg_crds::resolved::{KeyPart, Let};
 use streamagg_processor::core::json::{FieldTree, Slot};
 use streamagg_processor::core::key::murmur2;
 use streamagg_processor::expression::{Budget, Event};
-use streamagg_processor::pipeline::derive::Derivation;
+use streamagg_processor::pipeline::derive::{Derivation, Values};
 
 /// Chooses partitions.
 #[derive(Debug)]
