@@ -6,6 +6,7 @@
 )]
 
 mod docs;
+mod embedded;
 mod engine;
 mod formats;
 mod migration;

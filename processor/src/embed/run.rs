@@ -9,7 +9,7 @@ use super::operators::Operators;
 use super::sinks::{DeadLetter, LateEvent, WindowResult};
 use crate::pipeline::operator::{Stats, StepStatus, Task};
 use crate::pipeline::output::{Output, Outputs, Record};
-use crate::pipeline::position::{Decision, DecisionKind};
+use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
 use crate::state::backend::{self, Backend, Changes};
 
 /// Where a run notes the next offset of its input; in the range of keys that the engine leaves to its shells.
@@ -203,14 +203,18 @@ where
 
     /// The watermark, ms since the epoch; absent before the first event.
     pub fn watermark_ms(&self) -> Option<i64> {
-        let watermark_ms = self.task.position().watermark_ms;
-        (watermark_ms != crate::pipeline::position::NO_WATERMARK).then_some(watermark_ms)
+        known(self.task.position().watermark_ms)
     }
 
     /// Counters since this run was made.
     pub fn stats(&self) -> &Stats {
         self.task.stats()
     }
+}
+
+/// A watermark, when there is one.
+fn known(watermark_ms: i64) -> Option<i64> {
+    (watermark_ms != NO_WATERMARK).then_some(watermark_ms)
 }
 
 fn judge(status: StepStatus) -> Result<(), RunError> {
@@ -262,6 +266,7 @@ where
                     value,
                     reason: dead.reason,
                     detail: &dead.detail,
+                    watermark_ms: known(dead.watermark_ms),
                 };
                 (Step::DeadLetters, (sinks.dead)(&dead))
             }

@@ -46,4 +46,6 @@ pub struct DeadLetter<'a> {
     pub reason: RejectReason,
     /// The field concerned and what was found, for people.
     pub detail: &'a str,
+    /// Watermark at that moment, ms; absent before the first event.
+    pub watermark_ms: Option<i64>,
 }
