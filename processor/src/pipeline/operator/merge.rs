@@ -203,14 +203,15 @@ impl WindowTask {
             return Ok(());
         }
         let key = task.keys.intern(partial.key);
+        let (start_ms, keys) = (partial.start_ms, &mut task.keys);
         // What bars it is purged here too: then it is like any other.
-        let set = if partial.barred_ms <= watermark_ms {
-            &mut task.sets[partial.set]
+        let (row, due_ms) = if partial.barred_ms <= watermark_ms {
+            task.sets[partial.set].row(&plan, start_ms, key, watermark_ms, keys)
         } else {
             let made = || PaneSet::new(set_plan);
-            self.barred.entry((partial.set, partial.barred_ms)).or_insert_with(made)
+            let set = self.barred.entry((partial.set, partial.barred_ms)).or_insert_with(made);
+            set.rare_row(&plan, start_ms, key, watermark_ms, keys)
         };
-        let (row, due_ms) = set.row(&plan, partial.start_ms, key, watermark_ms, &mut task.keys);
         plan.layout.merge(row, self.row.get(0));
         task.next_due_ms = task.next_due_ms.min(due_ms);
         self.firing.extend(ended.into_iter().map(|window| (window, key)));

@@ -194,6 +194,36 @@ impl PaneSet {
         (pane.mark_dirty(recent.1), due_ms)
     }
 
+    /// As [`Self::row`], for one of many sets that few keys reach: without the cache of recent rows, which has an entry
+    /// for every key of the task.
+    pub fn rare_row(
+        &mut self,
+        plan: &Plan,
+        start_ms: i64,
+        key: u32,
+        watermark_ms: i64,
+        keys: &mut KeyTable,
+    ) -> (RowMut<'_>, i64) {
+        let mut due_ms = i64::MAX;
+        let index = match self.panes.binary_search_by_key(&start_ms, |pane| pane.start_ms) {
+            Ok(index) => index,
+            Err(index) => {
+                self.make_pane(plan, index, start_ms);
+                due_ms = self.next_due_of(&self.panes[index], watermark_ms);
+                index
+            }
+        };
+        let pane = &mut self.panes[index];
+        let row = match pane.find(key) {
+            Some(row) => row,
+            None => {
+                keys.retain(key);
+                pane.push(key, watermark_ms)
+            }
+        };
+        (pane.mark_dirty(row), due_ms)
+    }
+
     /// Puts back a stored row; answers its accumulators.
     pub fn load_row(&mut self, plan: &Plan, start_ms: i64, key: u32, born_ms: i64, keys: &mut KeyTable) -> RowMut<'_> {
         let (_, _) = self.row(plan, start_ms, key, born_ms, keys);

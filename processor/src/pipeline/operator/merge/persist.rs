@@ -83,9 +83,13 @@ impl WindowTask {
             let key = self.task.keys.intern(key_bytes);
             let made = || PaneSet::new(&plan.pane_sets[*index]);
             let set = self.barred.entry((*index, barred_ms)).or_insert_with(made);
-            let values = set.load_row(&plan, start_ms, key, born_ms, &mut self.task.keys);
+            let (values, _) = set.rare_row(&plan, start_ms, key, born_ms, &mut self.task.keys);
             plan.layout.adopt(values, &layout, rows.get(row), &shared);
             Ok(())
-        })
+        })?;
+        for pane in self.barred.values_mut().flat_map(PaneSet::panes_mut) {
+            pane.stored = true;
+        }
+        Ok(())
     }
 }
