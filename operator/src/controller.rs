@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod build;
+pub mod cache;
 pub mod desired;
 #[cfg(test)]
 mod fixtures;
@@ -27,12 +28,16 @@ use kube::{Client, Resource, ResourceExt};
 use crate::admin_client::AdminClient;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use cache::Caches;
 use memory::Memory;
 use observe::Seen;
 use plan::{Plan, Verdict, Wish};
 
 /// Base address of a pod's admin server, once it can have one.
 pub type Resolver = Arc<dyn Fn(&Pod) -> Option<String> + Send + Sync>;
+
+/// When to look again at an object that is not there; its watch tells earlier.
+const GONE: Duration = Duration::from_secs(3600);
 
 /// Everything a reconcile needs besides the object.
 #[derive(Clone)]
@@ -51,6 +56,22 @@ pub struct Context {
     pub default_image: Option<String>,
     /// What may be forgotten without harm.
     pub memory: Memory,
+    /// What the watches said, while there are watches (`run`).
+    pub caches: Option<Caches>,
+}
+
+impl Context {
+    /// The aggregation is gone, and everything known of it with it.
+    fn forget(&self, namespace: &str, name: &str) {
+        self.memory.forget(namespace, name);
+        self.metrics.forget(namespace, name);
+    }
+
+    /// The watch of aggregations knows it; without a watch every one is taken as known.
+    fn known(&self, namespace: &str, name: &str) -> bool {
+        let caches = self.caches.as_ref().filter(|caches| caches.aggregations.complete());
+        caches.is_none_or(|caches| caches.aggregations.get(namespace, name, name).is_some())
+    }
 }
 
 impl fmt::Debug for Context {
@@ -61,8 +82,7 @@ impl fmt::Debug for Context {
     }
 }
 
-/// One look at one aggregation:
-/// 1. observe (clients), 2. validate, 3. build, 4. plan (pure), 5. apply, 6. status (clients).
+/// One reconcile, counted; see [`reconcile_once`].
 ///
 /// # Errors
 /// When the cluster could not be read or written; the status is written first if at all possible.
@@ -70,26 +90,48 @@ pub async fn reconcile<K>(object: Arc<K>, context: Arc<Context>) -> Result<Reque
 where
     K: Resource,
 {
-    let started = Instant::now();
-    let outcome = reconcile_once(&object.namespace().unwrap_or_default(), &object.name_any(), &context).await;
+    let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
+    let (metrics, started) = (&context.metrics, Instant::now());
+    metrics.queue.leave(&namespace, &name);
+    metrics.reconciling.inc();
+    let outcome = reconcile_once(&namespace, &name, &context).await;
+    metrics.reconciling.dec();
     let label = outcome.as_ref().map_or_else(Error::kind, |_| "ok");
-    context.metrics.reconciles.with_label_values(&[label]).inc();
-    context
-        .metrics
-        .reconcile_seconds
-        .with_label_values(&[label])
-        .observe(started.elapsed().as_secs_f64());
+    metrics.reconciles.with_label_values(&[label]).inc();
+    let seconds = metrics.reconcile_seconds.with_label_values(&[label]);
+    seconds.observe(started.elapsed().as_secs_f64());
+    if let Err(error) = &outcome {
+        metrics.errors.with_label_values(&[&error.reason()]).inc();
+    }
+    if !context.known(&namespace, &name) {
+        // It went while it was looked at.
+        context.forget(&namespace, &name);
+    }
     outcome.map(Requeue::requeue)
 }
 
-/// One look at `namespace/name`; answers when to look again.
+/// One look at `namespace/name`; answers when to look again:
+/// 1. observe (clients), 2. validate, 3. build, 4. plan (pure), 5. apply, 6. status (clients).
+///
+/// What the caches show suffices to see that nothing is to be done, which is the rule. They may be behind, so anything
+/// else is decided anew on what the API server says now: no action rests on a cache.
 ///
 /// # Errors
 /// See [`reconcile`].
 pub async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> Result<Duration, Error> {
-    let Some(mut seen) = observe::observe(namespace, name, context).await? else {
-        context.memory.forget(namespace, name);
-        return Ok(Duration::from_secs(3600));
+    if let Some(seen) = observe::from_caches(namespace, name, context).await? {
+        context.metrics.looks.with_label_values(&["cache"]).inc();
+        let wish = wish(&seen, context);
+        let plan = plan::plan(&wish, &seen.observed);
+        if plan.only_reports(&seen.observed) {
+            status::write(&seen, &wish, &plan, context).await?;
+            return Ok(plan.requeue);
+        }
+    }
+    context.metrics.looks.with_label_values(&["server"]).inc();
+    let Some(mut seen) = observe::from_server(namespace, name, context).await? else {
+        context.forget(namespace, name);
+        return Ok(GONE);
     };
     let wish = wish(&seen, context);
     let mut plan = plan::plan(&wish, &seen.observed);
@@ -150,7 +192,7 @@ pub fn error_policy<K: Resource>(object: &Arc<K>, error: &Error, context: &Conte
     let delay = match error {
         Error::Conflict { .. } => Duration::from_millis(200),
         Error::Api { .. } | Error::Incomplete { .. } | Error::Document { .. } => {
-            context.memory.next_backoff(&namespace, &name)
+            context.memory.next_backoff(&namespace, &name, error.retry_after())
         }
     };
     tracing::warn!(namespace, name, %error, retry_in_ms = delay.as_millis(), "reconcile failed");

@@ -1,6 +1,8 @@
 //! Errors of a reconcile: one enum, each with a static kind for metrics. Must not hold: problems of the user's
 //! spec or of the pods; those are conditions, not errors.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// Why a reconcile could not be finished; all are retried with back-off.
@@ -54,6 +56,30 @@ impl Error {
                 source: Box::new(source),
             },
         }
+    }
+
+    /// What the API server said, in its own word (`Forbidden`, `TooManyRequests` …), for metrics.
+    pub fn reason(&self) -> String {
+        let Self::Api { source, .. } = self else {
+            return self.kind().to_owned();
+        };
+        match source.as_ref() {
+            kube::Error::Api(status) if status.reason.is_empty() => status.code.to_string(),
+            kube::Error::Api(status) => status.reason.clone(),
+            _ => "unreachable".to_owned(),
+        }
+    }
+
+    /// How long the API server asks to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let Self::Api { source, .. } = self else {
+            return None;
+        };
+        let kube::Error::Api(status) = source.as_ref() else {
+            return None;
+        };
+        let seconds = status.details.as_ref()?.retry_after_seconds;
+        (seconds > 0).then(|| Duration::from_secs(u64::from(seconds)))
     }
 
     /// Static name for metrics.

@@ -53,6 +53,11 @@ pub fn managed_query() -> String {
     format!("{MANAGED_BY}={MANAGER}")
 }
 
+/// Selector string for what the StatefulSets make for the pods of every aggregation (volume claims).
+pub fn processor_query() -> String {
+    format!("{NAME}=streamagg,{INSTANCE}")
+}
+
 /// Pod selector as `status.selector` shows it to the scale subresource.
 pub fn selector_string(name: &str) -> String {
     selector(name)

@@ -82,6 +82,7 @@ async fn operate(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>>
         resolver: resolver::by_pod_address(),
         recorder: Recorder::new(client.clone(), reporter),
         metrics,
+        caches: None,
         default_image: arguments.processor_image,
         memory: Memory::default(),
         client: client.clone(),

@@ -22,18 +22,28 @@ pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
     ("", "pods", "", &["list", "watch", "delete"]),
-    ("", "services", "", &["get", "create", "patch"]),
-    ("", "serviceaccounts", "", &["get", "create", "patch"]),
+    ("", "services", "", &["get", "list", "watch", "create", "patch"]),
+    ("", "serviceaccounts", "", &["get", "list", "watch", "create", "patch"]),
     (
         "",
         "configmaps",
         "",
         &["get", "list", "watch", "create", "update", "patch", "delete"],
     ),
-    ("", "persistentvolumeclaims", "", &["list", "patch", "delete"]),
+    ("", "persistentvolumeclaims", "", &["list", "watch", "patch", "delete"]),
     ("", "secrets", "", &["get", "create"]),
-    ("policy", "poddisruptionbudgets", "", &["get", "create", "patch"]),
-    ("networking.k8s.io", "networkpolicies", "", &["get", "create", "patch"]),
+    (
+        "policy",
+        "poddisruptionbudgets",
+        "",
+        &["get", "list", "watch", "create", "patch"],
+    ),
+    (
+        "networking.k8s.io",
+        "networkpolicies",
+        "",
+        &["get", "list", "watch", "create", "patch"],
+    ),
     ("events.k8s.io", "events", "", &["create", "patch"]),
 ];
 

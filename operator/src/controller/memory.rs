@@ -2,6 +2,7 @@
 //! last written, back-off. Must not hold anything a decision needs after a restart; that is in the status.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,38 @@ struct Entry {
     failures: u32,
     running_since: Option<Timestamp>,
     lag: Vec<(Timestamp, i64)>,
+    token: Option<Kept>,
+    references: Option<Kept>,
+    written_version: Option<u64>,
+    looked: Option<Instant>,
+}
+
+/// Something read by name, and what it was read for. Shown to nobody: it may be a token.
+struct Kept {
+    of: String,
+    value: String,
+    at: Instant,
+}
+
+impl Kept {
+    fn new(of: &str, value: String) -> Self {
+        Self {
+            of: of.to_owned(),
+            value,
+            at: Instant::now(),
+        }
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Kept").field("of", &self.of).finish_non_exhaustive()
+    }
+}
+
+fn rand_16() -> u16 {
+    let bytes = uuid::Uuid::new_v4().into_bytes();
+    u16::from_be_bytes([bytes[0], bytes[1]])
 }
 
 impl Memory {
@@ -100,8 +133,11 @@ impl Memory {
     }
 
     /// The status was written now.
-    pub fn status_written(&self, namespace: &str, name: &str) {
-        self.with(namespace, name, |entry| entry.figures_written = Some(Instant::now()));
+    pub fn status_written(&self, namespace: &str, name: &str, resource_version: Option<&str>) {
+        self.with(namespace, name, |entry| {
+            entry.figures_written = Some(Instant::now());
+            entry.written_version = resource_version.and_then(|version| version.parse().ok());
+        });
     }
 
     /// A reconcile went well.
@@ -109,14 +145,100 @@ impl Memory {
         self.with(namespace, name, |entry| entry.failures = 0);
     }
 
-    /// Delay before the next try: doubled each time, capped.
-    pub fn next_backoff(&self, namespace: &str, name: &str) -> Duration {
+    /// Delay before the next try: doubled each time, capped, of which a random half, so that many failing objects do not
+    /// come back together. Not before the API server wants to be asked again.
+    pub fn next_backoff(&self, namespace: &str, name: &str, retry_after: Option<Duration>) -> Duration {
         self.with(namespace, name, |entry| {
             entry.failures = entry.failures.saturating_add(1);
             let doublings = (entry.failures - 1).min(10);
-            // A name's own spread, so that many failing objects do not come back together.
-            let jitter_ms = u64::from(name.bytes().fold(0u8, u8::wrapping_add)) * 4;
-            (BACKOFF_FIRST * 2u32.pow(doublings)).min(BACKOFF_MAX) + Duration::from_millis(jitter_ms)
+            let longest = (BACKOFF_FIRST * 2u32.pow(doublings)).min(BACKOFF_MAX);
+            let share = f64::from(rand_16()) / f64::from(u16::MAX);
+            let floor = retry_after.unwrap_or_default().min(BACKOFF_MAX);
+            (longest / 2 + (longest / 2).mul_f64(share)).max(floor)
         })
+    }
+
+    /// The token as it was read within `age`.
+    pub fn token(&self, namespace: &str, name: &str, uid: &str, age: Duration) -> Option<String> {
+        self.with(namespace, name, |entry| {
+            let kept = entry
+                .token
+                .as_ref()
+                .filter(|kept| kept.of == uid && kept.at.elapsed() < age);
+            kept.map(|kept| kept.value.clone())
+        })
+    }
+
+    /// Keeps the token of the aggregation with `uid`.
+    pub fn keep_token(&self, namespace: &str, name: &str, uid: &str, token: Option<&str>) {
+        let kept = token.map(|token| Kept::new(uid, token.to_owned()));
+        self.with(namespace, name, |entry| entry.token = kept);
+    }
+
+    /// The digest of what a spec refers to, as it was read within `age` for this very spec.
+    pub fn references(&self, namespace: &str, name: &str, of: &str, age: Duration) -> Option<String> {
+        self.with(namespace, name, |entry| {
+            let kept = entry
+                .references
+                .as_ref()
+                .filter(|kept| kept.of == of && kept.at.elapsed() < age);
+            kept.map(|kept| kept.value.clone())
+        })
+    }
+
+    /// Keeps that digest.
+    pub fn keep_references(&self, namespace: &str, name: &str, of: &str, digest: String) {
+        self.with(namespace, name, |entry| entry.references = Some(Kept::new(of, digest)));
+    }
+
+    /// The version of the aggregation that our last status write made.
+    pub fn written_version(&self, namespace: &str, name: &str) -> Option<u64> {
+        self.with(namespace, name, |entry| entry.written_version)
+    }
+
+    /// The API server was looked at now.
+    pub fn looked(&self, namespace: &str, name: &str) {
+        self.with(namespace, name, |entry| entry.looked = Some(Instant::now()));
+    }
+
+    /// The API server was looked at within `age`.
+    pub fn looked_within(&self, namespace: &str, name: &str, age: Duration) -> bool {
+        self.with(namespace, name, |entry| {
+            entry.looked.is_some_and(|at| at.elapsed() < age)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_doubles_is_capped_spread_and_heeds_the_server() {
+        let memory = Memory::default();
+        let mut longest = BACKOFF_FIRST;
+        for _ in 0..12 {
+            let delay = memory.next_backoff("n", "a", None);
+            assert!(delay >= longest / 2 && delay <= longest, "{delay:?} of {longest:?}");
+            longest = (longest * 2).min(BACKOFF_MAX);
+        }
+        let many: std::collections::HashSet<_> = (0..32).map(|_| memory.next_backoff("n", "a", None)).collect();
+        assert!(many.len() > 16, "no spread: {many:?}");
+        memory.succeeded("n", "a");
+        assert!(memory.next_backoff("n", "a", None) <= BACKOFF_FIRST);
+        let asked = Duration::from_secs(7);
+        assert_eq!(memory.next_backoff("n", "b", Some(asked)), asked);
+        assert_eq!(memory.next_backoff("n", "c", Some(Duration::MAX)), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_token_is_kept_for_its_aggregation_only_and_never_shown() {
+        let memory = Memory::default();
+        memory.keep_token("n", "a", "uid-1", Some("opensesame"));
+        let age = Duration::from_secs(60);
+        assert_eq!(memory.token("n", "a", "uid-1", age).as_deref(), Some("opensesame"));
+        assert_eq!(memory.token("n", "a", "uid-2", age), None);
+        assert_eq!(memory.token("n", "a", "uid-1", Duration::ZERO), None);
+        assert!(!format!("{memory:?}").contains("opensesame"));
     }
 }

@@ -1,4 +1,5 @@
-//! Step `observe`: reads the object, its children and its pods, fresh from the API server and the pods themselves.
+//! Step `observe`: reads the object, its children and its pods, from the API server or from what the watches said of it,
+//! and from the pods themselves.
 //! Must not hold judgement about what it sees.
 
 mod pods;
@@ -8,7 +9,9 @@ mod stateful_set;
 #[cfg(test)]
 pub(crate) use stateful_set::facts as stateful_set_facts;
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
@@ -24,10 +27,35 @@ use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::{DeletionPolicy, KIND, StreamAggregation, StreamAggregationStatus};
 use streamagg_crds::validate::SpecError;
 
+use super::cache::{Caches, Kept};
 use super::observed::{AssignmentFacts, ClaimFacts, Foreign, NamedUid, Observed, PodFacts};
 use super::{Context, plan, summary};
 use crate::error::Error;
 use crate::{labels, names};
+
+/// However sure the caches seem, the API server itself is looked at this often.
+const SERVER_INTERVAL: Duration = Duration::from_secs(600);
+/// Age of a token that is read anew.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A kind of our children that the caches have.
+trait Child:
+    Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+    + Kept
+    + Clone
+    + std::fmt::Debug
+    + DeserializeOwned
+{
+}
+
+impl<K> Child for K where
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Kept
+        + Clone
+        + std::fmt::Debug
+        + DeserializeOwned
+{
+}
 
 /// What one look gave.
 #[derive(Clone, Debug)]
@@ -48,52 +76,111 @@ pub struct Seen {
     pub token: Option<String>,
 }
 
-/// Looks at everything; `None` when the object is gone.
+/// An aggregation as it was read.
+struct Current {
+    metadata: ObjectMeta,
+    aggregation: Result<Box<StreamAggregation>, SpecError>,
+    status: Option<StreamAggregationStatus>,
+    deletion_policy: DeletionPolicy,
+}
+
+/// Looks at everything as the API server has it now; `None` when the object is gone.
 ///
 /// # Errors
 /// When the API server refuses or does not answer. Pods that do not answer are facts, not errors.
-pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<Option<Seen>, Error> {
+pub async fn from_server(namespace: &str, name: &str, context: &Context) -> Result<Option<Seen>, Error> {
     let resource = ApiResource::erase::<StreamAggregation>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
     let got = api.get_opt(name).await;
     let Some(object) = got.map_err(|error| Error::api("get", format!("streamaggregation {name}"), error))? else {
         return Ok(None);
     };
-    let uid = required(object.metadata.uid.clone(), name, "metadata.uid")?;
-    let resource_version = required(
-        object.metadata.resource_version.clone(),
-        name,
-        "metadata.resourceVersion",
-    )?;
-    let status = object
-        .data
-        .get("status")
-        .cloned()
-        .and_then(|status| serde_json::from_value(status).ok());
+    let status = object.data.get("status").cloned();
+    let current = Current {
+        aggregation: typed(&object),
+        status: status.and_then(|status| serde_json::from_value(status).ok()),
+        deletion_policy: deletion_policy(&object),
+        metadata: object.metadata,
+    };
+    let seen = look(namespace, name, current, None, context).await?;
+    context.memory.looked(namespace, name);
+    Ok(Some(seen))
+}
+
+/// Looks at what the watches said last; `None` when that may not be relied on even for a report: the caches are not whole
+/// yet, behind our own last write, or it is time to look at the API server itself.
+///
+/// # Errors
+/// When the API server refuses to show a Secret, which no cache has.
+pub async fn from_caches(namespace: &str, name: &str, context: &Context) -> Result<Option<Seen>, Error> {
+    let Some(caches) = context.caches.as_ref().filter(|caches| caches.complete()) else {
+        return Ok(None);
+    };
+    if !context.memory.looked_within(namespace, name, SERVER_INTERVAL) {
+        return Ok(None);
+    }
+    let Some(guarded) = caches.aggregations.get(namespace, name, name) else {
+        return Ok(None);
+    };
+    let Ok(aggregation) = &guarded.0 else {
+        return Ok(None);
+    };
+    let version = aggregation.metadata.resource_version.as_deref().unwrap_or_default();
+    if is_behind(version, context.memory.written_version(namespace, name)) {
+        return Ok(None);
+    }
+    let mut aggregation = Box::new(StreamAggregation::clone(aggregation));
+    let current = Current {
+        metadata: aggregation.metadata.clone(),
+        status: aggregation.status.take(),
+        deletion_policy: aggregation.spec.deletion_policy.clone(),
+        aggregation: Ok(aggregation),
+    };
+    look(namespace, name, current, Some(caches), context).await.map(Some)
+}
+
+/// The cache does not have our own last write yet. Versions that are no numbers cannot be compared: then nothing is
+/// taken from a cache once something was written.
+fn is_behind(version: &str, written: Option<u64>) -> bool {
+    match (version.parse::<u64>(), written) {
+        (Ok(version), Some(written)) => version < written,
+        (Ok(_), None) => false,
+        (Err(_), _) => true,
+    }
+}
+
+async fn look(
+    namespace: &str,
+    name: &str,
+    current: Current,
+    caches: Option<&Caches>,
+    context: &Context,
+) -> Result<Seen, Error> {
+    let metadata = current.metadata;
+    let uid = required(metadata.uid, name, "metadata.uid")?;
+    let resource_version = required(metadata.resource_version, name, "metadata.resourceVersion")?;
     let reader = Reader {
         namespace,
         name,
         uid: &uid,
         foreign: Mutex::default(),
+        caches,
         context,
     };
-    let aggregation = typed(&object);
     let token = reader.token().await?;
     let now = Timestamp::now();
-    let set = reader
-        .get::<StatefulSet>(&names::stateful_set(name), "statefulset")
-        .await?;
-    let deleting = object.metadata.deletion_timestamp.is_some();
+    let set = reader.get::<StatefulSet>(&names::stateful_set(name)).await?;
+    let deleting = metadata.deletion_timestamp.is_some();
     let set_uid = set.as_ref().and_then(|set| set.metadata.uid.clone());
     let jobs = reader.jobs().await?;
     let mut observed = Observed {
         now,
-        generation: object.metadata.generation.unwrap_or(0),
-        deleted_at: object.metadata.deletion_timestamp.as_ref().map(|time| time.0),
-        finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or(0),
+        deleted_at: metadata.deletion_timestamp.as_ref().map(|time| time.0),
+        finalizers: metadata.finalizers.unwrap_or_default(),
         resource_version: resource_version.clone(),
-        deletion_policy: deletion_policy(&object),
-        status: status.unwrap_or_else(StreamAggregationStatus::default),
+        deletion_policy: current.deletion_policy,
+        status: current.status.unwrap_or_else(StreamAggregationStatus::default),
         stateful_set: set.as_ref().map(stateful_set::facts),
         assignment: reader.assignment().await?,
         token_exists: token.is_some(),
@@ -101,22 +188,22 @@ pub async fn observe(namespace: &str, name: &str, context: &Context) -> Result<O
         job_config_maps: jobs.iter().filter_map(named).collect(),
         pods: reader.pods(set_uid.as_deref(), token.as_deref(), now).await?,
         claims: reader.claims(set.as_ref(), deleting).await?,
-        paused: paused(&object),
-        references: referred::read(&reader, aggregation.as_deref().ok(), token.as_deref()).await?,
+        paused: paused(metadata.annotations.as_ref()),
+        references: referred::read(&reader, current.aggregation.as_deref().ok(), token.as_deref()).await?,
         lag_samples: Vec::new(),
         running_since: None,
         foreign: reader.foreign.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
     remember(namespace, name, &mut observed, context);
-    Ok(Some(Seen {
+    Ok(Seen {
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         uid,
         resource_version,
-        aggregation,
+        aggregation: current.aggregation,
         observed,
         token,
-    }))
+    })
 }
 
 /// What only time tells, from the looks before this one.
@@ -136,8 +223,7 @@ fn typed(object: &DynamicObject) -> Result<Box<StreamAggregation>, SpecError> {
     parsed.map_err(|error| SpecError::new("spec", format!("does not parse: {error}; apply the manifest anew")))
 }
 
-fn paused(object: &DynamicObject) -> bool {
-    let annotations = object.metadata.annotations.as_ref();
+fn paused(annotations: Option<&BTreeMap<String, String>>) -> bool {
     annotations
         .and_then(|all| all.get(labels::PAUSED))
         .is_some_and(|value| value == "true")
@@ -165,6 +251,8 @@ struct Reader<'a> {
     uid: &'a str,
     /// Objects met under our names that are not ours.
     foreign: Mutex<Vec<Foreign>>,
+    /// Where to read instead of asking the API server.
+    caches: Option<&'a Caches>,
     context: &'a Context,
 }
 
@@ -176,25 +264,38 @@ impl Reader<'_> {
         Api::namespaced(self.context.client.clone(), self.namespace)
     }
 
-    async fn get<K>(&self, name: &str, kind: &str) -> Result<Option<K>, Error>
-    where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + DeserializeOwned,
-    {
-        let got = self.api::<K>().get_opt(name).await;
-        let object = got.map_err(|error| Error::api("get", format!("{kind} {name}"), error))?;
-        if let Some(foreign) = object
-            .as_ref()
-            .and_then(|object| self.foreign(&format!("{kind} {name}"), object.meta()))
-        {
-            self.foreign
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(foreign);
-        }
+    async fn get<K: Child>(&self, name: &str) -> Result<Option<K>, Error> {
+        let kind = K::kind(&()).to_lowercase();
+        let object = match self.caches {
+            Some(caches) => {
+                let kept = K::index(caches).get(self.namespace, self.name, name);
+                kept.map(|object| K::clone(&object))
+            }
+            None => {
+                let got = self.api::<K>().get_opt(name).await;
+                got.map_err(|error| Error::api("get", format!("{kind} {name}"), error))?
+            }
+        };
+        self.note(&format!("{kind} {name}"), object.as_ref().map(K::meta));
         Ok(object)
+    }
+
+    /// Ours by label, as `query` says.
+    async fn list<K: Child>(&self, query: &str) -> Result<Vec<K>, Error> {
+        if let Some(caches) = self.caches {
+            let kept = K::index(caches).of(self.namespace, self.name);
+            return Ok(kept.iter().map(|object| K::clone(object)).collect());
+        }
+        let listed = self.api::<K>().list(&ListParams::default().labels(query)).await;
+        let listed = listed.map_err(|error| Error::api("list", K::plural(&()), error))?;
+        Ok(listed.items)
+    }
+
+    fn note(&self, object: &str, metadata: Option<&ObjectMeta>) {
+        if let Some(foreign) = metadata.and_then(|metadata| self.foreign(object, metadata)) {
+            let mut all = self.foreign.lock().unwrap_or_else(PoisonError::into_inner);
+            all.push(foreign);
+        }
     }
 
     fn foreign(&self, object: &str, metadata: &ObjectMeta) -> Option<Foreign> {
@@ -209,17 +310,28 @@ impl Reader<'_> {
         })
     }
 
+    /// Secrets are in no cache; this one is written once and never changes, so it is read now and then.
     async fn token(&self) -> Result<Option<String>, Error> {
-        let secret = self.get::<Secret>(&names::token_secret(self.name), "secret").await?;
-        let data = secret.and_then(|secret| secret.data).unwrap_or_default();
-        Ok(data
-            .get(names::TOKEN_KEY)
-            .and_then(|token| String::from_utf8(token.0.clone()).ok()))
+        let memory = &self.context.memory;
+        if self.caches.is_some()
+            && let Some(token) = memory.token(self.namespace, self.name, self.uid, TOKEN_INTERVAL)
+        {
+            return Ok(Some(token));
+        }
+        let name = names::token_secret(self.name);
+        let got = self.api::<Secret>().get_opt(&name).await;
+        let secret = got.map_err(|error| Error::api("get", format!("secret {name}"), error))?;
+        self.note(&format!("secret {name}"), secret.as_ref().map(Secret::meta));
+        let mut data = secret.and_then(|secret| secret.data).unwrap_or_default();
+        let token = data.remove(names::TOKEN_KEY);
+        let token = token.and_then(|token| String::from_utf8(token.0).ok());
+        memory.keep_token(self.namespace, self.name, self.uid, token.as_deref());
+        Ok(token)
     }
 
     async fn assignment(&self) -> Result<Option<AssignmentFacts>, Error> {
         let name = names::assignment_config_map(self.name);
-        let Some(map) = self.get::<ConfigMap>(&name, "configmap").await? else {
+        let Some(map) = self.get::<ConfigMap>(&name).await? else {
             return Ok(None);
         };
         let resource_version = required(map.metadata.resource_version, &name, "metadata.resourceVersion")?;
@@ -240,14 +352,11 @@ impl Reader<'_> {
     }
 
     async fn children(&self, jobs: &[ConfigMap]) -> Result<Vec<Value>, Error> {
-        let account = self
-            .get::<ServiceAccount>(&names::service_account(self.name), "serviceaccount")
-            .await?;
-        let service = self.get::<Service>(&names::service(self.name), "service").await?;
-        let name = names::disruption_budget(self.name);
-        let budget = self.get::<PodDisruptionBudget>(&name, "poddisruptionbudget").await?;
-        let name = names::network_policy(self.name);
-        let policy = self.get::<NetworkPolicy>(&name, "networkpolicy").await?;
+        let account = self.get::<ServiceAccount>(&names::service_account(self.name)).await?;
+        let service = self.get::<Service>(&names::service(self.name)).await?;
+        let budget = names::disruption_budget(self.name);
+        let budget = self.get::<PodDisruptionBudget>(&budget).await?;
+        let policy = self.get::<NetworkPolicy>(&names::network_policy(self.name)).await?;
         let mut children: Vec<Value> = [json(&account), json(&service), json(&budget), json(&policy)]
             .into_iter()
             .filter(|value| !value.is_null())
@@ -258,11 +367,17 @@ impl Reader<'_> {
 
     async fn jobs(&self) -> Result<Vec<ConfigMap>, Error> {
         let query = format!("{},{}=job", labels::instance_query(self.name), labels::COMPONENT);
-        let listed = self
-            .api::<ConfigMap>()
-            .list(&ListParams::default().labels(&query))
-            .await;
-        Ok(listed.map_err(|error| Error::api("list", "configmaps", error))?.items)
+        let mut maps = self.list::<ConfigMap>(&query).await?;
+        // The cache has the assignment too.
+        maps.retain(|map| {
+            let component = map
+                .metadata
+                .labels
+                .as_ref()
+                .and_then(|labels| labels.get(labels::COMPONENT));
+            component.is_some_and(|component| component == "job")
+        });
+        Ok(maps)
     }
 
     /// A set without claim templates has none; without a set there may be some that were left.
@@ -271,9 +386,9 @@ impl Reader<'_> {
         if set.is_some() && templates.is_none_or(Vec::is_empty) && !deleting {
             return Ok(Vec::new());
         }
-        let query = ListParams::default().labels(&labels::selector_string(self.name));
-        let listed = self.api::<PersistentVolumeClaim>().list(&query).await;
-        let listed = listed.map_err(|error| Error::api("list", "persistentvolumeclaims", error))?;
+        let listed = self
+            .list::<PersistentVolumeClaim>(&labels::selector_string(self.name))
+            .await?;
         let mut claims: Vec<_> = listed
             .iter()
             .filter_map(|claim| stateful_set::claim_facts(self.name, claim))
@@ -285,12 +400,7 @@ impl Reader<'_> {
     /// The pods of exactly this StatefulSet; those of an earlier one under the same name are not ours. Without one,
     /// those that it left behind.
     async fn pods(&self, set_uid: Option<&str>, token: Option<&str>, now: Timestamp) -> Result<Vec<PodFacts>, Error> {
-        let query = ListParams::default().labels(&labels::instance_query(self.name));
-        let listed = self
-            .api::<Pod>()
-            .list(&query)
-            .await
-            .map_err(|error| Error::api("list", "pods", error))?;
+        let listed = self.list::<Pod>(&labels::instance_query(self.name)).await?;
         let owned = |pod: &Pod| {
             let owners = pod.metadata.owner_references.as_deref().unwrap_or_default();
             match set_uid {
@@ -300,7 +410,7 @@ impl Reader<'_> {
                     .all(|owner| owner.kind == "StatefulSet" && owner.name == names::stateful_set(self.name)),
             }
         };
-        let items: Vec<Pod> = listed.items.into_iter().filter(owned).collect();
+        let items: Vec<Pod> = listed.into_iter().filter(owned).collect();
         let pods = pods::facts(self.name, &items, now, &self.context.resolver);
         let mut pods = pods::ask(pods, token, &self.context.admin).await;
         let memory = &self.context.memory;
@@ -329,6 +439,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_cache_without_our_own_last_write_is_behind() {
+        assert!(!is_behind("7", None) && !is_behind("7", Some(7)) && !is_behind("10", Some(9)));
+        assert!(is_behind("9", Some(10)));
+        assert!(is_behind("opaque", None) && is_behind("", Some(1)));
+    }
 
     #[test]
     fn one_malformed_object_is_named_and_hides_no_other() {

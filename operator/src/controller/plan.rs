@@ -178,6 +178,14 @@ pub struct Verdict {
     pub message: String,
 }
 
+impl Plan {
+    /// Nothing is to be done: the status may say something new, and that is all.
+    pub fn only_reports(&self, observed: &Observed) -> bool {
+        let quiet = self.actions.is_empty() && self.notes.is_empty();
+        quiet && !self.completed && self.stable_revision.is_none() && self.rollout.as_ref() == observed.rollout()
+    }
+}
+
 /// What to do now.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {

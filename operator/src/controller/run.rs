@@ -1,29 +1,33 @@
-//! Wires watches to reconciles. Must not hold decisions.
+//! Wires watches to caches and reconciles. Must not hold decisions.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
-use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use futures::{Stream, StreamExt};
+use k8s_openapi::NamespaceResourceScope;
+use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
-use kube::runtime::watcher::{self, DefaultBackoff};
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher as watch};
-use kube::{Api, Client, Resource};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use streamagg_crds::v1alpha1::StreamAggregation;
 
+use super::cache::{self, Caches, Guarded, Kept, Owner};
 use super::{Context, error_policy, reconcile};
 use crate::labels;
 
-/// Reconciles at a time.
+/// Reconciles at a time; the others wait in the queue, each aggregation at most once.
 const CONCURRENCY: u16 = 8;
 /// Changes that come within this time are one look.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// What `kubectl apply` leaves: a second copy of the whole object.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// One malformed object must not stop the watch of the others.
-type Guarded = DeserializeGuard<StreamAggregation>;
+/// What the queue holds of an aggregation.
+type Queued = PartialObjectMeta<StreamAggregation>;
 
 /// Watches and reconciles until `shutdown` resolves; reconciles under way are finished.
 pub async fn run(
@@ -31,27 +35,54 @@ pub async fn run(
     namespace: Option<String>,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let client = context.client.clone();
-    let objects: Api<Guarded> = scoped(client.clone(), namespace.as_deref());
+    let mut context = Context::clone(&context);
+    let caches = Caches::default();
+    context.caches = Some(caches.clone());
+    let context = Arc::new(context);
+    let watches = Watches {
+        context: Arc::clone(&context),
+        caches,
+        namespace,
+    };
     let (reader, writer) = reflector::store();
     let triggers = predicates::generation
         .combine(predicates::annotations)
         .combine(predicates::labels)
         .combine(predicates::finalizers);
-    let stream = watch(objects, watcher::Config::default())
-        .default_backoff()
+    let queue = Arc::clone(&context);
+    let stream = watches
+        .aggregations()
         .reflect(writer)
         .applied_objects()
-        .predicate_filter(triggers, Default::default());
+        .predicate_filter(triggers, Default::default())
+        .inspect(move |object| {
+            if let Some((namespace, name)) = object.as_ref().ok().and_then(cache::itself) {
+                queue.metrics.queue.enter(&namespace, &name);
+            }
+        });
+    let managed = labels::managed_query();
+    let claims = labels::processor_query();
     let mut controller = Controller::for_stream(stream, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CONCURRENCY))
         .graceful_shutdown_on(shutdown);
-    controller = controller.watches_stream(children::<StatefulSet>(&client, namespace.as_deref()), owner);
-    controller = controller.watches_stream(children::<Pod>(&client, namespace.as_deref()), owner);
-    controller = controller.watches_stream(children::<ConfigMap>(&client, namespace.as_deref()), owner);
+    macro_rules! children {
+        ($($kind:path, $query:expr);* $(;)?) => {
+            $(controller = controller.watches_stream(watches.children::<$kind>($query), watches.enqueue());)*
+        };
+    }
+    children! {
+        k8s_openapi::api::apps::v1::StatefulSet, &managed;
+        k8s_openapi::api::core::v1::Pod, &managed;
+        k8s_openapi::api::core::v1::ConfigMap, &managed;
+        k8s_openapi::api::core::v1::Service, &managed;
+        k8s_openapi::api::core::v1::ServiceAccount, &managed;
+        k8s_openapi::api::policy::v1::PodDisruptionBudget, &managed;
+        k8s_openapi::api::networking::v1::NetworkPolicy, &managed;
+        k8s_openapi::api::core::v1::PersistentVolumeClaim, &claims;
+    }
     controller
         .run(
-            reconcile::<Guarded>,
+            reconcile::<Queued>,
             |object, error, context| error_policy(&object, error, &context),
             context,
         )
@@ -59,36 +90,105 @@ pub async fn run(
         .await;
 }
 
-fn scoped<K>(client: Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
+struct Watches {
+    context: Arc<Context>,
+    caches: Caches,
+    namespace: Option<String>,
+}
+
+impl Watches {
+    fn scoped<K>(&self) -> Api<K>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let client = self.context.client.clone();
+        match &self.namespace {
+            Some(namespace) => Api::namespaced(client, namespace),
+            None => Api::all(client),
+        }
+    }
+
+    /// Aggregations go whole into their cache and as metadata into the queue. Those that are gone are forgotten: nobody
+    /// reconciles them again.
+    fn aggregations(&self) -> impl Stream<Item = watcher::Result<Event<Queued>>> + Send + 'static {
+        let (context, index) = (Arc::clone(&self.context), self.caches.aggregations.clone());
+        watch(self.scoped::<Guarded>(), watcher::Config::default())
+            .default_backoff()
+            .modify(|object| trim(object.meta_mut()))
+            .map(move |event| {
+                let event = event.inspect_err(|error| note(error, "streamaggregations", &context))?;
+                for (namespace, name) in index.take(&event, cache::itself) {
+                    context.forget(&namespace, &name);
+                }
+                Ok(metadata(event))
+            })
+    }
+
+    /// Changes of our children of one kind; the cache has them before anybody looks.
+    fn children<K>(&self, query: &str) -> impl Stream<Item = watcher::Result<PartialObjectMeta<K>>> + Send + 'static
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Kept
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
+    {
+        let (context, index) = (Arc::clone(&self.context), K::index(&self.caches).clone());
+        watch(self.scoped::<K>(), watcher::Config::default().labels(query))
+            .backoff(DefaultBackoff::default())
+            .modify(|object| trim(object.meta_mut()))
+            .map(move |event| {
+                let event = event.inspect_err(|error| note(error, &K::plural(&()), &context))?;
+                index.take(&event, cache::owner);
+                Ok(metadata(event))
+            })
+            .touched_objects()
+    }
+
+    /// Puts the aggregation of a child into the queue.
+    fn enqueue<K>(&self) -> impl Fn(PartialObjectMeta<K>) -> Option<ObjectRef<Queued>> + Send + Sync + 'static
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let context = Arc::clone(&self.context);
+        move |child| {
+            let (namespace, name): Owner = cache::owner(&child)?;
+            if context.known(&namespace, &name) {
+                context.metrics.queue.enter(&namespace, &name);
+            }
+            Some(ObjectRef::new(&name).within(&namespace))
+        }
     }
 }
 
-/// Changes of our children, metadata only; nothing is cached.
-fn children<K>(
-    client: &Client,
-    namespace: Option<&str>,
-) -> impl futures::Stream<Item = Result<PartialObjectMeta<K>, watcher::Error>> + Send + 'static
-where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + 'static,
-{
-    let api: Api<PartialObjectMeta<K>> = scoped(client.clone(), namespace);
-    let config = watcher::Config::default().labels(&labels::managed_query());
-    watch(api, config).backoff(DefaultBackoff::default()).touched_objects()
+/// What nobody looks at is not kept.
+fn trim(metadata: &mut ObjectMeta) {
+    metadata.managed_fields = None;
+    if let Some(annotations) = metadata.annotations.as_mut() {
+        annotations.remove(LAST_APPLIED);
+    }
 }
 
-/// The aggregation a child belongs to, by its label.
-fn owner<K>(child: PartialObjectMeta<K>) -> Option<ObjectRef<Guarded>> {
-    let name = child.metadata.labels.as_ref()?.get(labels::INSTANCE)?;
-    Some(ObjectRef::new(name).within(child.metadata.namespace.as_deref()?))
+/// The watcher tries again by itself, with its own capped back-off.
+fn note(error: &watcher::Error, resource: &str, context: &Context) {
+    context.metrics.watch_errors.with_label_values(&[resource]).inc();
+    tracing::warn!(resource, %error, "watch interrupted, trying again");
+}
+
+fn metadata<K, M>(event: Event<K>) -> Event<PartialObjectMeta<M>>
+where
+    K: Resource,
+    M: Resource<DynamicType = ()>,
+{
+    let partial = |object: K| object.meta().clone().into_response_partial();
+    match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(partial(object)),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(partial(object)),
+        Event::Delete(object) => Event::Delete(partial(object)),
+    }
 }

@@ -34,7 +34,7 @@ pub async fn write(seen: &Seen, wish: &Wish, plan: &Plan, context: &Context) -> 
         ..
     } = seen;
     let status = conditions::status(name, wish, observed, plan);
-    export(seen, &status, context);
+    context.metrics.show(namespace, name, &status);
     if !due(&observed.status, &status, seen, context) {
         context.memory.succeeded(namespace, name);
         return Ok(());
@@ -49,12 +49,18 @@ pub async fn write(seen: &Seen, wish: &Wish, plan: &Plan, context: &Context) -> 
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = api.patch_status(name, &params, &Patch::Apply(&document)).await;
     match written {
-        Ok(_) => {}
+        Ok(written) => {
+            let version = written.metadata.resource_version;
+            context.memory.status_written(namespace, name, version.as_deref());
+        }
         // Deleted meanwhile: there is nobody left to tell.
-        Err(kube::Error::Api(answer)) if answer.code == 404 => return Ok(()),
+        Err(kube::Error::Api(answer)) if answer.code == 404 => {
+            context.forget(namespace, name);
+            return Ok(());
+        }
         Err(error) => return Err(Error::api("patch", format!("streamaggregation/status {name}"), error)),
     }
-    context.memory.status_written(namespace, name);
+    count(&observed.status, &status, plan, context);
     context.memory.succeeded(namespace, name);
     let mut notes = plan.notes.clone();
     notes.extend(conditions::notes(&observed.status, &status));
@@ -83,28 +89,17 @@ fn due(old: &StreamAggregationStatus, new: &StreamAggregationStatus, seen: &Seen
             .figures_due(&seen.namespace, &seen.name, FIGURES_INTERVAL)
 }
 
-fn export(seen: &Seen, status: &StreamAggregationStatus, context: &Context) {
-    for type_ in [
-        "Ready",
-        "Reconciling",
-        "Stalled",
-        "Available",
-        "Degraded",
-        "Checkpointed",
-        "StorageReady",
-        "RolloutSucceeded",
-        "ReconciliationPaused",
-    ] {
-        let held = status
-            .conditions
-            .iter()
-            .any(|condition| condition.type_ == type_ && condition.status == "True");
-        context
-            .metrics
-            .conditions
-            .with_label_values(&[&seen.namespace, &seen.name, type_])
-            .set(i64::from(held));
-    }
+/// A rollout that was under way and is no more has ended, one way or another.
+fn count(old: &StreamAggregationStatus, new: &StreamAggregationStatus, plan: &Plan, context: &Context) {
+    let Some(ended) = &old.rollout else { return };
+    let outcome = match &new.rollout {
+        Some(next) if next.id == ended.id => return,
+        Some(_) => "Superseded",
+        None if plan.completed => "Completed",
+        None => "Aborted",
+    };
+    let kind = format!("{:?}", ended.kind);
+    context.metrics.rollouts.with_label_values(&[&kind, outcome]).inc();
 }
 
 /// A lost event never fails a reconcile.

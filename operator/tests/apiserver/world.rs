@@ -79,6 +79,7 @@ impl World {
             metrics: Metrics::new().unwrap(),
             default_image: Some("example.org/default:1".to_owned()),
             memory: Memory::default(),
+            caches: None,
         }
     }
 

@@ -1,7 +1,8 @@
-//! The content of Secrets and ConfigMaps that a spec refers to, as one digest. Read by name, kept nowhere.
+//! The content of Secrets and ConfigMaps that a spec refers to, as one digest. Read by name; only the digest is kept.
 //! Must not decide what a change of it means.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -13,6 +14,9 @@ use crate::controller::build::references::{Reference, references};
 use crate::controller::build::short_hash;
 use crate::controller::observed::References;
 use crate::error::Error;
+
+/// Age of a digest that is worked out anew.
+const REFERENCES_INTERVAL: Duration = Duration::from_secs(20);
 
 /// Reads what `aggregation` refers to.
 ///
@@ -32,6 +36,15 @@ pub async fn read(
     let Some(token) = token else {
         return Ok(References::WithoutToken);
     };
+    let (namespace, name) = (reader.namespace, reader.name);
+    // Any change of what is referred to, or of the token, is another question.
+    let question = short_hash(&format!("{token} {wanted:?}"));
+    let memory = &reader.context.memory;
+    if reader.caches.is_some()
+        && let Some(digest) = memory.references(namespace, name, &question, REFERENCES_INTERVAL)
+    {
+        return Ok(References::Digest(digest));
+    }
     let mut contents = BTreeMap::new();
     for reference in wanted {
         let (object, content) = match &reference {
@@ -43,7 +56,9 @@ pub async fn read(
             None => return Ok(References::Missing(object)),
         };
     }
-    Ok(References::Digest(short_hash(&format!("{token} {}", json!(contents)))))
+    let digest = short_hash(&format!("{token} {}", json!(contents)));
+    memory.keep_references(namespace, name, &question, digest.clone());
+    Ok(References::Digest(digest))
 }
 
 type Content = BTreeMap<String, ByteString>;
