@@ -261,7 +261,7 @@ pub fn assert_panes_are_in_order(results: &[(String, String)]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(80), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Lateness is judged where an event comes in: the last pane of each window is the batch answer.
     #[test]
@@ -331,7 +331,7 @@ fn merge(task: &mut WindowTask, log: &[Vec<u8>], to: usize) -> Result<Vec<Expect
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(100), failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(60), failure_persistence: None, ..ProptestConfig::default() })]
 
     /// A job's checkpoint takes the window tasks first and then the combine tasks. Rewound to it, as often as one likes,
     /// the last panes are the batch answer; a window task that was not told of it goes no further.
