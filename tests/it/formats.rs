@@ -18,7 +18,8 @@ use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
-use streamagg_processor::pipeline::position::{Decision, DecisionKind};
+use streamagg_processor::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
+use streamagg_processor::pipeline::shuffle::{self, Header, Message, Partial};
 use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::checkpoint::{FileEntry, FileFormat, MANIFEST_VERSION, Manifest};
 use streamagg_processor::state::memory::MemoryBackend;
@@ -132,13 +133,14 @@ fn dump(backend: &MemoryBackend) -> String {
     out
 }
 
+/// Bytes written as hex.
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks_exact(2);
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.map(byte).collect()
+}
+
 fn pairs(text: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let bytes = |hex: &str| -> Vec<u8> {
-        let digits = hex.as_bytes().chunks_exact(2);
-        digits
-            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
-            .collect()
-    };
     let pair = |line: &str| {
         let (key, value) = line.split_once(' ').unwrap();
         (bytes(key), bytes(value))
@@ -329,4 +331,56 @@ fn documents_between_operator_and_pods_are_read_and_written_as_they_always_were(
         tasks: [(0, 0), (1, 1), (2, 0)].into(),
     };
     assert_document("assignment", &assignment);
+}
+
+/// Rows of partials are encoded as those of state are, which has its own fixture.
+#[test]
+fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
+    let header = Header {
+        layout: 0x0123_4567_89ab_cdef,
+        source: 3,
+        sources: 8,
+        sequence: 41,
+        lineage: "018f2c6e",
+    };
+    let rows = [
+        (0, -60_000, NO_WATERMARK, &b"\"key\":\"a\""[..], &b"row"[..]),
+        (255, i64::MAX, 7, b"", b""),
+    ];
+    let (mut partials, mut records) = (Vec::new(), [Vec::new(), Vec::new()]);
+    for (set, start_ms, barred_ms, key, row) in rows {
+        shuffle::write_partial(
+            set,
+            start_ms,
+            barred_ms,
+            key,
+            |out| out.extend_from_slice(row),
+            &mut partials,
+        );
+    }
+    shuffle::write_partials(&header, &partials, &mut records[0]);
+    shuffle::write_watermark(&header, 1_700_000_000_000, &mut records[1]);
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let text = records.map(|record| hex(&record)).join("\n") + "\n";
+    assert_fixture("shuffle-1/records.hex", &text);
+
+    let stored = fs::read_to_string(fixture("shuffle-1/records.hex")).unwrap();
+    let stored: Vec<Vec<u8>> = stored.lines().map(bytes).collect();
+    let Some((found, Message::Partials(partials))) = shuffle::read(&stored[0]) else {
+        panic!("partials are read as {:?}", shuffle::read(&stored[0]))
+    };
+    assert_eq!(found, header);
+    let partials: Vec<_> = partials.map(|partial| partial.unwrap()).collect();
+    let expected = rows.map(|(set, start_ms, barred_ms, key, row)| Partial {
+        set,
+        start_ms,
+        barred_ms,
+        key,
+        row,
+    });
+    assert_eq!(partials, expected);
+    assert_eq!(
+        shuffle::read(&stored[1]),
+        Some((header, Message::Watermark(1_700_000_000_000)))
+    );
 }

@@ -130,3 +130,41 @@ impl Stop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Names are in the status of objects, in alerts and in people's scripts.
+    #[test]
+    fn names_and_what_ends_a_stop_are_as_published() {
+        for (reason, name, until) in [
+            (
+                Reason::CommittedPositionBehindState,
+                "CommittedPositionBehindState",
+                Until::Restart,
+            ),
+            (Reason::IdentityInUse, "IdentityInUse", Until::Restart),
+            (Reason::ReplayDiverged, "ReplayDiverged", Until::Restart),
+            (Reason::StateLost, "StateLost", Until::Restart),
+            (Reason::InputTruncated, "InputTruncated", Until::Restart),
+            (Reason::InputRecreated, "InputRecreated", Until::Restart),
+            (Reason::PartitionsChanged, "PartitionsChanged", Until::Restart),
+            (Reason::TopicMissing, "TopicMissing", Until::Retry),
+            (Reason::TopicCompacted, "TopicCompacted", Until::Restart),
+            (Reason::KafkaUnauthorized, "KafkaUnauthorized", Until::Retry),
+            (Reason::KafkaUnreachable, "KafkaUnreachable", Until::Retry),
+            (Reason::TooManyBadRecords, "TooManyBadRecords", Until::Restart),
+            (Reason::DiskFull, "DiskFull", Until::Retry),
+            (Reason::StateUnusable, "StateUnusable", Until::Retry),
+            (Reason::IncompatibleState, "IncompatibleState", Until::Restart),
+            (Reason::VolumeInUse, "VolumeInUse", Until::Retry),
+            (Reason::CheckpointFailed, "CheckpointFailed", Until::Retry),
+            (Reason::SpecInvalid, "SpecInvalid", Until::Restart),
+        ] {
+            let stop = Stop::new(reason, "what to do");
+            assert_eq!((stop.problem().reason.as_str(), stop.reason.until()), (name, until));
+            assert_eq!(stop.to_string(), format!("{name}: what to do"));
+        }
+    }
+}
