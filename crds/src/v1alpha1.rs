@@ -47,7 +47,10 @@ pub use window::{
 #[cfg(feature = "k8s")]
 pub use spec::StreamAggregation;
 #[cfg(feature = "k8s")]
-pub use status::{CheckpointRef, Rollout, RolloutKind, RolloutStep, StreamAggregationStatus, TasksSummary};
+pub use status::{
+    CheckpointRef, CheckpointRequest, RequestPhase, Rollout, RolloutKind, RolloutStep, StreamAggregationStatus,
+    TasksSummary,
+};
 
 /// API group.
 pub const GROUP: &str = "streamagg.io";

@@ -91,6 +91,15 @@ impl AdminClient {
         let url = format!("{}/v1/drain?id={id}&tasks={tasks}", endpoint.base);
         answer(self.http.post(url).bearer_auth(&endpoint.token)).await
     }
+
+    /// `POST /v1/checkpoint?id=…` of all tasks of the pod; asking again with the same id polls.
+    ///
+    /// # Errors
+    /// See [`enum@Error`].
+    pub async fn checkpoint(&self, endpoint: &Endpoint, id: &str) -> Result<OperationStatus, Error> {
+        let url = format!("{}/v1/checkpoint?id={id}", endpoint.base);
+        answer(self.http.post(url).bearer_auth(&endpoint.token)).await
+    }
 }
 
 async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, Error> {

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod observe;
 pub mod observed;
 pub mod plan;
+pub mod requests;
 pub mod run;
 pub mod status;
 mod summary;

@@ -13,6 +13,12 @@ pub const NAME: &str = "app.kubernetes.io/name";
 pub const COMPONENT: &str = "app.kubernetes.io/component";
 /// Value of [`MANAGED_BY`].
 pub const MANAGER: &str = "streamagg-operator";
+/// Prefix of every annotation that is ours.
+pub const PREFIX: &str = "streamagg.io/";
+/// Annotation on an aggregation: a new id asks for a checkpoint of all tasks while they run on.
+pub const CHECKPOINT: &str = "streamagg.io/checkpoint";
+/// Annotation on an aggregation: a new text asks for a restart, as a new `spec.restartNonce` does. The set remembers it.
+pub const RESTART: &str = "streamagg.io/restart";
 /// Annotation on an aggregation: `"true"` lets its pods run on and holds every change back.
 pub const PAUSED: &str = "streamagg.io/paused";
 /// Finalizer that keeps a deleted aggregation until its volumes are gone; only with `deletionPolicy.state: Delete`.

@@ -53,6 +53,9 @@ pub struct StreamAggregationStatus {
     /// `spec.restartNonce` that was last carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_nonce: Option<i64>,
+    /// The checkpoint that the annotation `streamagg.io/checkpoint` last asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint_request: Option<CheckpointRequest>,
     /// The change under way: a write-ahead log, written before each step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
@@ -76,6 +79,7 @@ impl Default for StreamAggregationStatus {
             last_stable_revision: None,
             image: None,
             restart_nonce: None,
+            checkpoint_request: None,
             rollout: None,
         }
     }
@@ -115,6 +119,44 @@ pub struct CheckpointRef {
     /// When it was complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<Time>,
+}
+
+/// A checkpoint that somebody asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckpointRequest {
+    /// Id that was asked for.
+    pub id: String,
+    /// How far it is.
+    pub phase: RequestPhase,
+    /// What it waits for, what it came to, or why it failed and what to do next.
+    #[serde(default)]
+    pub message: String,
+    /// When the first pod was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Time>,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_at: Option<Time>,
+    /// Tasks it holds, once it is complete.
+    #[serde(default)]
+    pub tasks: i32,
+    /// Bytes of all tasks, once it is complete.
+    #[serde(default)]
+    pub bytes: i64,
+}
+
+/// How far a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RequestPhase {
+    /// Something else goes first.
+    Pending,
+    /// Tasks are at it.
+    InProgress,
+    /// All tasks have it.
+    Complete,
+    /// It will not be; another id asks again.
+    Failed,
 }
 
 /// A change under way.

@@ -86,6 +86,10 @@ impl Writer<'_> {
                 self.drain(pod, id, tasks).await;
                 Ok(())
             }
+            Action::Checkpoint { pod, id } => {
+                self.checkpoint(pod, id).await;
+                Ok(())
+            }
             Action::DeletePod { name, uid } => self.delete::<Pod>("pod", name, uid, DeleteParams::default()).await,
             Action::DeleteJobConfigMap { name, uid } => {
                 self.delete::<ConfigMap>("configmap", name, uid, DeleteParams::default())
@@ -266,6 +270,19 @@ impl Writer<'_> {
                 self.context.memory.remember_drain(namespace, name, &pod.uid, answer);
             }
             Err(error) => tracing::warn!(pod = pod.name, id, %error, "drain not asked, trying again"),
+        }
+    }
+
+    async fn checkpoint(&self, pod: &PodTarget, id: &str) {
+        let Some(endpoint) = self.endpoint(pod) else { return };
+        match self.context.admin.checkpoint(&endpoint, id).await {
+            Ok(answer) => {
+                let Seen { namespace, name, .. } = self.seen;
+                self.context
+                    .memory
+                    .remember_checkpoint(namespace, name, &pod.uid, answer);
+            }
+            Err(error) => tracing::warn!(pod = pod.name, id, %error, "checkpoint not asked, trying again"),
         }
     }
 

@@ -32,7 +32,11 @@ const HASH_DIGITS: usize = 10;
 pub fn build(aggregation: &ValidatedAggregation) -> Desired {
     let job = job_config_map(aggregation);
     let content = stateful_set::content(aggregation, &job);
-    let revision = short_hash(&format!("{content} nonce={}", aggregation.spec.restart_nonce));
+    // Only where it is used: what is new here must not restart the pods of others.
+    let request = aggregation.restart_request.as_ref();
+    let request = request.map_or_else(String::new, |request| format!(" request={request}"));
+    let nonce = aggregation.spec.restart_nonce;
+    let revision = short_hash(&format!("{content} nonce={nonce}{request}"));
     let identity = stateful_set::Identity {
         revision: &revision,
         content: &content,
@@ -47,6 +51,7 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
         replicas: aggregation.spec.replicas.unsigned_abs(),
         suspend: aggregation.spec.suspend,
         restart_nonce: aggregation.spec.restart_nonce,
+        restart_request: aggregation.restart_request.clone(),
         image: aggregation.image.clone(),
         pipeline_revision: aggregation.job.revision.clone(),
         volume: volume(&aggregation.spec.state),

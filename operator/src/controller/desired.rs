@@ -21,6 +21,8 @@ pub struct Desired {
     pub content: String,
     /// `spec.restartNonce`.
     pub restart_nonce: i64,
+    /// Text of the annotation that asks for a restart, or that did last.
+    pub restart_request: Option<String>,
     /// Image the revision runs.
     pub image: String,
     /// Revision of the pipeline, as the pods report it.

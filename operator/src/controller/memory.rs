@@ -28,6 +28,7 @@ pub struct Memory {
 #[derive(Debug, Default)]
 struct Entry {
     drains: HashMap<String, OperationStatus>,
+    checkpoints: HashMap<String, OperationStatus>,
     figures_written: Option<Instant>,
     failures: u32,
     running_since: Option<Timestamp>,
@@ -91,9 +92,24 @@ impl Memory {
         self.with(namespace, name, |entry| entry.drains.get(pod_uid).cloned())
     }
 
+    /// Keeps the last answer of a pod (by UID) to a checkpoint.
+    pub fn remember_checkpoint(&self, namespace: &str, name: &str, pod_uid: &str, answer: OperationStatus) {
+        self.with(namespace, name, |entry| {
+            entry.checkpoints.insert(pod_uid.to_owned(), answer)
+        });
+    }
+
+    /// The last answer of a pod to a checkpoint.
+    pub fn checkpoint(&self, namespace: &str, name: &str, pod_uid: &str) -> Option<OperationStatus> {
+        self.with(namespace, name, |entry| entry.checkpoints.get(pod_uid).cloned())
+    }
+
     /// Drops answers of pods that are gone.
     pub fn keep_drains(&self, namespace: &str, name: &str, keep: impl Fn(&str) -> bool) {
-        self.with(namespace, name, |entry| entry.drains.retain(|uid, _| keep(uid)));
+        self.with(namespace, name, |entry| {
+            entry.drains.retain(|uid, _| keep(uid));
+            entry.checkpoints.retain(|uid, _| keep(uid));
+        });
     }
 
     /// Notes whether all tasks run and how far they lag; answers since when they run without a break, and the lag of

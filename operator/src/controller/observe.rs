@@ -29,7 +29,7 @@ use streamagg_crds::validate::SpecError;
 
 use super::cache::{Caches, Kept};
 use super::observed::{AssignmentFacts, ClaimFacts, Foreign, NamedUid, Observed, PodFacts};
-use super::{Context, plan, summary};
+use super::{Context, plan, requests, summary};
 use crate::error::Error;
 use crate::{labels, names};
 
@@ -189,6 +189,7 @@ async fn look(
         pods: reader.pods(set_uid.as_deref(), token.as_deref(), now).await?,
         claims: reader.claims(set.as_ref(), deleting).await?,
         paused: paused(metadata.annotations.as_ref()),
+        requests: requests::read(metadata.annotations.as_ref()),
         references: referred::read(&reader, current.aggregation.as_deref().ok(), token.as_deref()).await?,
         lag_samples: Vec::new(),
         running_since: None,
@@ -417,6 +418,7 @@ impl Reader<'_> {
         memory.keep_drains(self.namespace, self.name, |uid| pods.iter().any(|pod| pod.uid == uid));
         for pod in &mut pods {
             pod.drain = memory.drain(self.namespace, self.name, &pod.uid);
+            pod.checkpoint = memory.checkpoint(self.namespace, self.name, &pod.uid);
         }
         Ok(pods)
     }

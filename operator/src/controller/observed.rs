@@ -7,6 +7,7 @@ use streamagg_crds::admin::{OperationStatus, PodStatus, Problem, TaskState};
 use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::{DeletionPolicy, Rollout, StreamAggregationStatus};
 
+use super::requests::Requests;
 use crate::labels::FINALIZER;
 
 /// Everything `plan` looks at.
@@ -42,6 +43,8 @@ pub struct Observed {
     pub pods: Vec<PodFacts>,
     /// What the spec refers to.
     pub references: References,
+    /// What its annotations ask for.
+    pub requests: Requests,
     /// The aggregation carries the annotation that pauses it.
     pub paused: bool,
     /// Lag of all tasks, one sample a minute, oldest first; as far as this operator remembers.
@@ -152,6 +155,8 @@ pub struct StatefulSetFacts {
     pub references: Option<String>,
     /// Restart nonce the template was rendered with.
     pub restart_nonce: Option<i64>,
+    /// Text of the annotation that last asked for a restart.
+    pub restart_request: Option<String>,
     /// Image of the template.
     pub image: String,
     /// The image came from the operator's default.
@@ -204,6 +209,8 @@ pub struct PodFacts {
     pub admin: Option<PodStatus>,
     /// The last answer to a drain, when one was asked for.
     pub drain: Option<OperationStatus>,
+    /// The last answer to a checkpoint, when one was asked for.
+    pub checkpoint: Option<OperationStatus>,
 }
 
 impl PodFacts {
@@ -235,21 +242,23 @@ impl PodFacts {
 }
 
 /// Reasons of a whole pod that do not pass by themselves; others (a broker that is away) do.
+pub const NEED_A_PERSON: [&str; 13] = [
+    "CheckpointMissing",
+    "CommittedPositionBehindState",
+    "IdentityInUse",
+    "IncompatibleState",
+    "InputRecreated",
+    "InputTruncated",
+    "KafkaUnauthorized",
+    "PartitionsChanged",
+    "ReplayDiverged",
+    "SpecInvalid",
+    "StateLost",
+    "TooManyBadRecords",
+    "TopicMissing",
+];
+
+/// Whether `reason` is one of [`NEED_A_PERSON`].
 pub fn needs_a_person(reason: &str) -> bool {
-    const REASONS: [&str; 13] = [
-        "CheckpointMissing",
-        "CommittedPositionBehindState",
-        "IdentityInUse",
-        "IncompatibleState",
-        "InputRecreated",
-        "InputTruncated",
-        "KafkaUnauthorized",
-        "PartitionsChanged",
-        "ReplayDiverged",
-        "SpecInvalid",
-        "StateLost",
-        "TooManyBadRecords",
-        "TopicMissing",
-    ];
-    REASONS.contains(&reason)
+    NEED_A_PERSON.contains(&reason)
 }

@@ -11,6 +11,7 @@ pub mod conditions;
 mod deletion;
 mod drain;
 pub mod health;
+mod request;
 mod rollout;
 mod upkeep;
 mod volumes;
@@ -22,7 +23,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use serde_json::Value;
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::Rollout;
+use streamagg_crds::v1alpha1::{CheckpointRequest, Rollout};
 use streamagg_crds::validate::SpecError;
 
 use super::desired::Desired;
@@ -68,6 +69,13 @@ pub enum Action {
         id: String,
         /// Tasks to drain.
         tasks: Vec<u32>,
+    },
+    /// `POST /v1/checkpoint` of all tasks of a pod; asking again polls.
+    Checkpoint {
+        /// Pod to ask.
+        pod: PodTarget,
+        /// Id of the operation.
+        id: String,
     },
     /// Delete a pod under a UID precondition.
     DeletePod {
@@ -126,6 +134,7 @@ impl Action {
             Self::WriteAssignment { .. } => "write_assignment",
             Self::Push { .. } => "push",
             Self::Drain { .. } => "drain",
+            Self::Checkpoint { .. } => "checkpoint",
             Self::DeletePod { .. } => "delete_pod",
             Self::DeleteJobConfigMap { .. } => "delete_job_config_map",
             Self::DeleteStatefulSet { .. } => "delete_stateful_set",
@@ -203,6 +212,8 @@ pub struct Plan {
     pub completed: bool,
     /// Replicas in force, where they differ from the spec's.
     pub replicas: Option<u32>,
+    /// The checkpoint asked for by annotation, where this reconcile says something new of it.
+    pub checkpoint_request: Option<CheckpointRequest>,
     /// Revision that has just become stable.
     pub stable_revision: Option<String>,
     /// Events.
@@ -270,6 +281,7 @@ pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
             let chosen = choose::rollout(desired, observed, &mut plan);
             rollout::plan(desired, observed, chosen, &mut plan);
             upkeep::plan(observed, &mut plan);
+            request::plan(desired, observed, &mut plan);
         }
         (None, Some(desired)) => children::create_stateful_set(desired, observed, &mut plan),
         (None, None) => {}
@@ -322,7 +334,11 @@ fn requeue(observed: &Observed, plan: &Plan) -> Duration {
     let step = |rollout: Option<&Rollout>| rollout.map(|rollout| (rollout.id.clone(), rollout.step));
     if step(plan.rollout.as_ref()) != step(observed.rollout()) {
         REQUEUE_NOW
-    } else if plan.rollout.is_some() || !plan.actions.is_empty() || !all_running(observed) {
+    } else if plan.rollout.is_some()
+        || !plan.actions.is_empty()
+        || !all_running(observed)
+        || plan.checkpoint_request.is_some()
+    {
         REQUEUE_ACTIVE
     } else {
         REQUEUE_IDLE

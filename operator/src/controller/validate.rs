@@ -9,6 +9,7 @@ use streamagg_crds::validate::{self, SpecError};
 
 use super::build::{pod_template, pods_part, volume};
 use super::observed::{References, StatefulSetFacts};
+use super::requests;
 use crate::names::NAME_LENGTH_MAX;
 
 /// An aggregation that can be built without a further check.
@@ -24,6 +25,8 @@ pub struct ValidatedAggregation {
     pub spec: StreamAggregationSpec,
     /// Image of this revision, resolved.
     pub image: String,
+    /// Text of the annotation that asks for a restart, or that did last: taking it off restarts nothing.
+    pub restart_request: Option<String>,
     /// `spec.podTemplate`, checked.
     pub pod_template: Option<PodTemplateSpec>,
     /// What the spec refers to; missing ones count as they were.
@@ -85,6 +88,9 @@ pub fn validate(
             uid,
             spec: spec.clone(),
             image,
+            restart_request: requests::read(aggregation.metadata.annotations.as_ref())
+                .restart
+                .or_else(|| live.and_then(|live| live.restart_request.clone())),
             pod_template: pod_template.ok().flatten(),
             references: in_force(references, live),
             job,

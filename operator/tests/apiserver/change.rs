@@ -8,7 +8,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use streamagg_crds::v1alpha1::StreamAggregation;
+use streamagg_crds::v1alpha1::{RequestPhase, StreamAggregation};
 
 use super::world::{DEADLINE, World};
 
@@ -146,6 +146,70 @@ async fn look(world: &World) {
     let api = world.api::<StreamAggregation>();
     api.patch("sample", &PatchParams::default(), &patch).await.unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+async fn annotate(world: &World, key: &str, value: Value) {
+    let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
+    let api = world.api::<StreamAggregation>();
+    api.patch("sample", &PatchParams::default(), &patch).await.unwrap();
+}
+
+#[tokio::test]
+async fn annotations_ask_for_a_checkpoint_and_a_restart_and_misuse_is_named() {
+    let world = World::new("annotations").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    let born = world.await_running().await;
+    annotate(&world, "streamagg.io/checkpoint", json!("before-change")).await;
+    let started = Instant::now();
+    let done = loop {
+        let (_, status) = world.status("sample").await;
+        match status.checkpoint_request.clone() {
+            Some(request) if request.phase == RequestPhase::Complete => break request,
+            other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!((done.id.as_str(), done.tasks), ("before-change", 4));
+    assert!(world.node.processors.drained().is_empty(), "no task was stopped for it");
+    annotate(&world, "streamagg.io/fence", json!("")).await;
+    let status = world
+        .await_condition("sample", "AnnotationsValid", "False", "NotUnderstood")
+        .await;
+    let messages: Vec<_> = status
+        .conditions
+        .iter()
+        .map(|condition| condition.message.as_str())
+        .collect();
+    assert!(
+        messages.iter().any(|message| message.contains("spec.suspend")),
+        "{messages:?}"
+    );
+    annotate(&world, "streamagg.io/fence", Value::Null).await;
+    annotate(&world, "streamagg.io/restart", json!("2026-01-01T00:00:00Z")).await;
+    let started = Instant::now();
+    loop {
+        let (_, status) = world.status("sample").await;
+        if status.current_revision != born.current_revision && status.rollout.is_none() {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "{status:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let drained = world.node.processors.drained();
+    assert_eq!(
+        drained.iter().flat_map(|(_, tasks)| tasks).count(),
+        4,
+        "tasks drained first"
+    );
+    let restarted = world.await_running().await;
+    annotate(&world, "streamagg.io/restart", Value::Null).await;
+    look(&world).await;
+    let (_, after) = world.status("sample").await;
+    assert_eq!(
+        (after.rollout, after.current_revision),
+        (None, restarted.current_revision)
+    );
 }
 
 #[tokio::test]

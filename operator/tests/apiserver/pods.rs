@@ -157,6 +157,27 @@ async fn drain(
     })
 }
 
+/// Complete at once, and the tasks run on.
+async fn checkpoint(
+    State(all): State<Processors>,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Json<OperationStatus>, StatusCode> {
+    all.answer(&name, &headers, |inner| {
+        let pod = inner.pods.get(&name)?;
+        let done = |task: &u32| TaskOperation {
+            task: *task,
+            phase: OperationPhase::Complete,
+            ..TaskOperation::default()
+        };
+        Some(OperationStatus {
+            id: query.get("id")?.clone(),
+            tasks: pod.tasks.keys().map(done).collect(),
+        })
+    })
+}
+
 fn take(name: &str, pod: &mut Processor, assignment: &Assignment) {
     if assignment.generation <= pod.generation {
         return;
@@ -198,6 +219,7 @@ impl Node {
             .route("/{pod}/v1/status", get(status))
             .route("/{pod}/v1/assignment", post(assign))
             .route("/{pod}/v1/drain", post(drain))
+            .route("/{pod}/v1/checkpoint", post(checkpoint))
             .with_state(processors.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let kubelet = tokio::spawn(kubelet(client, namespace.to_owned(), processors.clone()));

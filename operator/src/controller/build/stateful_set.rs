@@ -115,6 +115,9 @@ fn annotations(aggregation: &ValidatedAggregation, identity: &Identity<'_>) -> B
     if let References::Digest(digest) = &aggregation.references {
         annotations.insert(labels::REFERENCES.to_owned(), digest.clone());
     }
+    if let Some(request) = &aggregation.restart_request {
+        annotations.insert(labels::RESTART.to_owned(), request.clone());
+    }
     annotations
 }
 

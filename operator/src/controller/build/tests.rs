@@ -1,5 +1,7 @@
 //! Golden manifests of the samples, and what changes a revision. `UPDATE_GOLDEN=1 cargo test` writes them anew.
 
+mod fields;
+
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -85,6 +87,30 @@ fn only_what_pods_see_changes_the_revision() {
     assert_eq!(
         restarted.content, base.content,
         "a restart changes nothing but the nonce"
+    );
+}
+
+#[test]
+fn a_request_to_restart_makes_a_revision_that_stays_when_the_annotation_goes() {
+    let base = desired(&json!({}), None);
+    let build_with = |request: Option<&str>, live: Option<&StatefulSetFacts>| {
+        let mut aggregation = crate::controller::fixtures::aggregation(&json!({}));
+        let annotations = request.map(|text| [("streamagg.io/restart".to_owned(), text.to_owned())].into());
+        aggregation.metadata.annotations = annotations;
+        let validated = crate::controller::validate::validate(&aggregation, live, None, &References::None);
+        crate::controller::build::build(&validated.unwrap())
+    };
+    let asked = build_with(Some("now"), None);
+    assert_eq!(asked.content, base.content, "a restart and no upgrade");
+    assert_ne!(asked.revision, base.revision);
+    let live = crate::controller::observe::stateful_set_facts(&asked.objects.stateful_set);
+    assert_eq!(live.restart_request.as_deref(), Some("now"));
+    assert_eq!(build_with(None, Some(&live)).revision, asked.revision);
+    assert_ne!(build_with(Some("later"), Some(&live)).revision, asked.revision);
+    assert_eq!(
+        build_with(None, None).revision,
+        base.revision,
+        "nothing restarts where none was asked for"
     );
 }
 

@@ -51,6 +51,7 @@ fn one(name: &str, pod: &Pod, now: Timestamp, resolver: &Resolver) -> Option<Pod
         job_config_map: pod.spec.as_ref().and_then(job_config_map),
         admin: None,
         drain: None,
+        checkpoint: None,
     })
 }
 

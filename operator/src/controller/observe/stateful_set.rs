@@ -34,6 +34,7 @@ pub fn facts(set: &StatefulSet) -> StatefulSetFacts {
         content: annotation(labels::CONTENT),
         references: annotations.get(labels::REFERENCES).cloned(),
         restart_nonce: annotation(labels::RESTART_NONCE).parse().ok(),
+        restart_request: annotations.get(labels::RESTART).cloned(),
         image: container
             .and_then(|container| container.image.clone())
             .unwrap_or_default(),

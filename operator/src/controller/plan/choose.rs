@@ -100,7 +100,8 @@ fn kind(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas
         return Some(RolloutKind::Resume);
     }
     if set.revision != desired.revision || stale_pod(desired, observed) {
-        let restart = set.content == desired.content && set.restart_nonce != Some(desired.restart_nonce);
+        let asked = set.restart_nonce != Some(desired.restart_nonce) || set.restart_request != desired.restart_request;
+        let restart = set.content == desired.content && asked;
         return Some(if restart {
             RolloutKind::Restart
         } else {
@@ -148,7 +149,12 @@ fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &Statef
 fn describe(rollout: &Rollout, set: &StatefulSetFacts, desired: &Desired, supersedes: bool) -> String {
     let what = match rollout.kind {
         RolloutKind::Upgrade => format!("upgrade from revision {} to {}", set.revision, desired.revision),
-        RolloutKind::Restart => format!("restart for restartNonce {}", desired.restart_nonce),
+        RolloutKind::Restart => match &desired.restart_request {
+            Some(request) if set.restart_request != desired.restart_request => {
+                format!("restart for annotation streamagg.io/restart={request}")
+            }
+            Some(_) | None => format!("restart for restartNonce {}", desired.restart_nonce),
+        },
         RolloutKind::Rescale => format!("rescale from {} to {} replicas", set.replicas, rollout.target_replicas),
         RolloutKind::Suspend => "suspend".to_owned(),
         RolloutKind::Resume => format!("resume with {} replicas", rollout.target_replicas),

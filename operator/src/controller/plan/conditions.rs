@@ -72,6 +72,10 @@ pub fn status(name: &str, wish: &Wish, observed: &Observed, plan: &Plan) -> Stre
         image: set.map(|set| set.image.clone()),
         restart_nonce: set.and_then(|set| set.restart_nonce),
         rollout: plan.rollout.clone(),
+        checkpoint_request: plan
+            .checkpoint_request
+            .clone()
+            .or_else(|| old.checkpoint_request.clone()),
     }
 }
 
@@ -97,6 +101,14 @@ pub fn notes(old: &StreamAggregationStatus, new: &StreamAggregationStatus) -> Ve
             notes.push(note(true, reason, message));
         }
         _ => {}
+    }
+    let misuse = |status: &StreamAggregationStatus| {
+        let mut all = status.conditions.iter();
+        all.find(|condition| condition.type_ == "AnnotationsValid")
+            .map(|found| found.message.clone())
+    };
+    if let Some(message) = misuse(new).filter(|message| misuse(old).as_ref() != Some(message)) {
+        notes.push(note(true, "AnnotationIgnored".to_owned(), message));
     }
     if let (None, Some((reason, message))) = (find(old, "Ready"), find(new, "Ready")) {
         notes.push(note(false, reason, message));
@@ -195,6 +207,9 @@ fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict
         return Held::new("Ready", true, "Suspended", message);
     }
     if upkeep::all_running(observed) {
+        if let Some(message) = health::overdue(wish.desired(), observed) {
+            return Held::new("Ready", true, "CheckpointOverdue", message);
+        }
         let count = upkeep::tasks(observed).len();
         let message = format!(
             "{count} tasks run on {} pods",

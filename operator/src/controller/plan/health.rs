@@ -21,6 +21,7 @@ const LAG_MIN: i64 = 10_000;
 pub fn conditions(wish: &Wish, observed: &Observed, plan: &Plan) -> Vec<Held> {
     let desired = wish.desired();
     let mut held: Vec<Held> = paused(plan).into_iter().collect();
+    held.extend(annotations(observed));
     if observed.deleting() {
         return held;
     }
@@ -36,6 +37,13 @@ fn paused(plan: &Plan) -> Option<Held> {
     let message =
         format!("annotation streamagg.io/paused: {waiting} changes wait; pods run on; remove the annotation to go on");
     Some(Held::new("ReconciliationPaused", true, "Annotation", message))
+}
+
+/// Present only while False.
+fn annotations(observed: &Observed) -> Option<Held> {
+    let problems = &observed.requests.problems;
+    let message = problems.join("; ");
+    (!problems.is_empty()).then(|| Held::new("AnnotationsValid", false, "NotUnderstood", message))
 }
 
 /// Running below spec; present only while True.
@@ -143,6 +151,14 @@ fn freshness(desired: &Desired, observed: &Observed) -> Option<Fresh> {
         }
     }
     Some(Fresh::Yes("every task has a checkpoint within the bound".to_owned()))
+}
+
+/// The newest checkpoint is too old: all runs, and a lost pod would have much to replay.
+pub fn overdue(desired: Option<&Desired>, observed: &Observed) -> Option<String> {
+    match freshness(desired?, observed)? {
+        Fresh::No("Overdue", message) => Some(message),
+        Fresh::No(..) | Fresh::Yes(_) | Fresh::Unknown => None,
+    }
 }
 
 /// Only with a checkpoint store. While no task runs it stays as it was.

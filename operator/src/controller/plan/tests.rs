@@ -3,6 +3,8 @@
 mod convergence;
 mod health;
 mod life;
+mod reasons;
+mod request;
 mod world;
 
 use serde_json::json;

@@ -19,12 +19,12 @@ fn condition(world: &World, observed: &Observed, type_: &str) -> Option<(bool, S
     Some((found.status == "True", found.reason.clone()))
 }
 
-fn rows(observed: &mut Observed) -> impl Iterator<Item = &mut TaskStatus> {
+pub fn rows(observed: &mut Observed) -> impl Iterator<Item = &mut TaskStatus> {
     let admins = observed.pods.iter_mut().filter_map(|pod| pod.admin.as_mut());
     admins.flat_map(|admin| admin.tasks.iter_mut())
 }
 
-fn problem(reason: &str) -> Option<Problem> {
+pub fn problem(reason: &str) -> Option<Problem> {
     Some(Problem {
         reason: reason.to_owned(),
         message: "words of the pod".to_owned(),
@@ -32,7 +32,7 @@ fn problem(reason: &str) -> Option<Problem> {
 }
 
 /// Every task has read 10 records and has a checkpoint of so many, so many seconds old.
-fn checkpoints(observed: &mut Observed, holds: i64, age_seconds: i64) {
+pub fn checkpoints(observed: &mut Observed, holds: i64, age_seconds: i64) {
     let completed_at_ms = observed.now.as_millisecond() - age_seconds * 1000;
     observed.running_since = Some(observed.now - SignedDuration::from_secs(1000));
     rows(observed).for_each(|row| {

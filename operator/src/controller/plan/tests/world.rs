@@ -18,6 +18,7 @@ use crate::controller::observed::{
     AssignmentFacts, ClaimFacts, NamedUid, Observed, PodFacts, References, StatefulSetFacts,
 };
 use crate::controller::plan::{Action, Plan, Propagation, Wish, conditions, plan};
+use crate::controller::requests::Requests;
 
 mod nature;
 
@@ -35,6 +36,7 @@ pub struct PodModel {
     generation: u64,
     pub tasks: BTreeMap<u32, TaskState>,
     drain: Option<OperationStatus>,
+    checkpoint: Option<OperationStatus>,
 }
 
 /// Everything there is.
@@ -55,6 +57,7 @@ pub struct World {
     jobs: Vec<NamedUid>,
     token: bool,
     pub paused: bool,
+    pub requests: Requests,
     pub finalizers: Vec<String>,
     pub deleted_at: Option<Timestamp>,
     pub claims: BTreeMap<u32, ClaimFacts>,
@@ -88,6 +91,7 @@ impl World {
             jobs: Vec::new(),
             token: false,
             paused: false,
+            requests: Requests::default(),
             finalizers: Vec::new(),
             deleted_at: None,
             claims: BTreeMap::new(),
@@ -138,6 +142,7 @@ impl World {
             pods: pods.collect(),
             claims: self.claims.values().cloned().collect(),
             references: References::None,
+            requests: self.requests.clone(),
             paused: self.paused,
             lag_samples: Vec::new(),
             running_since: None,
@@ -177,6 +182,7 @@ impl World {
             job_config_map: None,
             admin: answers.then_some(admin),
             drain: pod.drain.clone(),
+            checkpoint: pod.checkpoint.clone(),
         }
     }
 
@@ -248,6 +254,7 @@ impl World {
             }
             Action::Push { pod, assignment } => self.push(&pod.uid, assignment),
             Action::Drain { pod, id, tasks } => self.drain(&pod.uid, id, tasks),
+            Action::Checkpoint { pod, id } => self.checkpoint(&pod.uid, id),
             Action::DeletePod { uid, .. } => self.delete_pod(uid),
             Action::DeleteStatefulSet { uid, propagation } => self.delete_set(uid, *propagation),
             Action::GrowClaim { name, size, .. } => {
@@ -400,6 +407,29 @@ impl World {
         pod.drain = Some(OperationStatus {
             id: id.to_owned(),
             tasks: rows,
+        });
+    }
+
+    /// A checkpoint takes one poll to be complete and stops no task.
+    fn checkpoint(&mut self, uid: &str, id: &str) {
+        let broken = self.store_broken;
+        let Some(pod) = self.pods.values_mut().find(|pod| pod.uid == uid && !pod.down) else {
+            return;
+        };
+        let again = pod.checkpoint.as_ref().is_some_and(|operation| operation.id == id);
+        let phase = match (broken, again) {
+            (true, _) => OperationPhase::Failed,
+            (false, true) => OperationPhase::Complete,
+            (false, false) => OperationPhase::InProgress,
+        };
+        let row = |task: &u32| TaskOperation {
+            task: *task,
+            phase,
+            ..TaskOperation::default()
+        };
+        pod.checkpoint = Some(OperationStatus {
+            id: id.to_owned(),
+            tasks: pod.tasks.keys().map(row).collect(),
         });
     }
 

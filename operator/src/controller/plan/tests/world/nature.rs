@@ -79,6 +79,7 @@ impl World {
                 generation: 0,
                 tasks: BTreeMap::new(),
                 drain: None,
+                checkpoint: None,
             });
         }
         let updated = self
