@@ -97,8 +97,8 @@ fn a_request_to_restart_makes_a_revision_that_stays_when_the_annotation_goes() {
         let mut aggregation = crate::controller::fixtures::aggregation(&json!({}));
         let annotations = request.map(|text| [("streamagg.io/restart".to_owned(), text.to_owned())].into());
         aggregation.metadata.annotations = annotations;
-        let validated = crate::controller::validate::validate(&aggregation, live, None, &References::None);
-        crate::controller::build::build(&validated.unwrap())
+        let validated = validate(&aggregation, live, None, &References::None);
+        build(&validated.unwrap())
     };
     let asked = build_with(Some("now"), None);
     assert_eq!(asked.content, base.content, "a restart and no upgrade");
