@@ -86,7 +86,7 @@ fn advance(desired: Option<&Desired>, observed: &Observed, request: &mut Checkpo
         request.message = format!("{tasks} tasks, {bytes} bytes");
         return;
     }
-    let since = request.started_at.get_or_insert_with(|| Time(observed.now)).0;
+    let since = request.started_at.get_or_insert(Time(observed.now)).0;
     let tasks: Vec<_> = waits.iter().map(|row| row.task).collect();
     request.phase = RequestPhase::InProgress;
     request.message = format!("tasks {tasks:?} of {} are waited for", rows.len());
