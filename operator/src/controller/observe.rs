@@ -180,7 +180,7 @@ async fn look(
         finalizers: metadata.finalizers.unwrap_or_default(),
         resource_version: resource_version.clone(),
         deletion_policy: current.deletion_policy,
-        status: current.status.unwrap_or_else(StreamAggregationStatus::default),
+        status: current.status.unwrap_or_default(),
         stateful_set: set.as_ref().map(stateful_set::facts),
         assignment: reader.assignment().await?,
         token_exists: token.is_some(),
