@@ -32,7 +32,7 @@ run: ## Windows over a real trace and over generated LLM traffic, here and now
 
 # Checks ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint fmt bench coverage fuzz
+.PHONY: test lint fmt bench bench-operator coverage fuzz
 test: ## All tests, last line "N passed, N failed" (STAGES="lint unit" for some of them)
 	@tests/tools/prepare
 	@tests/run $(STAGES)
@@ -59,6 +59,10 @@ bench: ## Figures: the engine on one core, a local run, the processor on a real 
 	@cargo build --release --locked --quiet -p streamagg-processor
 	@echo "On a real broker:"
 	@cargo run --release --locked --quiet -p streamagg-e2e --features broker --bin bench-broker -- $(BENCH_EVENTS)
+
+AGGREGATIONS ?= 1000
+bench-operator: ## Figures: the operator with AGGREGATIONS=1000 on a real API server
+	@tests/tools/bench-operator $(AGGREGATIONS)
 
 # Real parts on this machine -------------------------------------------------------------------------------------
 

@@ -93,6 +93,7 @@ async fn operate(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>>
             lead(&mut candidate, context, arguments.namespace, stop).await
         }
         None => {
+            context.metrics.leader.set(1);
             run::run(context, arguments.namespace, stopped(stop)).await;
             None
         }
@@ -110,7 +111,10 @@ async fn lead(
 ) -> Option<streamagg_operator::lease::Lost> {
     tracing::info!("waiting for the lease");
     tokio::select! {
-        () = candidate.acquire() => tracing::info!("leading"),
+        () = candidate.acquire() => {
+            tracing::info!("leading");
+            context.metrics.leader.set(1);
+        }
         () = stopped(stop.clone()) => return None,
     }
     let lost = tokio::select! {

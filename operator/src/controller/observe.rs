@@ -36,7 +36,7 @@ use crate::{labels, names};
 /// However sure the caches seem, the API server itself is looked at this often.
 const SERVER_INTERVAL: Duration = Duration::from_secs(600);
 /// Age of a token that is read anew.
-const TOKEN_INTERVAL: Duration = Duration::from_secs(60);
+const TOKEN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A kind of our children that the caches have.
 trait Child:

@@ -9,8 +9,10 @@
 )]
 
 mod change;
+mod faults;
 mod life;
 mod pods;
+mod robust;
 mod world;
 
 use std::time::{Duration, Instant};

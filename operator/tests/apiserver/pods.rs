@@ -1,7 +1,7 @@
 //! Plays the parts that need a node: the kubelet (pods become Ready) and the processors' admin API, on loopback.
 //! Everything else in these tests is real. Must not know what the operator decides.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +41,7 @@ pub struct Processors {
 struct Inner {
     pods: HashMap<String, Processor>,
     drained: Vec<(String, Vec<u32>)>,
+    seen: BTreeSet<String>,
     tokens: Vec<String>,
 }
 
@@ -61,6 +62,11 @@ impl Processors {
     /// Tasks drained so far, as asked.
     pub fn drained(&self) -> Vec<(String, Vec<u32>)> {
         self.inner.lock().unwrap().drained.clone()
+    }
+
+    /// How many different pods there have been.
+    pub fn pods_seen(&self) -> usize {
+        self.inner.lock().unwrap().seen.len()
     }
 
     /// Tokens that requests carried.
@@ -245,6 +251,8 @@ async fn kubelet(client: Client, namespace: String, processors: Processors) {
             list.iter()
                 .any(|live| live.name_any() == *name && live.uid().as_deref() == Some(&pod.uid))
         });
+        let uids = list.iter().filter_map(ResourceExt::uid);
+        processors.inner.lock().unwrap().seen.extend(uids);
         for pod in list.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
             let known = processors.inner.lock().unwrap().pods.contains_key(&pod.name_any());
             // An image of this name does not exist, as on a real node.

@@ -1,6 +1,7 @@
 //! A namespace of the real API server with an operator in it, and what tests look at there.
 //! Must not hold tests.
 
+use super::faults::Faults;
 use super::pods::Node;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
@@ -27,6 +28,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct World {
     pub config: Config,
     pub client: Client,
+    /// The operator's, for clients that meet faults.
+    pub operator_config: Config,
     /// The operator's: its ServiceAccount with the chart's rights, where `apiserver.sh` made one.
     pub operator_client: Client,
     pub namespace: String,
@@ -42,7 +45,7 @@ impl World {
             Ok(path) => read_config(&path).await,
             Err(_) => config.clone(),
         };
-        let operator_client = Client::try_from(operator_config).unwrap();
+        let operator_client = Client::try_from(operator_config.clone()).unwrap();
         install(&client).await;
         let namespace = format!("{name}-{}", std::process::id());
         let object = Namespace {
@@ -60,6 +63,7 @@ impl World {
         Self {
             config,
             client,
+            operator_config,
             operator_client,
             namespace,
             node,
@@ -67,15 +71,24 @@ impl World {
     }
 
     pub fn context(&self) -> Context {
+        self.context_of(self.operator_client.clone())
+    }
+
+    /// The same, with faults on the way to the API server.
+    pub fn context_through(&self, faults: &Faults) -> Context {
+        self.context_of(faults.client(&self.operator_config))
+    }
+
+    fn context_of(&self, client: Client) -> Context {
         let reporter = Reporter {
             controller: "streamagg-operator".to_owned(),
             instance: None,
         };
         Context {
-            client: self.operator_client.clone(),
+            recorder: Recorder::new(client.clone(), reporter),
+            client,
             admin: AdminClient::new().unwrap(),
             resolver: self.node.resolver.clone(),
-            recorder: Recorder::new(self.operator_client.clone(), reporter),
             metrics: Metrics::new().unwrap(),
             default_image: Some("example.org/default:1".to_owned()),
             memory: Memory::default(),
@@ -92,13 +105,19 @@ impl World {
 
     /// Runs the controller until the sender is dropped.
     pub fn operator(&self) -> oneshot::Sender<()> {
+        self.run(self.context())
+    }
+
+    /// The same, with faults on the way to the API server.
+    pub fn operator_through(&self, faults: &Faults) -> oneshot::Sender<()> {
+        self.run(self.context_through(faults))
+    }
+
+    /// Runs the controller with `context` until the sender is dropped.
+    pub fn run(&self, context: Context) -> oneshot::Sender<()> {
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { drop(stopped.await) };
-        tokio::spawn(run::run(
-            Arc::new(self.context()),
-            Some(self.namespace.clone()),
-            shutdown,
-        ));
+        tokio::spawn(run::run(Arc::new(context), Some(self.namespace.clone()), shutdown));
         stop
     }
 
