@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::distinct::Distinct;
 use super::extra::Extra;
 use super::inputs::{Inputs, Place};
-use super::moments::{add_product, add_wide};
+use super::moments::{add_product, add_wide, deduct_wide};
 use super::percentile::{Quantiles, Resolution};
 use super::top_k::TopCounts;
 use crate::core::decimal::ExactSum;
@@ -231,6 +231,41 @@ impl Kind {
         }
     }
 
+    /// Whether [`Self::deduct`] can take a merged accumulator away again.
+    pub fn is_deductible(&self) -> bool {
+        match self {
+            Self::Count | Self::Sum | Self::Min | Self::Max => true,
+            Self::Moments | Self::Weighted | Self::Histogram { .. } => true,
+            Self::First | Self::Last | Self::ArgMin | Self::ArgMax => false,
+            Self::Percentile { .. } | Self::Distinct { .. } | Self::TopCounts => false,
+        }
+    }
+
+    /// Takes away what was merged. False when the rest does not say what is left: the extreme has gone.
+    #[must_use]
+    pub fn deduct(&self, words: &mut [u64], others: &[u64]) -> bool {
+        match self {
+            Self::Count => words[0] -= others[0],
+            Self::Sum => deduct_sum(words, others),
+            Self::Moments | Self::Weighted => {
+                deduct_sum(words, others);
+                deduct_wide(&mut words[4..], &others[4..]);
+            }
+            Self::Histogram { .. } => {
+                for (count, other) in words.iter_mut().zip(others) {
+                    *count -= other;
+                }
+            }
+            Self::Min | Self::Max => {
+                words[0] -= others[0];
+                return others[0] == 0 || read_value(words) != read_value(others);
+            }
+            Self::First | Self::Last | Self::ArgMin | Self::ArgMax => return false,
+            Self::Percentile { .. } | Self::Distinct { .. } | Self::TopCounts => return false,
+        }
+        true
+    }
+
     /// Takes the other value when it goes before the one held. `other` are words as these: number of values, place,
     /// and for the arguments of extremes the number that decides.
     fn choose(&self, words: &mut [u64], text: &mut Vec<u8>, other: &[u64], value: &[u8]) {
@@ -314,6 +349,13 @@ fn merge_sum(words: &mut [u64], others: &[u64]) {
     let mut sum = read_sum(words);
     sum.merge(read_sum(others));
     words[0] += others[0];
+    write_sum(words, sum);
+}
+
+fn deduct_sum(words: &mut [u64], others: &[u64]) {
+    let mut sum = read_sum(words);
+    sum.deduct(read_sum(others));
+    words[0] -= others[0];
     write_sum(words, sum);
 }
 

@@ -175,6 +175,25 @@ impl Layout {
         }
     }
 
+    /// Whether what was merged can be taken away again.
+    pub fn is_deductible(&self) -> bool {
+        self.placed.iter().all(|placed| placed.accumulator.kind.is_deductible())
+    }
+
+    /// Takes away a row that was merged. False when an extreme went with it: the row is then to be merged anew.
+    #[must_use]
+    pub fn deduct(&self, row: RowMut<'_>, other: RowRef<'_>) -> bool {
+        let mut is_whole = true;
+        for placed in &self.placed {
+            let words = &mut row.words[placed.words.clone()];
+            is_whole &= placed
+                .accumulator
+                .kind
+                .deduct(words, &other.words[placed.words.clone()]);
+        }
+        is_whole
+    }
+
     /// Appends the members of `values`, in the order of the spec. `length_ms` is the window's end less its start.
     pub fn write_values(&self, row: RowRef<'_>, length_ms: i64, out: &mut Vec<u8>) {
         for column in &self.columns {

@@ -24,6 +24,11 @@ pub fn add_wide(words: &mut [u64], other: &[u64]) {
     write_wide(words, read_wide(words).wrapping_add(read_wide(other)));
 }
 
+/// Takes a two's complement number of four words away from another one.
+pub fn deduct_wide(words: &mut [u64], other: &[u64]) {
+    write_wide(words, read_wide(words).wrapping_sub(read_wide(other)));
+}
+
 fn read_wide(words: &[u64]) -> I256 {
     let half = |low: u64, high: u64| (u128::from(low) | u128::from(high) << 64) as i128;
     I256::from_words(half(words[2], words[3]), half(words[0], words[1]))

@@ -82,10 +82,15 @@ impl RowStore {
     /// A new row with the accumulators of another one of the same layout, and a header of zeros.
     pub fn push_copy(&mut self, other: RowRef<'_>) -> u32 {
         let row = self.push();
+        self.copy(row, other);
+        row
+    }
+
+    /// Sets the accumulators of a row to those of another one of the same layout.
+    pub fn copy(&mut self, row: u32, other: RowRef<'_>) {
         let target = self.get_mut(row);
         target.words.copy_from_slice(other.words);
         target.extras.clone_from_slice(other.extras);
-        row
     }
 
     /// Forgets a row; its number may be used again.

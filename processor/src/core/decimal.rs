@@ -308,6 +308,13 @@ impl ExactSum {
         self.high = self.high.wrapping_add(other.high).wrapping_add(i64::from(carry));
     }
 
+    /// Takes another sum away.
+    pub fn deduct(&mut self, other: Self) {
+        let (low, borrow) = self.low.overflowing_sub(other.low);
+        self.low = low;
+        self.high = self.high.wrapping_sub(other.high).wrapping_sub(i64::from(borrow));
+    }
+
     /// Appends the sum as a JSON number.
     pub fn write(self, out: &mut Vec<u8>) {
         match self.narrow() {

@@ -15,6 +15,7 @@ pub mod merge;
 mod pane;
 mod persist;
 mod persist_cells;
+mod running;
 mod session;
 mod size;
 mod stats;

@@ -119,6 +119,9 @@ impl Task {
             timing: Timing::OnTime,
             is_final,
         };
+        if self.fire_running(window, pane, outputs) {
+            return;
+        }
         let (keys, rows) = self.merged_rows(&window);
         for (key, row) in keys {
             let values = rows.get(row);
@@ -134,6 +137,37 @@ impl Task {
                 outputs,
             );
         }
+    }
+
+    /// Fires a window from its running aggregate; false when it has none.
+    fn fire_running(&mut self, window: Window, pane: PaneLabel, outputs: &mut Outputs) -> bool {
+        let Place::Panes(number) = self.plan.windows[window.index].place else {
+            return false;
+        };
+        let layout = &self.plan.layout;
+        let set = &mut self.sets[number];
+        let Some(running) = set.running(&window, layout, &self.keys) else {
+            return false;
+        };
+        let mut emitter = Emitter {
+            plan: &self.plan,
+            keys: &self.keys,
+            position: &mut self.position,
+            stats: &mut self.stats,
+            outputs,
+        };
+        for (key, values) in running.iter() {
+            let operation = Operation::Upsert;
+            emitter.emit(&Firing {
+                operation,
+                window,
+                key,
+                pane,
+                values,
+            });
+        }
+        set.slide(&window, layout);
+        true
     }
 
     /// All keys of a window in byte order, with the index of each one's merged row.

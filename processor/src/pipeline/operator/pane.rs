@@ -1,12 +1,17 @@
 //! Panes: the rows of a stretch of event time, one row a key. Windows are unions of panes.
 //! Must not hold: when a window fires; order of outputs.
 
+use std::ops::Range;
+
 use hashbrown::HashTable;
 
+use super::running::{PANES_MIN, Running};
 use super::size::list_bytes;
+use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Plan};
+use crate::window::types::Window;
 
 /// Words of a row before its accumulators: watermark at its birth, dirty mark.
 const ROW_HEADER: usize = 2;
@@ -100,6 +105,8 @@ pub(super) struct PaneSet {
     /// By key: (pane id, row) used last. Events of a key mostly stay in one pane for a while. A key's number is used
     /// again only when no pane holds the key, and pane ids never come back: an entry cannot go stale.
     recent: Vec<(u32, u32)>,
+    /// Running aggregates of sliding windows that have fired, by index in the spec.
+    running: Vec<(usize, Running)>,
 }
 
 impl PaneSet {
@@ -112,6 +119,7 @@ impl PaneSet {
             last: 0,
             next_id: 1,
             recent: Vec::new(),
+            running: Vec::new(),
         }
     }
 
@@ -134,7 +142,8 @@ impl PaneSet {
 
     /// Bytes on the heap beside the panes.
     pub fn table_bytes(&self) -> usize {
-        list_bytes(&self.recent)
+        let running = self.running.iter().map(|(_, running)| running.heap_bytes());
+        list_bytes(&self.recent) + running.sum::<usize>()
     }
 
     pub fn panes_mut(&mut self) -> &mut [Pane] {
@@ -143,9 +152,7 @@ impl PaneSet {
 
     /// Panes within `[start_ms, end_ms)`, ascending.
     pub fn range(&self, start_ms: i64, end_ms: i64) -> &[Pane] {
-        let from = self.panes.partition_point(|pane| pane.start_ms < start_ms);
-        let to = self.panes.partition_point(|pane| pane.start_ms < end_ms);
-        &self.panes[from..to]
+        &self.panes[range(&self.panes, start_ms, end_ms)]
     }
 
     /// (pane start, window) of every pane and every window of the set.
@@ -166,6 +173,9 @@ impl PaneSet {
         keys: &mut KeyTable,
     ) -> (RowMut<'_>, i64) {
         let mut due_ms = i64::MAX;
+        for (_, running) in &mut self.running {
+            running.changed(start_ms, key);
+        }
         if self.panes.get(self.last).is_none_or(|pane| pane.start_ms != start_ms) {
             self.last = match self.panes.binary_search_by_key(&start_ms, |pane| pane.start_ms) {
                 Ok(index) => index,
@@ -205,6 +215,7 @@ impl PaneSet {
         keys: &mut KeyTable,
     ) -> (RowMut<'_>, i64) {
         let mut due_ms = i64::MAX;
+        debug_assert!(self.running.is_empty(), "windows of such a set fire by merging");
         let index = match self.panes.binary_search_by_key(&start_ms, |pane| pane.start_ms) {
             Ok(index) => index,
             Err(index) => {
@@ -222,6 +233,38 @@ impl PaneSet {
             }
         };
         (pane.mark_dirty(row), due_ms)
+    }
+
+    /// The running aggregate of a window that fires, over its panes; `None` where merging them is cheaper or no
+    /// value can be taken away again.
+    pub fn running(&mut self, window: &Window, layout: &Layout, keys: &KeyTable) -> Option<&Running> {
+        let aligned = &self.windows.iter().find(|known| known.index == window.index)?.aligned;
+        let slides = !aligned.is_cumulative() && aligned.slide_ms() < aligned.size_ms();
+        if !slides || aligned.size_ms() / self.width_ms < PANES_MIN || !layout.is_deductible() {
+            return None;
+        }
+        let known = self.running.iter().position(|(index, _)| *index == window.index);
+        let place = known.unwrap_or_else(|| {
+            self.running.push((window.index, Running::new(layout)));
+            self.running.len() - 1
+        });
+        let range = range(&self.panes, window.start_ms, window.end_ms);
+        let running = &mut self.running[place].1;
+        running.enter(window, &self.panes[range], layout, keys);
+        Some(running)
+    }
+
+    /// The window has fired: its running aggregate loses what the next one does not cover.
+    pub fn slide(&mut self, window: &Window, layout: &Layout) {
+        let Some(place) = self.running.iter().position(|(index, _)| *index == window.index) else {
+            return;
+        };
+        let Some(known) = self.windows.iter().find(|known| known.index == window.index) else {
+            return;
+        };
+        let next_ms = window.start_ms + known.aligned.slide_ms();
+        let range = range(&self.panes, window.start_ms, next_ms);
+        self.running[place].1.leave(next_ms, &self.panes[range], layout);
     }
 
     /// Puts back a stored row; answers its accumulators.
@@ -287,4 +330,10 @@ impl PaneSet {
         });
         self.last = 0;
     }
+}
+
+/// Indices of the panes within `[start_ms, end_ms)`.
+fn range(panes: &[Pane], start_ms: i64, end_ms: i64) -> Range<usize> {
+    let from = panes.partition_point(|pane| pane.start_ms < start_ms);
+    from..panes.partition_point(|pane| pane.start_ms < end_ms)
 }
