@@ -68,6 +68,14 @@ impl RowStore {
         self.extras.reserve(rows * self.blank.len());
     }
 
+    /// Reads something of every cache line of a row, so that it is near when it is needed; the answer means nothing.
+    pub fn touch(&self, row: u32) -> u64 {
+        const LINE_WORDS: usize = 8;
+        let start = row as usize * self.stride;
+        let words = self.words.get(start..start + self.stride).unwrap_or_default();
+        words.iter().step_by(LINE_WORDS).fold(0, |sum, word| sum ^ word)
+    }
+
     /// A new row, all zero; the number of a released one is used again.
     pub fn push(&mut self) -> u32 {
         if let Some(row) = self.free.pop() {

@@ -140,20 +140,61 @@ pub struct KeyTable {
     index: HashTable<u32>,
     entries: Vec<Entry>,
     free: Vec<u32>,
+    /// Keys forgotten so far.
+    forgotten: u64,
+}
+
+/// A key that was found; it is where it was as long as the table forgets none.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    id: u32,
+    forgotten: u64,
+}
+
+impl Known {
+    /// Number of the key.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+}
+
+/// The hash by which a table finds a key.
+pub fn hash(bytes: &[u8]) -> u64 {
+    xxh3_64(bytes)
 }
 
 impl KeyTable {
     /// Number of the key with these bytes; enters it, without a reference, when it is new.
     pub fn intern(&mut self, bytes: &[u8]) -> u32 {
-        let hash = xxh3_64(bytes);
+        self.intern_found(hash(bytes), bytes, None)
+    }
+
+    /// The key with these bytes and this [`hash`], when it is known.
+    #[inline]
+    pub fn find(&self, hash: u64, bytes: &[u8]) -> Option<Known> {
         let entries = &self.entries;
         let known = self.index.find(hash, |id| {
             let entry = &entries[*id as usize];
             entry.hash == hash && entry.bytes.as_slice() == bytes
         });
-        if let Some(id) = known {
-            return *id;
+        known.map(|id| Known {
+            id: *id,
+            forgotten: self.forgotten,
+        })
+    }
+
+    /// As [`Self::intern`], of a key with this [`hash`] that was perhaps found before.
+    #[inline]
+    pub fn intern_found(&mut self, hash: u64, bytes: &[u8], found: Option<Known>) -> u32 {
+        let forgotten = self.forgotten;
+        let found = found.filter(|known| known.forgotten == forgotten);
+        match found.or_else(|| self.find(hash, bytes)) {
+            Some(known) => known.id,
+            None => self.enter(hash, bytes),
         }
+    }
+
+    fn enter(&mut self, hash: u64, bytes: &[u8]) -> u32 {
         let entry = Entry {
             hash,
             bytes: SmallVec::from_slice(bytes),
@@ -192,6 +233,7 @@ impl KeyTable {
         if entry.references == 0 {
             let hash = entry.hash;
             entry.bytes = SmallVec::new();
+            self.forgotten += 1;
             if let Ok(occupied) = self.index.find_entry(hash, |other| *other == id) {
                 occupied.remove();
             }

@@ -29,7 +29,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::bad_ratio::BadRatio;
 use self::clock::Clock;
 use self::instance::InstanceSet;
-use self::judge::{Rejection, Scratch, Verdict};
+use self::judge::{AHEAD, Rejection, Scratch, Verdict};
 use self::pane::PaneSet;
 use self::session::SessionSet;
 pub use self::stats::Stats;
@@ -135,29 +135,47 @@ impl Task {
     /// Consumes records in offset order and appends what they put out. The caller drains `outputs` before the next
     /// step: late and dead records refer to this batch by index.
     pub fn step(&mut self, records: &[Record<'_>], outputs: &mut Outputs) -> StepStatus {
-        for (index, record) in records.iter().enumerate() {
-            debug_assert!(record.offset >= self.position.input_offset, "offsets ascend");
-            self.clock.begin(self.position.input_offset);
-            self.advance_position(record);
-            let bad = match self.judge(record, &mut outputs.decisions) {
-                Ok(verdict) => {
-                    self.obey(verdict, index, record, outputs);
-                    false
+        let mut consumed = 0;
+        for batch in records.chunks(AHEAD) {
+            self.look_ahead(batch);
+            for (place, record) in batch.iter().enumerate() {
+                if let Some((bad, seen)) = self.step_one(place, consumed, record, outputs) {
+                    return StepStatus::TooManyBadRecords {
+                        consumed: consumed + 1,
+                        bad,
+                        seen,
+                    };
                 }
-                Err(rejection) => {
-                    self.reject(rejection, index, record, outputs);
-                    true
-                }
-            };
-            if let Some((bad, seen)) = self.bad_ratio.observe(self.position.input_count, bad) {
-                return StepStatus::TooManyBadRecords {
-                    consumed: index + 1,
-                    bad,
-                    seen,
-                };
+                consumed += 1;
             }
         }
         StepStatus::Continue
+    }
+
+    /// Judges the record read at `place`, the `index`th of the step. Answers bad records and records seen when there
+    /// are too many bad ones.
+    #[inline]
+    fn step_one(
+        &mut self,
+        place: usize,
+        index: usize,
+        record: &Record<'_>,
+        outputs: &mut Outputs,
+    ) -> Option<(u64, u64)> {
+        debug_assert!(record.offset >= self.position.input_offset, "offsets ascend");
+        self.clock.begin(self.position.input_offset);
+        self.advance_position(record);
+        let bad = match self.judge(place, &mut outputs.decisions) {
+            Ok(verdict) => {
+                self.obey(verdict, index, record, outputs);
+                false
+            }
+            Err(rejection) => {
+                self.reject(rejection, index, record, outputs);
+                true
+            }
+        };
+        self.bad_ratio.observe(self.position.input_count, bad)
     }
 
     /// Obeys a decision record. It must stand at the task's next input offset.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::judge::Verdict;
+use super::judge::{AHEAD, Verdict};
 use super::{END_OF_INPUT, Stats, StepStatus, Task};
 use crate::core::key;
 use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Place, Plan};
@@ -111,26 +111,43 @@ impl Combine {
     /// Consumes records in offset order. Late and dead records go to `outputs`, partials that must not wait for the end
     /// of the epoch and in-band watermarks to `shuffle`. As for a [`Task`], `outputs` is drained before the next step.
     pub fn step(&mut self, records: &[Record<'_>], outputs: &mut Outputs, shuffle: &mut Shuffle) -> StepStatus {
-        for (index, record) in records.iter().enumerate() {
-            let task = &mut self.task;
-            task.clock.begin(task.position.input_offset);
-            task.advance_position(record);
-            let verdict = task.judge(record, &mut outputs.decisions);
-            let bad = verdict.is_err();
-            match verdict {
-                Ok(verdict) => self.obey(verdict, index, record, outputs, shuffle),
-                Err(rejection) => task.reject(rejection, index, record, outputs),
-            }
-            let task = &mut self.task;
-            if let Some((bad, seen)) = task.bad_ratio.observe(task.position.input_count, bad) {
-                return StepStatus::TooManyBadRecords {
-                    consumed: index + 1,
-                    bad,
-                    seen,
-                };
+        let mut consumed = 0;
+        for batch in records.chunks(AHEAD) {
+            self.task.look_ahead(batch);
+            for (place, record) in batch.iter().enumerate() {
+                if let Some((bad, seen)) = self.step_one(place, consumed, record, outputs, shuffle) {
+                    return StepStatus::TooManyBadRecords {
+                        consumed: consumed + 1,
+                        bad,
+                        seen,
+                    };
+                }
+                consumed += 1;
             }
         }
         StepStatus::Continue
+    }
+
+    /// As [`Task::step`] does with one record.
+    fn step_one(
+        &mut self,
+        place: usize,
+        index: usize,
+        record: &Record<'_>,
+        outputs: &mut Outputs,
+        shuffle: &mut Shuffle,
+    ) -> Option<(u64, u64)> {
+        let task = &mut self.task;
+        task.clock.begin(task.position.input_offset);
+        task.advance_position(record);
+        let verdict = task.judge(place, &mut outputs.decisions);
+        let bad = verdict.is_err();
+        match verdict {
+            Ok(verdict) => self.obey(verdict, index, record, outputs, shuffle),
+            Err(rejection) => task.reject(rejection, index, record, outputs),
+        }
+        let task = &mut self.task;
+        task.bad_ratio.observe(task.position.input_count, bad)
     }
 
     /// Obeys a decision record, which stands at the next input offset.

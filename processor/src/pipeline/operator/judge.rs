@@ -1,10 +1,13 @@
 //! Judging one event: bytes → JSON → time and mark → future skew → `let` → `where` → key → lateness → aggregates'
 //! filters and fields; the first that fails decides, and an event that fails anywhere touches no aggregate.
 
+mod ahead;
 mod look;
 
+pub(super) use self::ahead::AHEAD;
+use self::ahead::{Outcome, Seen};
 use super::Task;
-use crate::aggregation::inputs::{Inputs, Place, Scalars};
+use crate::aggregation::inputs::{Inputs, Place};
 use crate::core::json::{Kind, Slot};
 use crate::core::timestamp;
 use crate::error::RejectReason;
@@ -26,6 +29,7 @@ pub(super) enum Verdict {
 }
 
 /// Why a record is no event.
+#[derive(Debug)]
 pub(super) struct Rejection {
     pub reason: RejectReason,
     pub detail: String,
@@ -35,10 +39,10 @@ pub(super) struct Rejection {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
     slots: Vec<Slot>,
-    key: Vec<u8>,
-    numbers: Vec<Option<i128>>,
-    scalars: Scalars,
-    filters: Vec<bool>,
+    /// Records read and not judged yet, by their place among them.
+    ahead: Vec<Seen>,
+    /// The record in hand.
+    seen: Seen,
     /// (pane set, pane start) that the event updates.
     targets: Vec<(usize, i64)>,
     /// (instance set, instance) that the event updates.
@@ -69,9 +73,9 @@ impl Scratch {
                 partition: self.partition,
                 offset,
             },
-            numbers: &self.numbers,
-            scalars: &self.scalars,
-            filters: &self.filters,
+            numbers: &self.seen.numbers,
+            scalars: &self.seen.scalars,
+            filters: &self.seen.filters,
         }
     }
 
@@ -86,10 +90,8 @@ impl Scratch {
     pub fn new(plan: &Plan) -> Self {
         Self {
             slots: vec![Slot::MISSING; plan.fields.len()],
-            key: Vec::new(),
-            numbers: vec![None; plan.inputs.list.len()],
-            scalars: Scalars::default(),
-            filters: vec![false; plan.inputs.filters.len()],
+            ahead: Vec::new(),
+            seen: Seen::new(plan),
             targets: Vec::with_capacity(plan.pane_sets.len()),
             instances: Vec::new(),
             spans: Vec::new(),
@@ -103,21 +105,24 @@ impl Scratch {
 }
 
 impl Task {
-    pub(super) fn judge(&mut self, record: &Record<'_>, decisions: &mut Vec<Decision>) -> Result<Verdict, Rejection> {
-        let plan = &*self.plan;
-        let value = record.value;
+    /// Judges the record that [`Task::look_ahead`] read at this place.
+    pub(super) fn judge(&mut self, place: usize, decisions: &mut Vec<Decision>) -> Result<Verdict, Rejection> {
         let scratch = &mut self.scratch;
-        plan.fields
-            .extract(value, &mut scratch.slots)
-            .map_err(|error| Rejection {
-                reason: RejectReason::JsonInvalid,
-                detail: error.to_string(),
-            })?;
-        let event_time_ms = event_time(plan, scratch, record)?;
-        scratch.candidate_ms = plan.watermark.candidate(event_time_ms, mark(plan, scratch, value)?);
-        self.clock.judge(plan, event_time_ms, decisions)?;
-        let Some(inputs) = look::look(plan, scratch, value)? else {
-            return Ok(Verdict::Filtered);
+        std::mem::swap(&mut scratch.seen, &mut scratch.ahead[place]);
+        let outcome = std::mem::take(&mut scratch.seen.outcome);
+        debug_assert!(
+            !matches!(outcome, Outcome::Nothing),
+            "a record is read once and judged once"
+        );
+        let event_time_ms = scratch.seen.event_time_ms;
+        if !matches!(outcome, Outcome::Refused(_)) {
+            scratch.candidate_ms = scratch.seen.candidate_ms;
+            self.clock.judge(&self.plan, event_time_ms, decisions)?;
+        }
+        let inputs = match outcome {
+            Outcome::Refused(rejection) | Outcome::Failed(rejection) => return Err(rejection),
+            Outcome::Filtered | Outcome::Nothing => return Ok(Verdict::Filtered),
+            Outcome::Keyed(inputs) => inputs,
         };
         if !self.find_targets(event_time_ms) {
             return Ok(Verdict::Late { event_time_ms });
@@ -211,7 +216,8 @@ impl Task {
 
     fn add(&mut self, event_time_ms: i64) -> Verdict {
         let scratch = &mut self.scratch;
-        let key = self.keys.intern(&scratch.key);
+        let seen = &scratch.seen;
+        let key = self.keys.intern_found(seen.key_hash, &seen.key, seen.known);
         let watermark = self.position.watermark_ms;
         let mut firing = std::mem::take(&mut scratch.firing);
         let inputs = scratch.inputs(event_time_ms, self.position.input_offset - 1);
@@ -235,10 +241,10 @@ impl Task {
     }
 }
 
-fn event_time(plan: &Plan, scratch: &Scratch, record: &Record<'_>) -> Result<i64, Rejection> {
+fn event_time(plan: &Plan, slots: &[Slot], record: &Record<'_>) -> Result<i64, Rejection> {
     match plan.timestamp {
-        TimeSource::Field { slot, unit } => timestamp::read(unit, scratch.slots[slot], record.value)
-            .map_err(|reason| rejection(plan, &scratch.slots, slot, record.value, reason)),
+        TimeSource::Field { slot, unit } => timestamp::read(unit, slots[slot], record.value)
+            .map_err(|reason| rejection(plan, slots, slot, record.value, reason)),
         TimeSource::Record => timestamp::of_record(record.timestamp_ms).map_err(|reason| Rejection {
             reason,
             detail: match record.timestamp_ms {
@@ -250,14 +256,14 @@ fn event_time(plan: &Plan, scratch: &Scratch, record: &Record<'_>) -> Result<i64
 }
 
 /// The mark of a punctuated watermark, if the event carries one.
-fn mark(plan: &Plan, scratch: &Scratch, value: &[u8]) -> Result<Option<i64>, Rejection> {
+fn mark(plan: &Plan, slots: &[Slot], value: &[u8]) -> Result<Option<i64>, Rejection> {
     let Some((slot, unit)) = plan.mark else {
         return Ok(None);
     };
-    match timestamp::read(unit, scratch.slots[slot], value) {
+    match timestamp::read(unit, slots[slot], value) {
         Ok(mark_ms) => Ok(Some(mark_ms)),
         Err(RejectReason::TimestampMissing) => Ok(None),
-        Err(reason) => Err(rejection(plan, &scratch.slots, slot, value, reason)),
+        Err(reason) => Err(rejection(plan, slots, slot, value, reason)),
     }
 }
 

@@ -162,6 +162,14 @@ impl PaneSet {
             .flat_map(|pane| self.windows.iter().map(|window| (pane.start_ms, window)))
     }
 
+    /// Reads what an event of `key` at `start_ms` will need, if it needs what was used last; the answer means nothing.
+    pub fn touch(&self, start_ms: i64, key: u32) -> u64 {
+        match (self.panes.get(self.last), self.recent.get(key as usize)) {
+            (Some(pane), Some((id, row))) if pane.id == *id && pane.start_ms == start_ms => pane.rows.touch(*row),
+            _ => 0,
+        }
+    }
+
     /// The accumulators of `key` in the pane at `start_ms`, made when new and marked dirty, and the watermark at which
     /// a pane that had to be made is due next (otherwise never).
     pub fn row(

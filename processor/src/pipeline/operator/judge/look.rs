@@ -1,7 +1,8 @@
 //! What is seen of an event: values of `let`, the verdict of `where`, the key, the inputs of aggregates.
 //! Must not judge its time.
 
-use super::{Rejection, Scratch, rejection};
+use super::ahead::Seen;
+use super::{Rejection, rejection};
 use crate::aggregation::function::InputType;
 use crate::core::decimal::{self, NumberError};
 use crate::core::json::{Kind, Slot};
@@ -15,13 +16,11 @@ use crate::pipeline::derive::{Source, Values};
 /// What is wrong with the inputs comes as a value, because lateness is judged before it counts.
 pub(super) fn look(
     plan: &Plan,
-    scratch: &mut Scratch,
+    slots: &[Slot],
+    seen: &mut Seen,
     value: &[u8],
 ) -> Result<Option<Result<(), Rejection>>, Rejection> {
-    let event = Event {
-        document: value,
-        slots: &scratch.slots,
-    };
+    let event = Event { document: value, slots };
     let mut budget = Budget::default();
     let failed = |what: String, error: EvaluationError| Rejection {
         reason: RejectReason::ExpressionFailed,
@@ -37,23 +36,22 @@ pub(super) fn look(
             return Ok(None);
         }
     }
-    scratch.key.clear();
+    seen.key.clear();
     plan.derivation
-        .write_key(event, &values, &mut scratch.key)
+        .write_key(event, &values, &mut seen.key)
         .map_err(|problem| refused(plan, event, problem.source, &values, problem.reason))?;
-    for (verdict, filter) in scratch.filters.iter_mut().zip(&plan.inputs.filters) {
+    for (verdict, filter) in seen.filters.iter_mut().zip(&plan.inputs.filters) {
         match filter.program.holds(event, &values, &mut budget) {
             Ok(holds) => *verdict = holds,
             Err(error) => return Ok(Some(Err(failed(filter.path.clone(), error)))),
         }
     }
-    let slots = event.slots;
-    let Scratch {
+    let Seen {
         numbers,
         scalars,
         filters,
         ..
-    } = scratch;
+    } = seen;
     if plan.inputs.has_scalars {
         scalars.reset(plan.inputs.list.len());
     }

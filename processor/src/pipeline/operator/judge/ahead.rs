@@ -1,0 +1,130 @@
+//! Looking ahead: what a record says does not depend on what was before it, so it is read for several records before
+//! the first of them is judged. Then the places in memory that they will need are asked for together; one after the
+//! other, each event would wait for its own key and row to come from afar.
+//! Must not change state or decide anything: a record looked at may never be judged.
+
+use super::{Rejection, event_time, look, mark};
+use crate::aggregation::inputs::Scalars;
+use crate::core::json::Slot;
+use crate::core::key::{self, KeyTable, Known};
+use crate::error::RejectReason;
+use crate::pipeline::builder::Plan;
+use crate::pipeline::operator::Task;
+use crate::pipeline::output::Record;
+use crate::pipeline::position::NO_WATERMARK;
+
+/// Records looked at together: enough for the answers of the memory to overlap, few enough to stay in the nearest cache.
+pub(in crate::pipeline::operator) const AHEAD: usize = 32;
+
+/// What is wrong with a record, or what can be done with it.
+#[derive(Debug, Default)]
+pub(super) enum Outcome {
+    /// Nothing was read, or its place in the batch was judged already.
+    #[default]
+    Nothing,
+    /// It is no event or has no time.
+    Refused(Rejection),
+    /// It has a time; an expression or its key has no value.
+    Failed(Rejection),
+    /// `where` does not hold for it.
+    Filtered,
+    /// It has a key. What is wrong with its inputs is a value, because lateness is judged before it counts.
+    Keyed(Result<(), Rejection>),
+}
+
+/// What one record says.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub outcome: Outcome,
+    pub event_time_ms: i64,
+    /// The watermark that it allows.
+    pub candidate_ms: i64,
+    pub key: Vec<u8>,
+    pub key_hash: u64,
+    /// Where the table had the key.
+    pub known: Option<Known>,
+    pub numbers: Vec<Option<i128>>,
+    pub scalars: Scalars,
+    pub filters: Vec<bool>,
+}
+
+/// Buffers that are filled anew for every batch: a copy of a task needs none of it.
+impl Clone for Seen {
+    fn clone(&self) -> Self {
+        Self {
+            numbers: self.numbers.clone(),
+            filters: self.filters.clone(),
+            candidate_ms: self.candidate_ms,
+            ..Self::default()
+        }
+    }
+}
+
+impl Seen {
+    pub fn new(plan: &Plan) -> Self {
+        Self {
+            candidate_ms: NO_WATERMARK,
+            numbers: vec![None; plan.inputs.list.len()],
+            filters: vec![false; plan.inputs.filters.len()],
+            ..Self::default()
+        }
+    }
+
+    fn read(&mut self, plan: &Plan, slots: &mut [Slot], record: &Record<'_>) {
+        self.known = None;
+        self.outcome = match self.read_time(plan, slots, record) {
+            Err(rejection) => Outcome::Refused(rejection),
+            Ok(()) => match look::look(plan, slots, self, record.value) {
+                Err(rejection) => Outcome::Failed(rejection),
+                Ok(None) => Outcome::Filtered,
+                Ok(Some(inputs)) => {
+                    self.key_hash = key::hash(&self.key);
+                    Outcome::Keyed(inputs)
+                }
+            },
+        };
+    }
+
+    fn read_time(&mut self, plan: &Plan, slots: &mut [Slot], record: &Record<'_>) -> Result<(), Rejection> {
+        plan.fields.extract(record.value, slots).map_err(|error| Rejection {
+            reason: RejectReason::JsonInvalid,
+            detail: error.to_string(),
+        })?;
+        self.event_time_ms = event_time(plan, slots, record)?;
+        let mark_ms = mark(plan, slots, record.value)?;
+        self.candidate_ms = plan.watermark.candidate(self.event_time_ms, mark_ms);
+        Ok(())
+    }
+
+    fn find(&mut self, keys: &KeyTable) {
+        if matches!(self.outcome, Outcome::Keyed(_)) {
+            self.known = keys.find(self.key_hash, &self.key);
+        }
+    }
+}
+
+impl Task {
+    /// Reads up to [`AHEAD`] records that are judged next, by their places here.
+    pub(in crate::pipeline::operator) fn look_ahead(&mut self, records: &[Record<'_>]) {
+        let (plan, scratch) = (&*self.plan, &mut self.scratch);
+        while scratch.ahead.len() < records.len() {
+            scratch.ahead.push(Seen::new(plan));
+        }
+        for (seen, record) in scratch.ahead.iter_mut().zip(records) {
+            seen.read(plan, &mut scratch.slots, record);
+        }
+        let ahead = &mut scratch.ahead[..records.len()];
+        ahead.iter_mut().for_each(|seen| seen.find(&self.keys));
+        let mut touched = 0u64;
+        for seen in ahead {
+            if let Some(known) = seen.known {
+                for (plan, set) in plan.pane_sets.iter().zip(&self.sets) {
+                    let start_ms = seen.event_time_ms - (seen.event_time_ms - plan.offset_ms).rem_euclid(plan.width_ms);
+                    touched ^= set.touch(start_ms, known.id());
+                }
+            }
+        }
+        // So that the loads stay, though nothing needs what they bring.
+        std::hint::black_box(touched);
+    }
+}
