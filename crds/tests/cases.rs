@@ -29,16 +29,13 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 9] = [
+pub const REFUSED_OF_FUTURE: [&str; 6] = [
     "spec.autoscaling",
-    "spec.event.idle",
     "spec.event.maxDrift",
-    "spec.event.maxFutureSkew",
     "spec.explode",
     "spec.restoreFrom",
     "spec.source.partitioning.any",
     "spec.upgrade.rollback",
-    "spec.windows[0].trigger.early.every",
 ];
 
 /// A manifest with every field of the API, also those that do not work yet.

@@ -7,7 +7,7 @@ use prometheus::{
 };
 
 use crate::pipeline::output::{Output, Outputs};
-use crate::pipeline::position::NO_WATERMARK;
+use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
 use crate::state::checkpoint::Manifest;
 use crate::state::recovery::Position;
 
@@ -39,6 +39,8 @@ pub struct Metrics {
     rows: IntGaugeVec,
     open_windows: IntGaugeVec,
     replays: IntCounterVec,
+    decisions: IntCounterVec,
+    skipped: IntCounterVec,
     ready: Gauge,
 }
 
@@ -121,6 +123,12 @@ impl Metrics {
                 "Replays, by kind: exact, across_revisions.",
                 &["task", "kind"],
             )?,
+            skipped: make.counter("skipped_offsets_total", "Offsets of deleted input passed over.", task)?,
+            decisions: make.counter(
+                "decisions_total",
+                "Decisions by the clock, by kind: idle, tick, future_skew.",
+                &["task", "kind"],
+            )?,
             checkpoint_timestamp,
             ready,
             registry,
@@ -151,6 +159,10 @@ impl Metrics {
         }
         self.results.with_label_values(&[&task]).inc_by(results);
         self.late.with_label_values(&[&task]).inc_by(late);
+        let skewed = outputs.decisions.len() as u64;
+        self.decisions
+            .with_label_values(&[task.as_str(), "future_skew"])
+            .inc_by(skewed);
     }
 
     /// An epoch was committed.
@@ -193,6 +205,23 @@ impl Metrics {
     /// A replay began.
     pub fn replays(&self, task: u32, kind: &str) {
         self.replays.with_label_values(&[task.to_string().as_str(), kind]).inc();
+    }
+
+    /// Input from `from` to `to` was deleted unread and is passed over.
+    pub fn skipped(&self, task: u32, from: i64, to: i64) {
+        let offsets = u64::try_from(to.saturating_sub(from)).unwrap_or(0);
+        self.skipped.with_label_values(&[&task.to_string()]).inc_by(offsets);
+    }
+
+    /// The clock decided.
+    pub fn decided(&self, task: u32, decision: &Decision) {
+        let kind = match decision.kind {
+            DecisionKind::IdleAdvance { .. } => "idle",
+            DecisionKind::Tick { .. } => "tick",
+            DecisionKind::FutureSkew { .. } => "future_skew",
+        };
+        let task = task.to_string();
+        self.decisions.with_label_values(&[task.as_str(), kind]).inc();
     }
 
     /// Size of the state and the committed position.

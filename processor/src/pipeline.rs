@@ -1,6 +1,7 @@
 //! From a manifest to a running pipeline: the compiled plan, the task that steps over records, what it puts out.
 
 pub mod builder;
+pub mod by_clock;
 pub mod derive;
 pub mod epoch;
 pub mod operator;

@@ -25,6 +25,7 @@ use crate::kafka::secrets::Secrets;
 use crate::metrics::Metrics;
 use crate::pipeline::builder::Plan;
 use crate::pipeline::epoch::EpochLimits;
+use crate::pipeline::executor::clock::Clock;
 use crate::pipeline::executor::failpoint::Failpoints;
 use crate::pipeline::executor::{CheckpointRule, JobContext};
 use crate::state::checkpoint::RetentionRule;
@@ -90,6 +91,9 @@ pub struct ServeArgs {
     /// Where a test ends the process: `name` or `name:n`
     #[arg(long, env = "STREAMAGG_FAILPOINT", hide = true)]
     pub failpoint: Option<String>,
+    /// File with the ms by which a test moves the clock ahead; read again whenever the time matters
+    #[arg(long, env = "STREAMAGG_CLOCK_AHEAD", value_name = "FILE", hide = true)]
+    pub clock_ahead: Option<PathBuf>,
     /// Access key id of an S3 checkpoint store
     #[arg(long, env = "AWS_ACCESS_KEY_ID", hide = true, hide_env_values = true)]
     pub s3_access_key_id: Option<String>,
@@ -259,6 +263,7 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         uid: job_file.uid.clone(),
         revision: job_file.revision.clone(),
         engine: env!("CARGO_PKG_VERSION").to_owned(),
+        delivery: spec.delivery,
         on_truncated,
         data_directory: args.data_dir.clone(),
         backend: spec.state.backend,
@@ -267,6 +272,7 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         limits: EpochLimits::default(),
         runtime,
         metrics: Arc::new(Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?),
+        clock: Clock::new(args.clock_ahead.clone()),
         failpoints,
         secrets,
     })

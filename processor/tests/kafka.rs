@@ -3,12 +3,18 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so")]
 
+#[path = "kafka/at_least_once.rs"]
+mod at_least_once;
 #[path = "kafka/checkpoints.rs"]
 mod checkpoints;
 #[path = "kafka/child.rs"]
 mod child;
+#[path = "kafka/clock.rs"]
+mod clock;
 #[path = "kafka/input.rs"]
 mod input;
+#[path = "kafka/reading.rs"]
+mod reading;
 #[path = "kafka/rig.rs"]
 mod rig;
 #[path = "kafka/rights.rs"]
@@ -283,6 +289,10 @@ fn a_crash_in_the_middle_of_a_replay_goes_on_from_there() {
     job.assert_exact();
     processor.kill();
     std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    // A slow machine makes a checkpoint before its time, and then the replay is too short.
+    if job.directory("store").exists() {
+        std::fs::remove_dir_all(job.directory("store")).expect("removes");
+    }
     let mut processor = job.start_with("data", &["--assign-all"], Some("mid-replay"), "");
     processor.wait_for_crash();
     let processor = job.start("data");

@@ -125,7 +125,7 @@ pub fn record(case: &Case, entry: usize) -> Record<'_> {
 }
 
 /// What the clock says at a place in the log.
-fn clock_at(case: &Case, place: usize) -> Option<i64> {
+pub fn clock_at(case: &Case, place: usize) -> Option<i64> {
     case.log[..place].iter().rev().find_map(|entry| match entry {
         Entry::Clock(now_ms) => Some(*now_ms),
         Entry::Record(_) | Entry::Stamped(..) | Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => None,

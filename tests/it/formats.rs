@@ -249,6 +249,7 @@ fn position() -> Position {
                 control_seq: 2,
                 input_offset: 41,
             },
+            decisions: None,
         }],
         restore_nonce: 1,
         revision: "a1b2c3d4e5".to_owned(),
@@ -282,6 +283,9 @@ fn documents_of_the_control_topic_are_read_and_written_as_they_always_were() {
     let mut without = position();
     (without.seen_offset, without.last_input) = (None, None);
     assert_document("position-at-birth", &without);
+    let mut forked = position();
+    forked.ancestors[0].decisions = Some(4);
+    assert_document("position-forked", &forked);
     for (name, kind) in [
         ("idle-advance", DecisionKind::IdleAdvance { watermark_ms: -5 }),
         (

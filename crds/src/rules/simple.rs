@@ -15,12 +15,8 @@ const NOT_YET: &[&str] = &[
 ];
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
-    "spec.event.idle",
-    "spec.event.maxFutureSkew",
     "spec.source.partitioning.any",
     "spec.event.maxDrift",
-    "spec.windows[].trigger.early.every",
-    "spec.windows[].trigger.late.every",
     "spec.state.checkpoints.store.gcs",
     "spec.state.checkpoints.store.azure",
 ];
@@ -254,12 +250,8 @@ fn absent(path: &'static str, from: Place) -> Rule {
 }
 
 fn only() -> Vec<Rule> {
-    let text = [
-        ("spec.source.kafka.onTruncated", "Stop", Place::Kafka),
-        ("spec.delivery", "ExactlyOnce", Place::Kafka),
-        ("spec.upgrade.onCheckpointFailure", "Block", Place::Cluster),
-    ]
-    .map(|(path, value, from)| (path, json!(value), format!("'{value}'"), from));
+    let text = [("spec.upgrade.onCheckpointFailure", "Block", Place::Cluster)]
+        .map(|(path, value, from)| (path, json!(value), format!("'{value}'"), from));
     let other = [
         ("spec.upgrade.rollback", json!(false), Place::Cluster),
         ("spec.upgrade.canary", json!(false), Place::Cluster),

@@ -90,6 +90,13 @@ pub fn source_consumer(job: &Resolved, connection: &Settings, queue_kib: u32) ->
     settings
 }
 
+/// Asks for the high watermark of a source partition: records of open transactions count.
+pub fn source_end(job: &Resolved, connection: &Settings) -> Settings {
+    let mut settings = source_consumer(job, connection, 64);
+    settings.set("isolation.level", "read_uncommitted");
+    settings
+}
+
 /// Reader of the control topic, on the sink's cluster.
 pub fn control_consumer(job: &Resolved, connection: &Settings) -> Settings {
     let mut settings = common(&job.sink.bootstrap_servers, &job.job_id, connection);
@@ -117,8 +124,21 @@ pub fn admin(bootstrap_servers: &[String], job_id: &str, connection: &Settings) 
 
 /// The transactional producer of a task.
 pub fn producer(job: &Resolved, connection: &Settings, task: u32) -> Settings {
+    let mut settings = plain_producer(job, connection);
+    let id = transactional_id(&job.job_id, &job.source.topic, task);
+    set(
+        &mut settings,
+        &[
+            ("transactional.id", &id),
+            ("transaction.timeout.ms", &TRANSACTION_TIMEOUT_MS.to_string()),
+        ],
+    );
+    settings
+}
+
+/// The producer of a task that delivers at least once.
+pub fn plain_producer(job: &Resolved, connection: &Settings) -> Settings {
     let mut settings = common(&job.sink.bootstrap_servers, &job.job_id, connection);
-    let timeout = TRANSACTION_TIMEOUT_MS.to_string();
     let compression = match job.sink.compression {
         Compression::None => "none",
         Compression::Gzip => "gzip",
@@ -129,12 +149,8 @@ pub fn producer(job: &Resolved, connection: &Settings, task: u32) -> Settings {
     set(
         &mut settings,
         &[
-            (
-                "transactional.id",
-                &transactional_id(&job.job_id, &job.source.topic, task),
-            ),
-            ("transaction.timeout.ms", &timeout),
-            ("message.timeout.ms", &timeout),
+            ("enable.idempotence", "true"),
+            ("message.timeout.ms", &TRANSACTION_TIMEOUT_MS.to_string()),
             ("acks", "all"),
             // An epoch is whole before it is sent: there is nothing to wait for.
             ("linger.ms", "0"),

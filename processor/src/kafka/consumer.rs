@@ -212,8 +212,13 @@ impl PartitionReader {
 
     /// First offset and one past the last committed record.
     pub fn watermarks(&self) -> Result<(i64, i64), ReadError> {
+        self.watermarks_within(QUERY_TIMEOUT)
+    }
+
+    /// The same, not waited for longer than `limit`. A reader of uncommitted records gets the high watermark.
+    pub fn watermarks_within(&self, limit: Duration) -> Result<(i64, i64), ReadError> {
         self.consumer
-            .fetch_watermarks(&self.topic, self.partition, QUERY_TIMEOUT)
+            .fetch_watermarks(&self.topic, self.partition, limit)
             .map_err(|error| self.classify(&error))
     }
 

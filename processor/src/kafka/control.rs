@@ -1,6 +1,7 @@
 //! The control topic: birth, position and decision records of each task, read whole and written in transactions.
 //! Must not hold: what follows from them (`state::recovery`).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rdkafka::message::Message;
@@ -41,17 +42,6 @@ pub enum ControlKey {
     },
 }
 
-/// A decision record with its key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoredDecision {
-    /// Lineage in which it was made.
-    pub lineage: String,
-    /// Its number within the task.
-    pub control_seq: u64,
-    /// What was decided.
-    pub decision: Decision,
-}
-
 /// What the control partition of one task holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ControlCopy {
@@ -59,28 +49,26 @@ pub struct ControlCopy {
     pub birth: Option<Birth>,
     /// K.
     pub position: Option<Position>,
-    /// Decision records in the order of the topic, tombstoned ones left out.
-    pub decisions: Vec<StoredDecision>,
+    /// Decision records by number within the task and the lineage in which they were made; tombstoned ones left out.
+    pub decisions: BTreeMap<(u64, String), Decision>,
 }
 
 impl ControlCopy {
     /// Decisions that replay up to K obeys, in order: those of K's lineage chain, none beyond K, none at or below
     /// `after`.
     pub fn decisions_of(&self, committed: &Position, after: u64) -> Vec<Decision> {
-        let mut obeyed: Vec<&StoredDecision> = self
-            .decisions
-            .iter()
-            .filter(|stored| {
-                let limit = if stored.lineage == committed.lineage {
+        let behind = self.decisions.range((after.saturating_add(1), String::new())..);
+        behind
+            .filter(|((control_seq, lineage), _)| {
+                let limit = if *lineage == committed.lineage {
                     committed.control_seq
                 } else {
-                    fork_limit(committed, &stored.lineage)
+                    fork_limit(committed, lineage)
                 };
-                stored.control_seq > after && stored.control_seq <= limit
+                *control_seq <= limit
             })
-            .collect();
-        obeyed.sort_by_key(|stored| stored.control_seq);
-        obeyed.into_iter().map(|stored| stored.decision).collect()
+            .map(|(_, decision)| *decision)
+            .collect()
     }
 
     fn take(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Stop> {
@@ -93,15 +81,13 @@ impl ControlCopy {
             ControlKey::Decision {
                 lineage, control_seq, ..
             } => {
-                self.decisions
-                    .retain(|stored| stored.lineage != lineage || stored.control_seq != control_seq);
-                if let Some(bytes) = value {
-                    let decision = serde_json::from_slice(bytes).map_err(|error| unreadable("decision", &error))?;
-                    self.decisions.push(StoredDecision {
-                        lineage,
-                        control_seq,
-                        decision,
-                    });
+                let key = (control_seq, lineage);
+                match value {
+                    Some(bytes) => {
+                        let decision = serde_json::from_slice(bytes).map_err(|error| unreadable("decision", &error))?;
+                        self.decisions.insert(key, decision);
+                    }
+                    None => drop(self.decisions.remove(&key)),
                 }
             }
         }
@@ -112,7 +98,7 @@ impl ControlCopy {
 fn fork_limit(committed: &Position, lineage: &str) -> u64 {
     let mut limit = committed.control_seq;
     for ancestor in &committed.ancestors {
-        limit = limit.min(ancestor.fork.control_seq);
+        limit = limit.min(ancestor.decisions_limit());
         if ancestor.lineage == lineage {
             return limit;
         }
@@ -203,5 +189,43 @@ mod tests {
             assert_eq!(serde_json::to_string(&key).unwrap(), text);
             assert_eq!(serde_json::from_str::<ControlKey>(text).unwrap(), key);
         }
+    }
+
+    #[test]
+    fn a_fork_obeys_what_its_parent_had_decided_when_it_began_and_nothing_of_what_came_then() {
+        use crate::pipeline::position::DecisionKind;
+        use crate::state::recovery::startup::tests::{owner, position};
+
+        let decision = |now_ms| Decision {
+            input_offset: 5,
+            kind: DecisionKind::Tick { now_ms },
+        };
+        let (mut parent, base) = (position(9), position(4));
+        parent.control_seq = 3;
+        let forked = parent.forked(&owner(), "fork".to_owned(), base.place(), parent.engine_position);
+        let mut committed = forked.clone();
+        committed.control_seq = 5;
+        let (trunk, fork) = (parent.lineage.as_str(), "fork");
+        let stored = [
+            (1, trunk),
+            (2, trunk),
+            (3, trunk),
+            (4, trunk),
+            (4, fork),
+            (5, fork),
+            (6, fork),
+            (2, "other"),
+        ];
+        let decisions = stored.iter().zip(0..);
+        let copy = ControlCopy {
+            decisions: decisions
+                .map(|((control_seq, lineage), now_ms)| ((*control_seq, (*lineage).to_owned()), decision(now_ms)))
+                .collect(),
+            ..ControlCopy::default()
+        };
+        let obeyed = |after| copy.decisions_of(&committed, after);
+        assert_eq!(obeyed(0), [0, 1, 2, 4, 5].map(decision));
+        assert_eq!(obeyed(2), [2, 4, 5].map(decision));
+        assert_eq!(copy.decisions_of(&forked, 1), [1, 2].map(decision));
     }
 }

@@ -1,4 +1,5 @@
-//! One transactional producer of one task: an epoch goes out whole or not at all.
+//! The producer of one task. In transactions an epoch goes out whole or not at all; without, it is out when all of it is
+//! acknowledged.
 //! Must not hold: what an epoch is made of, or what follows a fence.
 
 use std::sync::{Mutex, PoisonError};
@@ -104,19 +105,30 @@ impl ProducerContext for Deliveries {
 pub struct TaskProducer {
     producer: BaseProducer<Deliveries>,
     settings: Settings,
+    transactional: bool,
 }
 
 impl TaskProducer {
-    /// Connects and initialises: every earlier owner of the id is fenced, its open transaction settled.
-    /// `alive` is called while waiting.
-    pub fn init(settings: &Settings, alive: &dyn Fn()) -> Result<Self, TransactionError> {
+    fn connect(settings: &Settings, transactional: bool) -> Result<Self, TransactionError> {
         let producer: BaseProducer<Deliveries> = client_config(settings)
             .create_with_context(Deliveries::default())
             .map_err(|error| settings.access().unusable(&error))?;
-        let this = Self {
+        Ok(Self {
             producer,
             settings: settings.clone(),
-        };
+            transactional,
+        })
+    }
+
+    /// A producer without transactions: it fences nobody.
+    pub fn plain(settings: &Settings) -> Result<Self, TransactionError> {
+        Self::connect(settings, false)
+    }
+
+    /// Connects and initialises: every earlier owner of the id is fenced, its open transaction settled.
+    /// `alive` is called while waiting.
+    pub fn init(settings: &Settings, alive: &dyn Fn()) -> Result<Self, TransactionError> {
+        let this = Self::connect(settings, true)?;
         let deadline = Instant::now() + INIT_TIMEOUT;
         loop {
             alive();
@@ -173,6 +185,31 @@ impl TaskProducer {
         }
         before_commit();
         self.commit(alive)
+    }
+
+    /// Publishes `records` without a transaction and waits until each is acknowledged.
+    pub fn publish_plain<'a>(
+        &self,
+        records: impl Iterator<Item = Outgoing<'a>>,
+        alive: &dyn Fn(),
+    ) -> Result<(), TransactionError> {
+        self.take_failure();
+        for record in records {
+            self.send(record, alive)?;
+        }
+        // Every record is acknowledged or given up by its own timeout before this.
+        let deadline = Instant::now() + OUTCOME_TIMEOUT + CALL_TIMEOUT;
+        while self.producer.in_flight_count() > 0 {
+            if Instant::now() > deadline {
+                return Err(TransactionError::Unknown("records are not acknowledged".to_owned()));
+            }
+            alive();
+            self.producer.poll(FLUSH_SLICE);
+        }
+        match self.take_failure() {
+            None => Ok(()),
+            Some((topic, code)) => Err(self.aborted(&KafkaError::MessageProduction(code), Some(&topic))),
+        }
     }
 
     fn send(&self, outgoing: Outgoing<'_>, alive: &dyn Fn()) -> Result<(), TransactionError> {
@@ -280,6 +317,9 @@ impl TaskProducer {
     }
 
     fn abort(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
+        if !self.transactional {
+            return Ok(());
+        }
         let deadline = Instant::now() + OUTCOME_TIMEOUT;
         loop {
             alive();

@@ -1,49 +1,29 @@
-//! The clock of a local run: what it says to the tasks, and when partitions are idle. The one place of a run, beside
-//! progress and the live generator, that looks at a clock. Must not decide anything itself (`watermark::idle` does).
+//! The clock of a local run: what it says to the tasks. The one place of a run, beside progress and the live generator,
+//! that looks at a clock. Must not decide anything itself (`pipeline::by_clock` does).
 
 use std::time::SystemTime;
 
-use streamagg_crds::resolved::{Repeat, Resolved, Window};
+use streamagg_crds::resolved::Resolved;
+use streamagg_processor::pipeline::by_clock::{ClockRules, PartitionClock};
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Outputs, Record};
-use streamagg_processor::pipeline::position::{Decision, DecisionKind};
-use streamagg_processor::watermark::idle::{self, Facts, Rule};
+use streamagg_processor::pipeline::position::Decision;
 
-/// What is known of one partition.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    last_arrival_ms: i64,
-    watermark_ms: i64,
-}
-
-/// The clock, and what it is needed for.
+/// The clock, and what is known of each partition.
 #[derive(Debug)]
 pub(super) struct Clock {
-    rule: Option<Rule>,
-    guards_future: bool,
-    /// The shortest trigger by processing time, and when the last tick was.
-    tick_every_ms: Option<i64>,
-    ticked_ms: i64,
-    seen: Vec<Seen>,
+    rules: ClockRules,
+    partitions: Vec<PartitionClock>,
 }
 
 impl Clock {
     pub(super) fn new(job: &Resolved, tasks: &[Task]) -> Self {
-        let now_ms = now_ms();
+        let (rules, now_ms) = (ClockRules::new(job), now_ms());
+        let partitions = tasks.iter().map(|task| task.position().watermark_ms);
         Self {
-            rule: job.idle.map(|idle| Rule {
-                idle,
-                bound_ms: job.watermark.bound_ms(),
-            }),
-            guards_future: job.max_future_skew_ms.is_some(),
-            tick_every_ms: shortest_tick(&job.windows),
-            ticked_ms: now_ms,
-            seen: tasks
-                .iter()
-                .map(|task| Seen {
-                    last_arrival_ms: now_ms,
-                    watermark_ms: task.position().watermark_ms,
-                })
+            rules,
+            partitions: partitions
+                .map(|watermark_ms| PartitionClock::new(rules, now_ms, watermark_ms))
                 .collect(),
         }
     }
@@ -56,58 +36,28 @@ impl Clock {
         records: &[Record<'_>],
         outputs: &mut Outputs,
     ) -> StepStatus {
-        if records.is_empty() || (self.rule.is_none() && !self.guards_future) {
+        if records.is_empty() || !self.rules.any() {
             return task.step(records, outputs);
         }
         let now_ms = now_ms();
         task.set_clock(Some(now_ms));
         let status = task.step(records, outputs);
-        self.seen[partition] = Seen {
-            last_arrival_ms: now_ms,
-            watermark_ms: task.position().watermark_ms,
-        };
+        self.partitions[partition].arrived(now_ms, task.position().watermark_ms);
         status
     }
 
-    /// Whether triggers by processing time are due to be looked at; what counts is the engine's to say.
-    pub(super) fn tick(&mut self) -> Option<DecisionKind> {
-        let every_ms = self.tick_every_ms?;
-        let now_ms = now_ms();
-        if now_ms.saturating_sub(self.ticked_ms) < every_ms {
+    /// The tick of a partition that is due by now.
+    pub(super) fn tick(&mut self, partition: usize, task: &Task) -> Option<Decision> {
+        if !self.rules.any() {
             return None;
         }
-        self.ticked_ms = now_ms;
-        Some(DecisionKind::Tick { now_ms })
+        self.partitions[partition].tick(now_ms(), task)
     }
 
     /// The decision about a partition whose input pauses.
     pub(super) fn idle(&self, partition: usize, task: &Task) -> Option<Decision> {
-        let (rule, seen) = (self.rule.as_ref()?, self.seen[partition]);
-        let position = task.position();
-        let facts = Facts {
-            now_ms: now_ms(),
-            at_end: true,
-            last_arrival_ms: seen.last_arrival_ms,
-            watermark_then_ms: seen.watermark_ms,
-            watermark_ms: position.watermark_ms,
-            next_due_ms: task.next_due_ms(),
-        };
-        idle::decide(rule, &facts).map(|kind| Decision {
-            input_offset: position.input_offset,
-            kind,
-        })
+        self.partitions[partition].idle(now_ms(), task)
     }
-}
-
-fn shortest_tick(windows: &[Window]) -> Option<i64> {
-    let repeats = windows
-        .iter()
-        .flat_map(|window| window.trigger.early.into_iter().chain([window.trigger.late]));
-    let spans = repeats.filter_map(|repeat| match repeat {
-        Repeat::TimeMs(every_ms) => Some(every_ms),
-        Repeat::Events(_) => None,
-    });
-    spans.min()
 }
 
 fn now_ms() -> i64 {

@@ -10,7 +10,6 @@ use streamagg_crds::resolved::Resolved;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
-use streamagg_processor::pipeline::position::Decision;
 
 use super::RunError;
 use super::idle::Clock;
@@ -180,14 +179,12 @@ impl Runner {
 
     /// Processing time goes on: triggers that count it may fire.
     fn tick(&mut self) -> Result<(), RunError> {
-        let Some(kind) = self.clock.tick() else {
-            return Ok(());
-        };
-        for task in &mut self.tasks {
-            let input_offset = task.position().input_offset;
-            task.decide(&Decision { input_offset, kind }, &mut self.outputs);
-            self.destinations.take(&self.outputs, &[])?;
-            self.outputs.clear();
+        for (index, task) in self.tasks.iter_mut().enumerate() {
+            if let Some(decision) = self.clock.tick(index, task) {
+                task.decide(&decision, &mut self.outputs);
+                self.destinations.take(&self.outputs, &[])?;
+                self.outputs.clear();
+            }
         }
         Ok(())
     }

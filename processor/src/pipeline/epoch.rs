@@ -36,6 +36,8 @@ pub struct OpenEpoch {
     pub outputs: usize,
     /// Their bytes.
     pub output_bytes: usize,
+    /// Decision records made.
+    pub decisions: usize,
     /// Markers or aborted records were passed behind the last record: the committed position does not know yet.
     pub passed: bool,
     /// Time since the last commit.
@@ -45,7 +47,7 @@ pub struct OpenEpoch {
 impl OpenEpoch {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.records == 0 && self.outputs == 0 && !self.passed
+        self.records == 0 && self.outputs == 0 && self.decisions == 0 && !self.passed
     }
 }
 
@@ -65,7 +67,7 @@ impl EpochLimits {
     pub fn wait(&self, epoch: OpenEpoch, idle: Duration) -> Duration {
         let due = if epoch.outputs > 0 {
             self.min_interval
-        } else if epoch.records > 0 {
+        } else if epoch.records > 0 || epoch.decisions > 0 {
             self.max_interval
         } else {
             return idle;
@@ -83,6 +85,7 @@ mod tests {
             records,
             outputs,
             output_bytes: 0,
+            decisions: 0,
             passed: false,
             since_commit: Duration::from_millis(since_commit_ms),
         }

@@ -6,7 +6,9 @@
 
 mod base;
 pub mod board;
+pub mod clock;
 mod commit;
+mod decisions;
 pub mod failpoint;
 mod replay;
 mod running;
@@ -26,6 +28,7 @@ use streamagg_crds::v1alpha1;
 use uuid::Uuid;
 
 use self::board::{Board, RequestKind, View};
+use self::clock::Clock;
 use self::failpoint::Failpoints;
 use super::builder::Plan;
 use super::epoch::EpochLimits;
@@ -73,6 +76,8 @@ pub struct JobContext {
     pub plan: Arc<Plan>,
     /// Ordinal of this pod.
     pub ordinal: u32,
+    /// What readers can rely on.
+    pub delivery: v1alpha1::Delivery,
     /// The job's rule for deleted input.
     pub on_truncated: OnTruncated,
     /// Data directory.
@@ -91,6 +96,8 @@ pub struct JobContext {
     pub runtime: tokio::runtime::Handle,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// The clock by which tasks decide.
+    pub clock: Clock,
     /// Where tests kill the process.
     pub failpoints: Failpoints,
     /// Where the Secrets are that the job refers to.

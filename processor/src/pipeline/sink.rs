@@ -75,6 +75,7 @@ pub struct SinkPlan {
 }
 
 /// A source record, for what becomes late or dead.
+#[derive(Default)]
 pub struct SourceRecord {
     /// Its offset.
     pub offset: i64,

@@ -1,6 +1,8 @@
 //! Checkpoints as documents: the manifest, the names of objects, what retention may delete. Pure.
 //! Must not hold: a store, a clock.
 
+pub mod due;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
@@ -161,6 +163,12 @@ pub fn expired(kept: &[Kept<'_>], committed: &Position, rule: RetentionRule, now
         })
         .map(|(_, kept)| kept.manifest.id.clone())
         .collect()
+}
+
+/// The decision up to which none is needed any more, by the positions of all checkpoints that are left: a replay begins
+/// at one of them. Without a checkpoint it begins at birth, and all are needed.
+pub fn decision_floor<'a>(kept: impl Iterator<Item = &'a Position>) -> u64 {
+    kept.map(|position| position.control_seq).min().unwrap_or(0)
 }
 
 /// Objects of `deleted` that none of `remaining`, listed after its manifest was deleted, names.

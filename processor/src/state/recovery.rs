@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md and were checked by an explicit-state model: take none away without a model run that still holds.
 //! Must not hold: sockets, files, clocks or randomness.
 
+pub mod at_least_once;
 pub mod ownership;
 pub mod position;
 pub mod problem;

@@ -1,6 +1,7 @@
 //! The checkpoint store: uploads, listings, fetches and deletions on an object store or a directory.
 //! Must not hold: which checkpoint is a base (`recovery`) or which may be deleted (`checkpoint`).
 
+mod sweep;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +17,8 @@ use serde::Deserialize;
 use streamagg_crds::resolved;
 
 use super::checkpoint::{
-    FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule, doomed_object, expired, manifest_object, orphaned,
-    pin_object, task_root,
+    FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule, decision_floor, doomed_object, expired,
+    manifest_object, orphaned, pin_object, task_root,
 };
 use super::recovery::{Position, Reason, Stop};
 pub use transfer::FetchError;
@@ -93,6 +94,15 @@ pub struct Listing {
     pub doomed: BTreeSet<String>,
     /// Ids that somebody pins.
     pub pinned: BTreeSet<String>,
+}
+
+/// What retention did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retired {
+    /// Ids of the checkpoints deleted.
+    pub deleted: Vec<String>,
+    /// The decision up to which no checkpoint that is left needs any; 0 where that is not known.
+    pub decision_floor: u64,
 }
 
 /// A checkpoint about to be uploaded.
@@ -288,14 +298,14 @@ impl Store {
         Ok(true)
     }
 
-    /// Deletes what retention allows, and finishes deletions that a crash cut short. Returns the ids deleted.
+    /// Deletes what retention allows, and finishes deletions that a crash cut short.
     pub async fn retire(
         &self,
         task: u32,
         committed: &Position,
         rule: RetentionRule,
         now_ms: i64,
-    ) -> Result<Vec<String>, StoreError> {
+    ) -> Result<Retired, StoreError> {
         let listing = self.list(task).await?;
         let mut verified = BTreeMap::new();
         for manifest in &listing.manifests {
@@ -318,7 +328,20 @@ impl Store {
                 deleted.push(id);
             }
         }
-        Ok(deleted)
+        let left = listing
+            .manifests
+            .iter()
+            .filter(|manifest| !deleted.contains(&manifest.id));
+        // What cannot be read may need any decision.
+        let decision_floor = if listing.unreadable.is_empty() {
+            decision_floor(left.map(|manifest| &manifest.position))
+        } else {
+            0
+        };
+        Ok(Retired {
+            deleted,
+            decision_floor,
+        })
     }
 
     /// Deletes one checkpoint: mark, look at the pins again, manifest, then files that nobody names.

@@ -1,7 +1,7 @@
 //! The source topic changes under the job: truncated, re-created, missing, quiet. Must not test the store.
 
 use super::child::Processor;
-use super::rig::{Job, eventually};
+use super::rig::{Job, More, copy_tree, eventually};
 
 #[test]
 fn unread_input_that_was_deleted_stops_the_task() {
@@ -15,6 +15,74 @@ fn unread_input_that_was_deleted_stops_the_task() {
     let processor = job.start("data");
     let message = processor.await_problem("InputTruncated");
     assert!(message.contains("3000"), "{message}");
+}
+
+#[test]
+fn deleted_input_is_skipped_once_and_for_all() {
+    let mut job = Job::new("skipped", 1);
+    job.more = More {
+        source: ", onTruncated: Skip",
+        ..More::default()
+    };
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    processor.terminate();
+    copy_tree(&job.directory("data"), &job.directory("old"));
+    job.produce(2_000);
+    job.delete_records_before(0, 3_000);
+    job.forget(2_000..3_000);
+    let flags = ["--assign-all"];
+    // The epoch that notes it, before and behind its commit; then one that has read on.
+    for failpoint in [
+        "before-commit",
+        "after-commit-before-state",
+        "after-commit-before-state",
+    ] {
+        job.start_with("data", &flags, Some(failpoint), "").wait_for_crash();
+    }
+    let processor = job.start("data");
+    job.assert_exact();
+    let log = processor.log_text();
+    assert!(!log.contains("InputTruncated"), "it was noted before: {log}");
+    // The state from before lacks what was between.
+    drop(processor);
+    std::fs::remove_dir_all(job.directory("store")).expect("removes");
+    let processor = job.start("old");
+    processor.await_problem("StateLost");
+}
+
+#[test]
+fn behind_a_gap_a_checkpoint_is_made_at_once() {
+    let mut job = Job::new("gap", 1);
+    job.more = More {
+        source: ", onTruncated: Skip",
+        ..More::default()
+    };
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    processor.terminate();
+    job.produce(2_000);
+    job.delete_records_before(0, 3_000);
+    job.forget(2_000..3_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let text = processor.metrics();
+    assert!(
+        text.contains(r#"streamagg_skipped_offsets_total{task="0"} 1000"#),
+        "{text}"
+    );
+    eventually("a checkpoint behind the gap", || {
+        let log = processor.log_text();
+        log.contains("checkpoint complete").then_some(()).ok_or(log)
+    });
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    let processor = job.start("data");
+    job.produce_from(9_000_000, 2_000);
+    job.assert_exact();
+    assert!(processor.status().expect("answers")["tasks"][0]["restoredFrom"].is_string());
 }
 
 #[test]

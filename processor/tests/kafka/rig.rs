@@ -1,7 +1,7 @@
 //! What the tests stand on: a real broker, a processor as a child process, and an answer computed by plain code.
 //! Shares nothing with the engine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,20 +12,17 @@ use futures::executor::block_on;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
-use serde_json::Value;
 
 use super::child::Processor;
 
 /// Longest wait for anything; what was seen is printed when it passes.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(super) const PATIENCE: Duration = Duration::from_secs(90);
 pub const TOKEN: &str = "a-token";
-const WATERMARK_BOUND_MS: i64 = 100;
-const WINDOW_MS: i64 = 1_000;
+pub(super) const WATERMARK_BOUND_MS: i64 = 100;
+pub(super) const WINDOW_MS: i64 = 1_000;
 
 /// The broker: `STREAMAGG_TEST_KAFKA`, or the project's own script starts one.
 pub fn broker() -> &'static str {
@@ -93,8 +90,17 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
     }
 }
 
+/// Further members of the manifest.
+#[derive(Clone, Copy, Default)]
+pub struct More {
+    pub source: &'static str,
+    pub event: &'static str,
+    pub window: &'static str,
+    pub spec: &'static str,
+}
+
 /// Time, key, value.
-type Event = (i64, u32, i64);
+pub(super) type Event = (i64, u32, i64);
 
 /// A job of its own: topics, directories, input log.
 pub struct Job {
@@ -102,8 +108,10 @@ pub struct Job {
     pub partitions: u32,
     pub reach: Reach,
     pub directory: tempfile::TempDir,
+    /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
+    pub more: More,
     /// What was produced, by partition.
-    log: Mutex<BTreeMap<u32, Vec<Event>>>,
+    pub(super) log: Mutex<BTreeMap<u32, Vec<Event>>>,
     producer: BaseProducer,
 }
 
@@ -128,12 +136,13 @@ impl Job {
             partitions,
             reach,
             directory: tempfile::tempdir().expect("a directory"),
+            more: More::default(),
             log: Mutex::default(),
             producer: config.create().expect("a producer"),
         }
     }
 
-    fn client(&self) -> ClientConfig {
+    pub(super) fn client(&self) -> ClientConfig {
         client(&self.reach.tests)
     }
 
@@ -185,6 +194,12 @@ impl Job {
 
     /// Appends records to partition 0 in a transaction that is aborted.
     pub fn produce_aborted(&self, count: u32) {
+        let open = self.produce_open(count);
+        open.abort_transaction(PATIENCE).expect("aborts");
+    }
+
+    /// Appends records to partition 0 in a transaction that stays open.
+    pub fn produce_open(&self, count: u32) -> BaseProducer {
         let producer: BaseProducer = self
             .client()
             .set("transactional.id", format!("{}-upstream", self.name))
@@ -197,7 +212,30 @@ impl Job {
             assert!(producer.send(record).is_ok());
         }
         producer.flush(PATIENCE).expect("the broker takes them");
-        producer.abort_transaction(PATIENCE).expect("aborts");
+        producer
+    }
+
+    /// Appends one record to partition 0 that is no event of the log.
+    pub fn produce_raw(&self, value: &str) {
+        let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload(value);
+        assert!(self.producer.send(record).is_ok());
+        self.producer.flush(PATIENCE).expect("the broker takes it");
+    }
+
+    /// Nothing is expected of these records of partition 0 any more.
+    pub fn forget(&self, records: std::ops::Range<usize>) {
+        let mut log = self.log.lock().expect("not poisoned");
+        log.get_mut(&0).expect("produced").drain(records);
+    }
+
+    /// Moves the clock of the job's processors ahead.
+    pub fn move_clock(&self, ms: i64) {
+        let file = self.directory("ahead");
+        let now = std::fs::read_to_string(&file).map_or(0, |text| text.parse().expect("a number"));
+        // Renamed, so that nobody reads half of it.
+        let new = self.directory("ahead-new");
+        std::fs::write(&new, (now + ms).to_string()).expect("writes");
+        std::fs::rename(&new, &file).expect("renames");
     }
 
     pub fn directory(&self, name: &str) -> PathBuf {
@@ -237,109 +275,14 @@ impl Job {
         self.producer.flush(PATIENCE).expect("the broker takes the events");
     }
 
-    /// Result lines that must be there, once each: window sums from scratch.
-    fn expected(&self) -> BTreeSet<String> {
-        let mut expected = BTreeSet::new();
-        for events in self.log.lock().expect("not poisoned").values() {
-            let Some(newest) = events.iter().map(|event| event.0).max() else {
-                continue;
-            };
-            let mut windows: BTreeMap<(i64, u32), (i64, i64)> = BTreeMap::new();
-            for (time, key, value) in events {
-                let window = windows
-                    .entry((time.div_euclid(WINDOW_MS) * WINDOW_MS, *key))
-                    .or_default();
-                window.0 += 1;
-                window.1 += value;
-            }
-            for ((start, key), (count, sum)) in windows {
-                if start + WINDOW_MS <= newest - WATERMARK_BOUND_MS {
-                    expected.insert(format!("{start} k{key} n={count} s={sum}"));
-                }
-            }
-        }
-        expected
-    }
-
-    /// Everything a read_committed reader sees, in the form of [`Self::expected`]; partitions share keys, so each line
-    /// carries how often it may come.
-    pub fn published(&self) -> Vec<String> {
-        let topic = format!("{}-out", self.name);
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", "checker")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("enable.auto.commit", "false")
-            .create()
-            .expect("a consumer");
-        let mut list = TopicPartitionList::new();
-        for partition in 0..self.partitions {
-            let partition = i32::try_from(partition).expect("few");
-            list.add_partition_offset(&topic, partition, Offset::Beginning)
-                .expect("an offset");
-        }
-        consumer.assign(&list).expect("assigns");
-        let (mut lines, mut ended) = (Vec::new(), BTreeSet::new());
-        let deadline = Instant::now() + PATIENCE;
-        while ended.len() < self.partitions as usize {
-            assert!(Instant::now() < deadline, "the output topic does not end");
-            match consumer.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => {
-                    let value: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
-                    lines.push(format!(
-                        "{} {} n={} s={}",
-                        value["start"],
-                        value["key"]["k"].as_str().expect("text"),
-                        value["values"]["n"],
-                        value["values"]["s"]
-                    ));
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    ended.insert(partition);
-                }
-                Some(Err(error)) => panic!("reading results: {error}"),
-                None => {}
-            }
-        }
-        lines
-    }
-
-    /// Waits for every expected result, then demands that each is there exactly as often as there are partitions that
-    /// produced it, and nothing else.
-    pub fn assert_exact(&self) {
-        let expected = self.expected();
-        // Every partition holds the same events, so every line is expected once for each.
-        let copies = self.partitions as usize;
-        let count = |lines: &[String]| {
-            let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-            for line in lines {
-                *counts.entry(line.clone()).or_default() += 1;
-            }
-            counts
-        };
-        let seen = eventually("all results", || {
-            let lines = self.published();
-            let wanted = expected.len() * copies;
-            if lines.len() >= wanted {
-                Ok(lines)
-            } else {
-                Err(format!("{} of {wanted} results", lines.len()))
-            }
-        });
-        let counts = count(&seen);
-        let lost: Vec<&String> = expected.iter().filter(|line| !counts.contains_key(*line)).collect();
-        let wrong: Vec<&String> = counts.keys().filter(|line| !expected.contains(*line)).collect();
-        let repeated: Vec<(&String, &usize)> = counts.iter().filter(|(_, times)| **times != copies).collect();
-        assert!(
-            lost.is_empty() && wrong.is_empty() && repeated.is_empty(),
-            "lost {lost:?}, wrong {wrong:?}, not {copies} times {repeated:?}"
-        );
-        assert!(!expected.is_empty(), "a test without results shows nothing");
-    }
-
     fn manifest(&self, extra: &str) -> String {
         let (name, servers, security) = (&self.name, &self.reach.processor, &self.reach.security);
+        let More {
+            source,
+            event,
+            window,
+            spec,
+        } = self.more;
         let store = self.directory("store");
         format!(
             r#"
@@ -349,17 +292,17 @@ metadata: {{name: job, namespace: test}}
 spec:
   jobId: {name}
   source:
-    kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}}}
+    kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}{source}}}
     format: {{json: {{strict: false}}}}
     partitioning: {{byKey: {{}}}}
   event:
     timestamp: {{field: /ts, unit: Milliseconds}}
-    watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}
+    watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}{event}
   groupBy: [{{name: k, field: /k}}]
-  windows: [{{name: w, tumbling: {{size: {WINDOW_MS}ms}}}}]
+  windows: [{{name: w, tumbling: {{size: {WINDOW_MS}ms}}{window}}}]
   aggregates: [{{name: n, count: {{}}}}, {{name: s, sum: {{field: /v}}}}{extra}]
   sink: {{kafka: {{topic: {name}-out}}}}
-  deadLetters: {{kafka: {{topic: {name}-dead}}}}
+  deadLetters: {{kafka: {{topic: {name}-dead}}}}{spec}
   state: {{backend: RocksDB, volume: {{size: 1Gi}}, checkpoints: {{interval: 1h, store: {{volume: {{path: "{}"}}}}}}}}
 "#,
             store.display()
@@ -397,6 +340,7 @@ spec:
             .args(flags)
             .stdout(Stdio::null())
             .stderr(file)
+            .env("STREAMAGG_CLOCK_AHEAD", self.directory("ahead"))
             .env_remove("STREAMAGG_FAILPOINT");
         if let Some(failpoint) = failpoint {
             command.env("STREAMAGG_FAILPOINT", failpoint);

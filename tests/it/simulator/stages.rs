@@ -299,6 +299,7 @@ impl World {
             last_input: LastInputCheck::Skipped,
             on_truncated: OnTruncated::Stop,
             refused,
+            local_is_truth: false,
         })
     }
 

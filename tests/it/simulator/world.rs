@@ -18,7 +18,7 @@ use streamagg_tests::generator::Case;
 use streamagg_tests::oracle::{Entry, Expected};
 
 use super::splitmix64;
-use crate::engine::{expected_form, oracle_form, plan, record};
+use crate::engine::{clock_at, expected_form, oracle_form, plan, record};
 
 const PODS: u32 = 2;
 /// Rounds in which a world without faults must come to its end.
@@ -33,6 +33,8 @@ struct Process {
     committed: Position,
     pending: Vec<Expected>,
     decisions: Vec<Decision>,
+    /// Decisions up to this one are not needed by any checkpoint.
+    floor: u64,
     last_input: Option<LastInput>,
 }
 
@@ -62,7 +64,10 @@ pub struct World {
     initialised: u64,
     birth: Option<Birth>,
     committed: Option<Position>,
-    decisions: Vec<Decision>,
+    /// All decisions committed.
+    made: Vec<Decision>,
+    /// Those in the control topic, by number.
+    decisions: BTreeMap<u64, Decision>,
     published: Vec<Expected>,
     committers: BTreeMap<u64, u32>,
     assignment: Assignment,
@@ -89,7 +94,8 @@ impl World {
             initialised: 0,
             birth: None,
             committed: None,
-            decisions: Vec::new(),
+            made: Vec::new(),
+            decisions: BTreeMap::new(),
             published: Vec::new(),
             committers: BTreeMap::new(),
             assignment,
@@ -144,11 +150,23 @@ impl World {
                 self.note("crash", pod);
             }
             _ => {
-                if let Some(last) = self.store.last_mut().filter(|_| self.random.is_multiple_of(4)) {
-                    last.damaged = true;
-                    self.note("damaged", pod);
+                if self.random.is_multiple_of(4) {
+                    self.damage(pod);
                 }
             }
+        }
+    }
+
+    /// The newest checkpoint is damaged, if another one is left from which the decisions reach the committed position.
+    fn damage(&mut self, pod: u32) {
+        let floor = self.committed.as_ref().map_or(0, |position| position.decision_floor);
+        let Some((last, others)) = self.store.split_last_mut() else {
+            return;
+        };
+        let mut others = others.iter().filter(|other| !other.damaged);
+        if others.any(|other| other.manifest.position.control_seq >= floor) {
+            last.damaged = true;
+            self.note("damaged", pod);
         }
     }
 
@@ -184,7 +202,19 @@ impl World {
     }
 
     fn consumed(&self) -> usize {
-        self.committed.as_ref().map_or(0, entries_of)
+        self.committed.as_ref().map_or(0, |committed| {
+            next_entry(
+                &self.case.log,
+                committed.engine_position.input_count,
+                self.entries_decided(committed),
+            )
+        })
+    }
+
+    /// Decisions up to a position that the log has as entries; the others were made about records.
+    fn entries_decided(&self, position: &Position) -> u64 {
+        let made = &self.made[..usize::try_from(position.control_seq).unwrap()];
+        made.iter().filter(|decision| is_entry(decision)).count() as u64
     }
 
     fn owner(&self, pod: u32) -> Owner {
@@ -205,37 +235,39 @@ impl World {
     }
 
     fn deliver(&mut self, pod: u32, entries: u64) {
-        let Some(process) = &mut self.pods[pod as usize].process else {
+        let Some(mut process) = self.pods[pod as usize].process.take() else {
             return;
         };
+        let committed = self.entries_decided(&process.committed);
         for _ in 0..entries {
-            let at = entries_of(&process.committed) + process.decisions.len();
-            let at = at
-                + usize::try_from(process.task.position().input_count - process.committed.engine_position.input_count)
-                    .unwrap();
+            let open = process.decisions.iter().filter(|decision| is_entry(decision)).count() as u64;
+            let at = next_entry(&self.case.log, process.task.position().input_count, committed + open);
             let Some(entry) = self.case.log.get(at) else {
                 break;
             };
             let mut outputs = Outputs::default();
-            if let Entry::IdleAdvance(watermark_ms) = entry {
-                let decision = Decision {
-                    input_offset: process.task.position().input_offset,
-                    kind: DecisionKind::IdleAdvance {
-                        watermark_ms: *watermark_ms,
-                    },
-                };
+            if let Some(kind) = decided(entry) {
+                let input_offset = process.task.position().input_offset;
+                let decision = Decision { input_offset, kind };
                 process.task.decide(&decision, &mut outputs);
                 process.decisions.push(decision);
+                self.note("decision", pod);
             } else {
                 let record = record(&self.case, at);
+                process.task.set_clock(clock_at(&self.case, at));
                 assert_eq!(process.task.step(&[record], &mut outputs), StepStatus::Continue);
                 process.last_input = Some(LastInput {
                     offset: record.offset,
                     digest: 0,
                 });
+                if !outputs.decisions.is_empty() {
+                    self.note("too far in the future", pod);
+                    process.decisions.append(&mut outputs.decisions);
+                }
             }
             process.pending.extend(expected_form(&outputs, &[at], 0));
         }
+        self.pods[pod as usize].process = Some(process);
     }
 
     /// Closes the epoch of a pod: the transaction, then local state; either may not come to pass.
@@ -251,7 +283,8 @@ impl World {
         let decisions = process.decisions.len() as u64;
         let sent = process
             .committed
-            .advanced(&owner, process.task.position(), process.last_input, decisions);
+            .advanced(&owner, process.task.position(), process.last_input, decisions)
+            .with_decision_floor(process.floor);
         let is_lost = self.faults && self.below(6) == 0;
         let committed = if is_lost {
             self.note("unknown", pod);
@@ -278,8 +311,19 @@ impl World {
             return false;
         }
         self.publish(pod, sent);
-        self.decisions.append(&mut process.decisions);
-        assert_eq!(self.decisions.len() as u64, sent.control_seq);
+        self.made.append(&mut process.decisions);
+        assert_eq!(self.made.len() as u64, sent.control_seq);
+        self.decisions.extend(
+            (process.committed.control_seq + 1..).zip(
+                self.made[usize::try_from(process.committed.control_seq).unwrap()..]
+                    .iter()
+                    .copied(),
+            ),
+        );
+        if sent.decision_floor > process.committed.decision_floor {
+            self.note("tombstone", pod);
+            self.decisions = self.decisions.split_off(&(sent.decision_floor + 1));
+        }
         self.published.append(&mut process.pending);
         assert!(
             self.expected.starts_with(&self.published),
@@ -362,10 +406,38 @@ impl World {
         if !expired.is_empty() {
             self.note("expired", pod);
         }
+        if let Some(process) = &mut self.pods[pod as usize].process {
+            let positions = self.store.iter().map(|checkpoint| &checkpoint.manifest.position);
+            process.floor = checkpoint::decision_floor(positions);
+        }
     }
 }
 
-/// Entries of the log that a position has consumed: records and decisions.
-fn entries_of(position: &Position) -> usize {
-    usize::try_from(position.engine_position.input_count + position.control_seq).unwrap()
+/// The entry behind so many records and decisions; the clock's are passed over.
+fn next_entry(log: &[Entry], mut records: u64, mut decisions: u64) -> usize {
+    let is_behind = |entry: &Entry| {
+        let left = match entry {
+            Entry::Clock(_) => return false,
+            Entry::Record(_) | Entry::Stamped(..) => &mut records,
+            Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => &mut decisions,
+        };
+        let is_behind = *left == 0;
+        *left = left.saturating_sub(1);
+        is_behind
+    };
+    log.iter().position(is_behind).unwrap_or(log.len())
+}
+
+/// The decision that an entry of the log stands for.
+fn decided(entry: &Entry) -> Option<DecisionKind> {
+    match *entry {
+        Entry::IdleAdvance(watermark_ms) => Some(DecisionKind::IdleAdvance { watermark_ms }),
+        Entry::Tick(now_ms) => Some(DecisionKind::Tick { now_ms }),
+        Entry::Record(_) | Entry::Stamped(..) | Entry::Clock(_) | Entry::EndOfInput => None,
+    }
+}
+
+/// Whether a decision is an entry of the log, and not one about a record.
+fn is_entry(decision: &Decision) -> bool {
+    !matches!(decision.kind, DecisionKind::FutureSkew { .. })
 }

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use streamagg_crds::v1alpha1::Delivery;
+
 use super::board::Board;
 use super::failpoint::Place;
 use super::{End, JobContext};
 use crate::kafka::config;
 use crate::kafka::control::{self, ControlKey, key_bytes, value_bytes};
 use crate::kafka::producer::{TaskProducer, TransactionError};
+use crate::pipeline::position::Decision;
 use crate::pipeline::sink::{EpochBuffer, Outgoing, SinkPlan};
 use crate::state::recovery::ownership::{AfterUnknown, after_unknown};
 use crate::state::recovery::{Birth, Position, Reason, Stop};
@@ -18,12 +21,19 @@ const SENDS_MAX: u32 = 30;
 /// Longest wait between two of them.
 const SEND_AGAIN_LONGEST: Duration = Duration::from_secs(2);
 
+/// Key and value of a record in the control topic; without a value it is a tombstone.
+type Document = (Vec<u8>, Option<Vec<u8>>);
+
 /// What a transaction carries beside the position.
 pub(super) struct Epoch<'a> {
     /// Outputs; absent for a claim, a birth or a fork.
     pub outputs: Option<(&'a mut EpochBuffer, &'a mut SinkPlan)>,
     /// The birth record.
     pub birth: Option<&'a Birth>,
+    /// Decision records.
+    pub decisions: &'a [Decision],
+    /// Lineage and number of decisions that no checkpoint needs any more.
+    pub tombstones: &'a [(String, u64)],
     /// K as it was read or last committed.
     pub built_on: Option<&'a Position>,
     /// K afterwards.
@@ -60,8 +70,13 @@ impl<'a> Committer<'a> {
         if !self.board.view().named {
             return Err(End::Left);
         }
-        let settings = config::producer(&self.context.job, &self.context.sink_connection()?, self.task);
-        self.producer = Some(TaskProducer::init(&settings, &|| self.board.beat())?);
+        let (job, connection) = (&self.context.job, self.context.sink_connection()?);
+        self.producer = Some(match self.context.delivery {
+            Delivery::ExactlyOnce => {
+                TaskProducer::init(&config::producer(job, &connection, self.task), &|| self.board.beat())?
+            }
+            Delivery::AtLeastOnce => TaskProducer::plain(&config::plain_producer(job, &connection))?,
+        });
         Ok(())
     }
 
@@ -83,11 +98,13 @@ impl<'a> Committer<'a> {
         }
         let mut documents = Vec::new();
         if let Some(birth) = epoch.birth {
-            documents.push((key_bytes(&ControlKey::Birth { task: self.task }), value_bytes(birth)));
+            let key = key_bytes(&ControlKey::Birth { task: self.task });
+            documents.push((key, Some(value_bytes(birth))));
         }
+        documents.extend(decision_documents(&epoch, self.task));
         documents.push((
             key_bytes(&ControlKey::Position { task: self.task }),
-            value_bytes(epoch.sent),
+            Some(value_bytes(epoch.sent)),
         ));
         for attempt in 0..SENDS_MAX {
             if !self.board.view().named {
@@ -107,6 +124,10 @@ impl<'a> Committer<'a> {
                         .saturating_mul(1 << attempt.min(8))
                         .min(SEND_AGAIN_LONGEST);
                     std::thread::sleep(wait);
+                    if self.context.delivery == Delivery::AtLeastOnce {
+                        // Without a transaction to give up, what is under way must not come behind what is sent again.
+                        self.init_again()?;
+                    }
                 }
                 Err(TransactionError::TooLarge { topic }) => refuse(&mut epoch, &topic)?,
                 Err(TransactionError::Unknown(why)) => {
@@ -121,7 +142,7 @@ impl<'a> Committer<'a> {
         Err(End::Again(format!("an epoch was aborted {SENDS_MAX} times")))
     }
 
-    fn send(&self, epoch: &Epoch<'_>, documents: &[(Vec<u8>, Vec<u8>)]) -> Result<(), TransactionError> {
+    fn send(&self, epoch: &Epoch<'_>, documents: &[Document]) -> Result<(), TransactionError> {
         let Some(producer) = &self.producer else {
             return Err(TransactionError::Unknown("no producer".to_owned()));
         };
@@ -130,7 +151,7 @@ impl<'a> Committer<'a> {
             topic: &self.control_topic,
             partition,
             key: Some(key),
-            value: Some(value),
+            value: value.as_deref(),
             timestamp_ms: None,
             headers: &[],
         });
@@ -141,9 +162,19 @@ impl<'a> Committer<'a> {
                 self.context.failpoints.pass(Place::BeforeCommit);
             }
         };
-        match &epoch.outputs {
-            Some((buffer, plan)) => producer.publish(buffer.records(plan).chain(control), &alive, &before_commit),
-            None => producer.publish(control, &alive, &before_commit),
+        match (&epoch.outputs, self.context.delivery) {
+            (Some((buffer, plan)), Delivery::ExactlyOnce) => {
+                producer.publish(buffer.records(plan).chain(control), &alive, &before_commit)
+            }
+            (None, Delivery::ExactlyOnce) => producer.publish(control, &alive, &before_commit),
+            (outputs, Delivery::AtLeastOnce) => {
+                if let Some((buffer, plan)) = outputs {
+                    producer.publish_plain(buffer.records(plan), &alive)?;
+                }
+                before_commit();
+                // The position says that everything before it is there.
+                producer.publish_plain(control, &alive)
+            }
         }
     }
 
@@ -166,6 +197,23 @@ impl<'a> Committer<'a> {
             AfterUnknown::StartUp => Err(End::Again("somebody else committed meanwhile".to_owned())),
         }
     }
+}
+
+/// The decisions of an epoch, the last of them with the number that the position has come to, and the tombstones of old
+/// ones.
+fn decision_documents(epoch: &Epoch<'_>, task: u32) -> impl Iterator<Item = Document> {
+    let key = move |lineage: &String, control_seq| {
+        key_bytes(&ControlKey::Decision {
+            task,
+            lineage: lineage.clone(),
+            control_seq,
+        })
+    };
+    let first = (epoch.sent.control_seq + 1).saturating_sub(epoch.decisions.len() as u64);
+    let made = epoch.decisions.iter().zip(first..);
+    let made = made.map(move |(decision, number)| (key(&epoch.sent.lineage, number), Some(value_bytes(decision))));
+    let gone = epoch.tombstones.iter();
+    made.chain(gone.map(move |(lineage, number)| (key(lineage, *number), None)))
 }
 
 /// Makes room for a topic that refused a record, so that the epoch is not tried for ever.

@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 
 use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use streamagg_crds::admin::TaskState;
+use streamagg_crds::v1alpha1::Delivery;
 
 use super::board::View;
+use super::clock::TaskClock;
 use super::commit::Epoch;
 use super::failpoint::Place;
 use super::replay::save;
@@ -17,8 +19,9 @@ use crate::kafka::consumer::{ReadError, digest};
 use crate::pipeline::epoch::OpenEpoch;
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::{Outputs, Record};
-use crate::pipeline::position::NO_WATERMARK;
+use crate::pipeline::position::{Decision, NO_WATERMARK};
 use crate::pipeline::sink::{EpochBuffer, SourceRecord};
+use crate::state::checkpoint::due::Pace;
 use crate::state::recovery::{LastInput, Owner, Reason, Stop};
 
 /// Records polled at a time.
@@ -29,8 +32,10 @@ const IDLE_WAIT: Duration = Duration::from_millis(50);
 const SLOW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The epoch that is open.
-struct Open {
-    buffer: EpochBuffer,
+pub(super) struct Open {
+    pub buffer: EpochBuffer,
+    /// Decisions made, in order.
+    pub decisions: Vec<Decision>,
     records: u64,
     last_input: Option<LastInput>,
     /// The input below this offset was seen and stepped over.
@@ -42,8 +47,10 @@ struct Open {
 pub(super) struct Running<'a> {
     pub executor: &'a Executor,
     pub started: Started<'a>,
-    open: Open,
-    outputs: Outputs,
+    pub open: Open,
+    pub outputs: Outputs,
+    pub clock: TaskClock,
+    pace: Pace,
     last_slow: Instant,
     stopped_by_data: Option<Stop>,
     reported_records: u64,
@@ -59,11 +66,15 @@ impl Executor {
         if let Err(error) = started.reader.seek(started.next_offset) {
             return error.into();
         }
+        let clock = TaskClock::new(self, &started.task);
         let mut running = Running {
             executor: self,
             started,
+            clock,
+            pace: Pace::default(),
             open: Open {
                 buffer: EpochBuffer::default(),
+                decisions: Vec::new(),
                 records: 0,
                 last_input: None,
                 seen_offset: None,
@@ -83,12 +94,36 @@ impl Running<'_> {
         self.executor.board.enter(TaskState::Running);
         self.publish_figures();
         let mut saving = Saving::new(self.executor, self.started.newest.clone());
+        if let Err(end) = self.note_skip(&mut saving) {
+            return end;
+        }
         loop {
             match self.turn(&mut saving) {
                 Ok(()) => {}
                 Err(end) => return end,
             }
         }
+    }
+
+    /// Input that was deleted unread and is passed over is in the committed position, and so in local state, before
+    /// anything behind it is read: a replay must not look for it. Checkpoints from before would.
+    fn note_skip(&mut self, saving: &mut Saving<'_>) -> Result<(), End> {
+        let (from, to) = (self.started.committed.unread_from(), self.started.next_offset);
+        if to <= from {
+            return Ok(());
+        }
+        let task = self.executor.task;
+        tracing::error!(
+            task,
+            from,
+            to,
+            "InputTruncated: input was deleted unread, going on behind it (onTruncated: Skip)"
+        );
+        self.executor.context.metrics.skipped(task, from, to);
+        self.open.seen_offset = Some(to);
+        self.close(self.executor.board.view())?;
+        saving.hurry();
+        Ok(())
     }
 
     fn turn(&mut self, saving: &mut Saving<'_>) -> Result<(), End> {
@@ -99,6 +134,7 @@ impl Running<'_> {
             return Err(End::Left);
         }
         saving.look();
+        self.started.ledger.needless_up_to(saving.needless_decisions());
         if saving.wants_pause(view) {
             return self.turn_saving(saving, view);
         }
@@ -107,10 +143,11 @@ impl Running<'_> {
             return Err(stop.into());
         }
         self.consume()?;
+        self.by_clock()?;
         if self.executor.context.limits.closes(self.open_epoch()) {
             self.close(view)?;
         }
-        if saving.is_due(&self.started.committed) {
+        if saving.is_due(&self.started.committed, self.pace) {
             self.close(view)?;
             saving.begin(&self.started.state, &self.started.committed)?;
         }
@@ -140,9 +177,18 @@ impl Running<'_> {
             records: self.open.records,
             outputs: self.open.buffer.len(),
             output_bytes: self.open.buffer.byte_len(),
+            decisions: self.open.decisions.len(),
             passed: self.open.seen_offset > Some(self.started.committed.unread_from()),
             since_commit: self.open.last_commit.elapsed(),
         }
+    }
+
+    /// The input below this offset was seen.
+    pub(super) fn seen(&self) -> i64 {
+        let started = &self.started;
+        let known = started.committed.unread_from().max(started.next_offset);
+        let known = known.max(started.task.position().input_offset);
+        self.open.seen_offset.map_or(known, |seen| seen.max(known))
     }
 
     fn consume(&mut self) -> Result<(), End> {
@@ -166,7 +212,11 @@ impl Running<'_> {
                 timestamp_ms: message.timestamp().to_millis(),
             })
             .collect();
+        let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
+        let began = Instant::now();
         let status = self.started.task.step(&records, &mut self.outputs);
+        self.pace.add(records.len() as u64, began.elapsed());
+        self.clock.after_step(now_ms, &self.started.task);
         let consumed = match status {
             StepStatus::Continue => batch.len(),
             StepStatus::TooManyBadRecords { consumed, bad, seen } => {
@@ -181,7 +231,9 @@ impl Running<'_> {
                 consumed
             }
         };
-        self.executor.context.metrics.outputs(self.executor.task, &self.outputs);
+        let metrics = &self.executor.context.metrics;
+        metrics.outputs(self.executor.task, &self.outputs);
+        self.open.decisions.append(&mut self.outputs.decisions);
         self.open.buffer.take(&mut self.outputs, &self.started.sink, &|index| {
             source_record(&batch[index])
         });
@@ -201,15 +253,29 @@ impl Running<'_> {
             return Ok(());
         }
         let (executor, started) = (self.executor, &mut self.started);
+        // Without transactions no replay is suppressed, and so none has to decide as before.
+        let decisions = match executor.context.delivery {
+            Delivery::ExactlyOnce => &self.open.decisions[..],
+            Delivery::AtLeastOnce => &[],
+        };
         let owner: Owner = executor.owner(view.generation);
         let sent = started
             .committed
-            .advanced(&owner, started.task.position(), self.open.last_input, 0)
-            .having_seen(self.open.seen_offset);
+            .advanced(
+                &owner,
+                started.task.position(),
+                self.open.last_input,
+                decisions.len() as u64,
+            )
+            .having_seen(self.open.seen_offset)
+            .with_decision_floor(started.ledger.floor(&started.committed));
+        let tombstones = started.ledger.tombstones(&started.committed, &sent);
         let began = Instant::now();
         let epoch = Epoch {
             outputs: Some((&mut self.open.buffer, &mut started.sink)),
             birth: None,
+            decisions,
+            tombstones: &tombstones,
             built_on: Some(&started.committed),
             sent: &sent,
         };
@@ -218,8 +284,10 @@ impl Running<'_> {
         metrics.committed(executor.task, began.elapsed(), self.open.buffer.refused());
         executor.context.failpoints.pass(Place::AfterCommitBeforeState);
         save(&mut started.task, &mut started.state, &executor.directory, &sent)?;
+        started.ledger.committed(&started.committed, &sent);
         started.committed = sent;
         self.open.buffer.clear();
+        self.open.decisions.clear();
         self.open.records = 0;
         self.open.last_commit = Instant::now();
         let position = &started.committed;

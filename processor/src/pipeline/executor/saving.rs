@@ -11,18 +11,23 @@ use streamagg_crds::admin::{CheckpointInfo, Problem, TaskState};
 use super::board::{Request, RequestKind, View};
 use super::failpoint::Place;
 use super::{CheckpointRule, End, Executor, JobContext, now_ms, random};
+use crate::state::checkpoint::due::{Pace, is_due};
 use crate::state::checkpoint::{Manifest, checkpoint_id};
 use crate::state::local::{self, LocalState};
 use crate::state::recovery::{Position, Reason, Stop};
-use crate::state::store::{Draft, Store, StoreError};
+use crate::state::store::{Draft, Retired, Store, StoreError};
 
 /// Uploads tried for one drain or request.
 const UPLOADS_MAX: u32 = 3;
+/// How often a task's files in the store are looked through, with the first checkpoint of its life and then.
+const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3_600);
+/// A file that no checkpoint names is an orphan at this age: no upload takes so long.
+const ORPHAN_AGE_MS: i64 = 24 * 3_600_000;
 /// How long a turn waits while an upload is under way and nothing may be read.
 const UPLOAD_WAIT: Duration = Duration::from_millis(50);
 
 struct Upload {
-    result: Receiver<Result<Manifest, StoreError>>,
+    result: Receiver<Result<Uploaded, StoreError>>,
     began: Instant,
 }
 
@@ -35,6 +40,16 @@ pub(super) struct Saving<'a> {
     requests: VecDeque<Request>,
     failures: u32,
     last_failure: Option<Problem>,
+    needless_decisions: u64,
+    /// What the newest checkpoint holds does not reach to where input can be read again.
+    hurries: bool,
+    swept: Option<Instant>,
+}
+
+/// An upload that is done, and the decision from which on the checkpoints left need decisions.
+struct Uploaded {
+    manifest: Manifest,
+    needless_decisions: u64,
 }
 
 impl<'a> Saving<'a> {
@@ -49,7 +64,20 @@ impl<'a> Saving<'a> {
             requests: VecDeque::new(),
             failures: 0,
             last_failure: None,
+            needless_decisions: 0,
+            hurries: false,
+            swept: None,
         }
+    }
+
+    /// The decision up to which no checkpoint needs any.
+    pub fn needless_decisions(&self) -> u64 {
+        self.needless_decisions
+    }
+
+    /// A checkpoint is due now, whatever the newest one holds.
+    pub fn hurry(&mut self) {
+        self.hurries = true;
     }
 
     /// Notices requests and the end of an upload.
@@ -65,10 +93,15 @@ impl<'a> Saving<'a> {
             Ok(result) => result.map_err(|error| error.to_string()),
         };
         let (task, metrics) = (self.executor.task, &self.executor.context.metrics);
-        metrics.checkpoint(task, upload.began.elapsed(), result.as_ref().ok());
+        let manifest = result.as_ref().ok().map(|uploaded| &uploaded.manifest);
+        metrics.checkpoint(task, upload.began.elapsed(), manifest);
         self.upload = None;
         match result {
-            Ok(manifest) => {
+            Ok(Uploaded {
+                manifest,
+                needless_decisions,
+            }) => {
+                self.needless_decisions = self.needless_decisions.max(needless_decisions);
                 let info = manifest.info();
                 tracing::info!(task, id = info.id, bytes = info.bytes, "checkpoint complete");
                 self.executor.board.update(|status| {
@@ -93,11 +126,14 @@ impl<'a> Saving<'a> {
         }
     }
 
-    /// Whether the clock says that a checkpoint is due.
-    pub fn is_due(&self, committed: &Position) -> bool {
-        self.rule()
-            .is_some_and(|rule| self.upload.is_none() && self.last_begun.elapsed() >= rule.interval)
-            && !self.covers(committed)
+    /// Whether a checkpoint is due: by the clock, or by how long a replay from the newest would take.
+    pub fn is_due(&self, committed: &Position, pace: Pace) -> bool {
+        let stored = self.newest.as_ref().map(|manifest| manifest.position.engine_position);
+        let from = stored.map_or(0, |position| position.input_count);
+        let replay = pace.time_for(committed.engine_position.input_count.saturating_sub(from));
+        let since = self.last_begun.elapsed();
+        let due = |rule: CheckpointRule| self.hurries || is_due(rule.interval, since, replay);
+        self.upload.is_none() && self.rule().is_some_and(due) && !self.covers(committed)
     }
 
     fn rule(&self) -> Option<CheckpointRule> {
@@ -106,9 +142,10 @@ impl<'a> Saving<'a> {
 
     /// Whether the newest checkpoint holds K.
     fn covers(&self, committed: &Position) -> bool {
-        self.newest.as_ref().is_some_and(|manifest| {
-            manifest.position.lineage == committed.lineage && manifest.position.place() == committed.place()
-        })
+        !self.hurries
+            && self.newest.as_ref().is_some_and(|manifest| {
+                manifest.position.lineage == committed.lineage && manifest.position.place() == committed.place()
+            })
     }
 
     /// Whether the task finishes for good: a drain or the end of the process.
@@ -180,6 +217,7 @@ impl<'a> Saving<'a> {
         if self.upload.is_some() || self.covers(committed) {
             return Ok(());
         }
+        self.hurries = false;
         let began = Instant::now();
         let id = checkpoint_id(committed.epoch, u32::try_from(random() >> 32).unwrap_or_default());
         let directory = self.executor.directory.snapshot(&id);
@@ -199,6 +237,10 @@ impl<'a> Saving<'a> {
         };
         let (sender, result) = sync_channel(1);
         let base = self.newest.clone();
+        let sweeps = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY);
+        if sweeps {
+            self.swept = Some(Instant::now());
+        }
         let job = UploadJob {
             context: Arc::clone(&context),
             store,
@@ -207,12 +249,24 @@ impl<'a> Saving<'a> {
             directory,
         };
         context.runtime.spawn(async move {
+            let store = job.store.clone();
             let outcome = job.upload(draft, base).await;
             // A task that has gone on to another life does not ask any more.
             sender.send(outcome).ok();
+            if sweeps {
+                sweep(&store, task).await;
+            }
         });
         self.upload = Some(Upload { result, began });
         Ok(())
+    }
+}
+
+async fn sweep(store: &Store, task: u32) {
+    match store.sweep(task, now_ms(), ORPHAN_AGE_MS).await {
+        Ok(0) => {}
+        Ok(files) => tracing::info!(task, files, "files of uploads that never ended deleted"),
+        Err(error) => tracing::warn!(task, %error, "sweep"),
     }
 }
 
@@ -225,7 +279,7 @@ struct UploadJob {
 }
 
 impl UploadJob {
-    async fn upload(self, draft: Draft, base: Option<Manifest>) -> Result<Manifest, StoreError> {
+    async fn upload(self, draft: Draft, base: Option<Manifest>) -> Result<Uploaded, StoreError> {
         let committed = draft.position.clone();
         let failpoints = &self.context.failpoints;
         let before_manifest = || failpoints.pass(Place::MidCheckpointUpload);
@@ -246,15 +300,28 @@ impl UploadJob {
         let manifest = uploaded?;
         failpoints.pass(Place::AfterManifest);
         // Retention failing is no failure of the checkpoint: it is tried again with the next one.
-        match self
+        let retired = self
             .store
             .retire(self.task, &committed, self.rule.retention, now_ms())
-            .await
-        {
-            Ok(deleted) if !deleted.is_empty() => tracing::info!(task = self.task, ?deleted, "checkpoints expired"),
-            Ok(_) => {}
-            Err(error) => tracing::warn!(task = self.task, %error, "retention"),
-        }
-        Ok(manifest)
+            .await;
+        let needless_decisions = match retired {
+            Ok(Retired {
+                deleted,
+                decision_floor,
+            }) => {
+                if !deleted.is_empty() {
+                    tracing::info!(task = self.task, ?deleted, "checkpoints expired");
+                }
+                decision_floor
+            }
+            Err(error) => {
+                tracing::warn!(task = self.task, %error, "retention");
+                0
+            }
+        };
+        Ok(Uploaded {
+            manifest,
+            needless_decisions,
+        })
     }
 }

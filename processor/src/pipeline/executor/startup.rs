@@ -5,9 +5,11 @@ use std::time::Instant;
 
 use streamagg_crds::admin::TaskState;
 use streamagg_crds::resolved::Start;
+use streamagg_crds::v1alpha1::Delivery;
 use uuid::Uuid;
 
 use super::commit::{Committer, Epoch};
+use super::decisions::Ledger;
 use super::failpoint::Place;
 use super::replay::{Reached, Replay, save};
 use super::topology::Topology;
@@ -23,7 +25,7 @@ use crate::state::recovery::position::POSITION_VERSION;
 use crate::state::recovery::startup::decide;
 use crate::state::recovery::{
     Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
-    Startup, Stop,
+    Startup, Stop, at_least_once,
 };
 use crate::state::store::Listing;
 
@@ -35,6 +37,8 @@ pub(super) struct Started<'a> {
     pub state: LocalState,
     pub committed: Position,
     pub sink: SinkPlan,
+    /// Decisions in the control topic.
+    pub ledger: Ledger,
     /// First offset to read.
     pub next_offset: i64,
     /// Newest checkpoint that belongs to K's past, as the base of the next upload.
@@ -80,6 +84,7 @@ impl Executor {
             end,
             partitions: topology.source_partitions,
         };
+        let ledger = Ledger::new(&control);
         let owner = self.owner(view.generation);
         let found = Found {
             owner,
@@ -106,6 +111,7 @@ impl Executor {
             state,
             committed,
             sink,
+            ledger,
             next_offset,
             newest,
         })
@@ -156,7 +162,8 @@ impl Executor {
         loop {
             self.board.beat();
             let facts: Vec<CheckpointFact> = found.listing.manifests.iter().map(Manifest::fact).collect();
-            let decision = decide(&Facts {
+            let local_is_truth = self.context.delivery == Delivery::AtLeastOnce;
+            let mut facts = Facts {
                 owner: &found.owner,
                 committed: found.control.position.as_ref(),
                 birth: found.control.birth.as_ref(),
@@ -166,7 +173,16 @@ impl Executor {
                 last_input: found.last_input,
                 on_truncated: self.context.on_truncated,
                 refused: &found.refused,
-            });
+                local_is_truth,
+            };
+            let stands = local_is_truth.then(|| at_least_once::committed(&facts)).transpose()?;
+            if let Some(position) = &stands {
+                facts.committed = position.as_ref();
+            }
+            let decision = decide(&facts);
+            if let Some(position) = stands {
+                found.control.position = position;
+            }
             tracing::info!(task = self.task, ?decision, "start-up");
             let resume = match decision {
                 Startup::Stop(stop) => return Err(stop.into()),
@@ -236,6 +252,8 @@ impl Executor {
         committer.commit(Epoch {
             outputs: None,
             birth: Some(&birth),
+            decisions: &[],
+            tombstones: &[],
             built_on: None,
             sent: &born,
         })?;
@@ -251,6 +269,8 @@ impl Executor {
             committer.commit(Epoch {
                 outputs: None,
                 birth: None,
+                decisions: &[],
+                tombstones: &[],
                 built_on: Some(committed),
                 sent: &claimed,
             })?;
@@ -352,6 +372,8 @@ impl Executor {
                 committer.commit(Epoch {
                     outputs: None,
                     birth: None,
+                    decisions: &[],
+                    tombstones: &[],
                     built_on: Some(committed),
                     sent: &forked,
                 })?;

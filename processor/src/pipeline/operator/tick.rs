@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use streamagg_crds::resolved::Repeat;
+use streamagg_crds::resolved::{Repeat, Trigger};
 
 use super::Task;
 use super::fire::Due;
-use crate::pipeline::builder::{Place, Plan};
+use crate::pipeline::builder::{CompiledWindow, Place, Plan};
 use crate::pipeline::output::Outputs;
 
 /// When a window last fired by the clock, ms: before its end, behind it.
@@ -70,26 +70,45 @@ fn counts(repeat: Option<Repeat>, last_ms: &mut Option<i64>, now_ms: i64) -> boo
     true
 }
 
+impl LastTicks {
+    /// Which of a window's triggers, before its end and behind it, count the tick at `now`.
+    fn count(&mut self, trigger: &Trigger, now_ms: i64) -> (bool, bool) {
+        let early = counts(trigger.early, &mut self.early_ms, now_ms);
+        (early, counts(Some(trigger.late), &mut self.late_ms, now_ms))
+    }
+}
+
 impl Task {
+    /// Whether a tick at `now` fires anything: one that does not is not worth a decision record.
+    pub fn tick_fires(&self, now_ms: i64) -> bool {
+        let mut due = Vec::new();
+        let mut windows = self.plan.windows.iter().zip(self.ticks.last.iter().copied());
+        windows.any(|(window, mut last)| {
+            self.find_ticked(window, last.count(&window.plan.trigger, now_ms), &mut due);
+            !due.is_empty()
+        })
+    }
+
+    /// What a tick fires of a window whose triggers (before its end, behind it) count it.
+    fn find_ticked(&self, window: &CompiledWindow, (early, late): (bool, bool), due: &mut Vec<Due>) {
+        let watermark_ms = self.position.watermark_ms;
+        match window.place {
+            _ if !early && !late => {}
+            Place::Instances(number) => self.instances[number].ticked(early, late, watermark_ms, due),
+            Place::Sessions(number) => self.sessions[number].ticked(early, late, watermark_ms, due),
+            // A window with such a trigger is not on shared panes.
+            Place::Panes(_) => {}
+        }
+    }
+
     /// Fires what has changed since its last pane, in windows whose trigger by processing time counts this tick.
     /// A `now` below an earlier one counts for nothing.
     pub(super) fn tick(&mut self, now_ms: i64, outputs: &mut Outputs) {
-        let watermark_ms = self.position.watermark_ms;
         let mut due: Vec<Due> = Vec::new();
-        for (window, last) in self.plan.windows.iter().zip(&mut self.ticks.last) {
-            let trigger = &window.plan.trigger;
-            let early = counts(trigger.early, &mut last.early_ms, now_ms);
-            let late = counts(Some(trigger.late), &mut last.late_ms, now_ms);
-            if !early && !late {
-                continue;
-            }
-            self.ticks.changed = true;
-            match window.place {
-                Place::Instances(number) => self.instances[number].ticked(early, late, watermark_ms, &mut due),
-                Place::Sessions(number) => self.sessions[number].ticked(early, late, watermark_ms, &mut due),
-                // A window with such a trigger is not on shared panes.
-                Place::Panes(_) => {}
-            }
+        for (index, window) in self.plan.windows.iter().enumerate() {
+            let counted = self.ticks.last[index].count(&window.plan.trigger, now_ms);
+            self.ticks.changed |= counted.0 || counted.1;
+            self.find_ticked(window, counted, &mut due);
         }
         self.sort(&mut due);
         for (window, slot) in due {

@@ -28,6 +28,9 @@ pub struct Ancestor {
     pub lineage: String,
     /// Positions of the ancestor at or below this place belong to the descendant's past.
     pub fork: Place,
+    /// The ancestor's decisions up to this one were obeyed when the descendant began; up to the fork's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decisions: Option<u64>,
 }
 
 /// The last record consumed, so that a re-created topic is noticed.
@@ -117,6 +120,13 @@ pub struct Position {
     pub seen_offset: Option<i64>,
 }
 
+impl Ancestor {
+    /// The last of the ancestor's decisions that the descendant obeys.
+    pub fn decisions_limit(&self) -> u64 {
+        self.decisions.unwrap_or(self.fork.control_seq)
+    }
+}
+
 impl Position {
     /// The first position of a task.
     pub fn born(birth: &Birth, owner: &Owner, lineage: String) -> Self {
@@ -165,6 +175,14 @@ impl Position {
         }
     }
 
+    /// The same position; decisions up to `floor` may be gone from the control topic from here on.
+    pub fn with_decision_floor(self, floor: u64) -> Self {
+        Self {
+            decision_floor: self.decision_floor.max(floor.min(self.control_seq)),
+            ..self
+        }
+    }
+
     /// The same position under a new owner's generation: an owner's first commit.
     pub fn claimed(&self, generation: u64) -> Self {
         Self {
@@ -205,6 +223,7 @@ impl Position {
         let mut ancestors = vec![Ancestor {
             lineage: self.lineage.clone(),
             fork: base,
+            decisions: Some(self.control_seq),
         }];
         ancestors.extend(self.ancestors.iter().cloned());
         Self {

@@ -97,6 +97,8 @@ pub struct Facts<'a> {
     pub on_truncated: OnTruncated,
     /// Bases tried in this start-up and put aside.
     pub refused: &'a [(Base, Refusal)],
+    /// At-least-once delivery: `committed` follows the state (`recovery::at_least_once`), which cannot be ahead of it.
+    pub local_is_truth: bool,
 }
 
 /// How K is reached from the base.
@@ -178,7 +180,9 @@ pub fn decide(facts: &Facts<'_>) -> Startup {
             generation: committed.generation,
         };
     }
-    if let Some(ahead) = ahead_of(facts, committed) {
+    if !facts.local_is_truth
+        && let Some(ahead) = ahead_of(facts, committed)
+    {
         return stop(
             Reason::CommittedPositionBehindState,
             format!(
@@ -320,9 +324,7 @@ fn candidates<'a>(facts: &Facts<'a>, committed: &Position) -> Vec<Candidate<'a>>
     }
     // Newest first; stable, so that L comes before an S at the same place: it needs no fetch.
     found.sort_by_key(|candidate| std::cmp::Reverse(candidate.place));
-    if let Some(birth) = facts.birth
-        && committed.decision_floor == 0
-    {
+    if let Some(birth) = facts.birth {
         let place = Place {
             input_count: 0,
             control_seq: 0,
@@ -334,6 +336,8 @@ fn candidates<'a>(facts: &Facts<'a>, committed: &Position) -> Vec<Candidate<'a>>
             place,
         });
     }
+    // Decisions up to the floor may be gone from the control topic.
+    found.retain(|candidate| candidate.place.control_seq >= committed.decision_floor);
     // A base at K's place with other hashes is no prefix of K.
     found.retain(|candidate| {
         candidate.place < committed.place()
@@ -351,8 +355,10 @@ fn resume(facts: &Facts<'_>, committed: &Position) -> Startup {
         return nothing_left(facts, "no local state, no checkpoint, and birth cannot be replayed");
     };
     let at_committed = chosen.place == committed.place();
+    // Only decisions lie between: no input is needed.
+    let same_records = chosen.place.input_count == committed.engine_position.input_count;
     let base_unread_from = chosen.position.map_or(chosen.place.input_offset, Position::unread_from);
-    let unread_from = if at_committed {
+    let unread_from = if same_records {
         base_unread_from.max(committed.unread_from())
     } else {
         base_unread_from
@@ -360,7 +366,7 @@ fn resume(facts: &Facts<'_>, committed: &Position) -> Startup {
     // What was deleted is skipped: markers and aborted records only, or what `onTruncated` allows below.
     let skip_to = (facts.log.start > committed.engine_position.input_offset).then_some(facts.log.start);
     if facts.log.start > unread_from {
-        match (facts.on_truncated, at_committed, &chosen.base) {
+        match (facts.on_truncated, same_records, &chosen.base) {
             (_, false, Base::Birth) => {
                 return nothing_left(facts, "the log does not reach back to where the job began");
             }

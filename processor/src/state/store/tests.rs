@@ -34,7 +34,7 @@ impl Rig {
 
     async fn upload(&self, id: &str, count: u64, base: Option<&Manifest>) -> Result<Manifest, StoreError> {
         let mut at = position(count);
-        at.epoch = count;
+        (at.epoch, at.control_seq) = (count, count);
         let draft = Draft {
             id: id.into(),
             position: at,
@@ -110,8 +110,9 @@ async fn retention_deletes_what_is_too_many_and_only_files_that_nobody_names() {
     rig.upload("c", 3, Some(&second)).await.expect("uploads");
     let rule = RetentionRule { count: 1, age_ms: None };
     assert!(rig.store.pin(0, "a", "rollout").await.expect("pins"));
-    let deleted = rig.store.retire(0, &position(9), rule, 0).await.expect("retires");
-    assert_eq!(deleted, ["b"]);
+    let retired = rig.store.retire(0, &position(9), rule, 0).await.expect("retires");
+    assert_eq!(retired.deleted, ["b"]);
+    assert_eq!(retired.decision_floor, 1, "a needs decisions from the first on");
     assert!(rig.object("files/a/1.sst").exists(), "still named by a and c");
     assert!(!rig.object("files/b/2.sst").exists(), "named by nobody");
     assert!(rig.object("doomed/b").exists());
@@ -121,11 +122,30 @@ async fn retention_deletes_what_is_too_many_and_only_files_that_nobody_names() {
     );
 
     rig.store.unpin(0, "a", "rollout").await.expect("unpins");
-    assert_eq!(
-        rig.store.retire(0, &position(9), rule, 0).await.expect("retires"),
-        ["a"]
-    );
+    let retired = rig.store.retire(0, &position(9), rule, 0).await.expect("retires");
+    assert_eq!((retired.deleted, retired.decision_floor), (vec!["a".to_owned()], 3));
     assert!(rig.object("files/a/1.sst").exists(), "still named by c");
+}
+
+#[tokio::test]
+async fn a_sweep_takes_old_files_that_no_manifest_names() {
+    let rig = rig();
+    rig.write("1.sst", "one");
+    rig.upload("a", 1, None).await.expect("uploads");
+    let orphan = rig.object("files/cut-short/2.sst");
+    std::fs::create_dir_all(orphan.parent().expect("a parent")).expect("a directory");
+    std::fs::write(&orphan, "two").expect("writes");
+    let now_ms = i64::MAX;
+    std::fs::write(rig.object("manifests/odd.json"), "{").expect("writes");
+    assert_eq!(
+        rig.store.sweep(0, now_ms, 1).await.expect("sweeps"),
+        0,
+        "any may be named there"
+    );
+    std::fs::remove_file(rig.object("manifests/odd.json")).expect("removes");
+    assert_eq!(rig.store.sweep(0, 0, 1).await.expect("sweeps"), 0, "it is young");
+    assert_eq!(rig.store.sweep(0, now_ms, 1).await.expect("sweeps"), 1);
+    assert!(!orphan.exists() && rig.object("files/a/1.sst").exists());
 }
 
 #[tokio::test]

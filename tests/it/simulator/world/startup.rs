@@ -75,6 +75,7 @@ impl World {
             last_input: LastInputCheck::Skipped,
             on_truncated: OnTruncated::Stop,
             refused,
+            local_is_truth: false,
         })
     }
 
@@ -125,7 +126,7 @@ impl World {
             How::GoOn => self.note("go on", pod),
             How::Replay => {
                 self.note("replay", pod);
-                self.replay(&mut task, usize::try_from(resume.from.control_seq).unwrap(), &committed);
+                self.replay(&mut task, resume.from.control_seq, &committed);
             }
             How::Rebuild => panic!("one revision, one engine: nothing is rebuilt"),
         }
@@ -140,8 +141,9 @@ impl World {
         Ok(())
     }
 
-    fn replay(&self, task: &mut Task, from: usize, committed: &Position) {
-        let mut decisions = self.decisions[from..].iter().peekable();
+    fn replay(&self, task: &mut Task, from: u64, committed: &Position) {
+        let decisions = (from + 1..=committed.control_seq).map(|number| &self.decisions[&number]);
+        let mut decisions = decisions.peekable();
         let mut outputs = Outputs::default();
         let records = (0..self.case.log.len()).filter(|entry| self.case.log[*entry].record().is_some());
         let (begin, target) = (task.position().input_offset, committed.engine_position.input_offset);
@@ -166,6 +168,7 @@ impl World {
             committed,
             pending: Vec::new(),
             decisions: Vec::new(),
+            floor: 0,
             last_input: None,
         });
     }

@@ -106,6 +106,7 @@ impl World {
             last_input: self.last_input,
             on_truncated: self.on_truncated,
             refused: &self.refused,
+            local_is_truth: false,
         })
     }
 
