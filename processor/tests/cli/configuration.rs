@@ -74,12 +74,12 @@ fn the_schema_is_json_and_knows_the_fields() {
 #[test]
 fn a_valid_manifest_tells_what_a_cluster_would_refuse() {
     let scene = Scene::new();
-    let manifest = super::scene::MANIFEST.replace("    watermark:", "    idle: {after: 1s}\n    watermark:");
+    let manifest = super::scene::MANIFEST.replace("    watermark:", "    maxDrift: 10m\n    watermark:");
     fs::write(scene.path("job.yaml"), manifest).unwrap();
     let ended = run(&["validate", "-f", &scene.text("job.yaml")]);
     let told = exact(&ended, 0);
     assert!(
-        told.contains("job.yaml: valid\n  not in a cluster: spec.event.idle: "),
+        told.contains("job.yaml: valid\n  not in a cluster: spec.event.maxDrift: "),
         "{told}"
     );
 }
