@@ -34,11 +34,16 @@ impl Task {
                     let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
                     set.fire(*window, *slot, from_ms, &mut emitter);
                 }
-                (Place::Panes(_) | Place::Sessions(_), _) => self.fire_on_time(*window, outputs),
+                (Place::Counts(number), Some(slot)) => {
+                    let (set, mut emitter) = self.counts_and_emitter(number, outputs);
+                    set.fire(*window, *slot, &mut emitter);
+                }
+                (Place::Panes(_) | Place::Sessions(_) | Place::Counts(_), _) => self.fire_on_time(*window, outputs),
             }
         }
         // Sessions are looked at before they are due; what is kept must not depend on when. So nothing is purged then.
-        if !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms) {
+        let ended = to_ms == END_OF_INPUT;
+        if ended || !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms) {
             self.purge(to_ms, &due);
         }
         self.next_due_ms = self.next_due();
@@ -62,6 +67,9 @@ impl Task {
         for set in &mut self.sessions {
             set.due_between(from_ms, to_ms, &mut due);
         }
+        if to_ms == END_OF_INPUT {
+            self.counts.iter().for_each(|set| set.waiting(&mut due));
+        }
         self.sort(&mut due);
         due
     }
@@ -73,6 +81,7 @@ impl Task {
                 self.keys.bytes(match self.plan.windows[window.index].place {
                     Place::Sessions(number) => self.sessions[number].cells.get(slot).key,
                     Place::Instances(number) => self.instances[number].cells.get(slot).key,
+                    Place::Counts(number) => self.counts[number].key(slot),
                     // Shared panes have no slots.
                     Place::Panes(_) => return &[][..],
                 })
@@ -197,7 +206,7 @@ impl Task {
     pub(super) fn panes_of(&self, window: &Window) -> &[Pane] {
         match self.plan.windows[window.index].place {
             Place::Panes(set) => self.sets[set].range(window.start_ms, window.end_ms),
-            Place::Instances(_) | Place::Sessions(_) => &[],
+            Place::Instances(_) | Place::Sessions(_) | Place::Counts(_) => &[],
         }
     }
 
@@ -209,10 +218,10 @@ impl Task {
         // Taken out, for the sets need the rest of the task.
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut firing = std::mem::take(&mut scratch.firing);
-        let inputs = scratch.inputs(event_time_ms, self.position.input_offset - 1);
+        let inputs = scratch.inputs(event_time_ms);
         for number in &scratch.sessions {
             let (set, mut emitter) = self.sessions_and_emitter(*number, outputs);
-            let added = set.add(key, &inputs, &mut emitter);
+            let added = set.add(key, scratch.gap_ms(*number), &inputs, &mut emitter);
             let (is_due, next_due_ms) = (
                 set.is_due(&added.window, added.slot, emitter.position.watermark_ms),
                 set.next_due(),
@@ -257,7 +266,28 @@ impl Task {
                     set.fire_key(window, slot, &mut emitter);
                 }
             }
+            Place::Counts(number) => {
+                let (set, mut emitter) = self.counts_and_emitter(number, outputs);
+                if let Some(entry) = set.find(key) {
+                    set.fire(window, entry, &mut emitter);
+                }
+            }
         }
+    }
+
+    pub(super) fn counts_and_emitter<'a>(
+        &'a mut self,
+        number: usize,
+        outputs: &'a mut Outputs,
+    ) -> (&'a mut super::CountSet, Emitter<'a>) {
+        let emitter = Emitter {
+            plan: &self.plan,
+            keys: &self.keys,
+            position: &mut self.position,
+            stats: &mut self.stats,
+            outputs,
+        };
+        (&mut self.counts[number], emitter)
     }
 
     /// A window on shared panes that has ended and still takes events fires again for the key of one.
@@ -348,6 +378,9 @@ impl Task {
             set.purge(watermark_ms, &mut self.keys, |end_ms| {
                 unsaved.purged_instances.push((index, end_ms));
             });
+        }
+        if watermark_ms == END_OF_INPUT {
+            self.counts.iter_mut().for_each(|set| set.clear(&mut self.keys));
         }
         for (window, slot) in due {
             if let (Place::Sessions(number), Some(slot)) = (self.plan.windows[window.index].place, slot) {

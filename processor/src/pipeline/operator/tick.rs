@@ -97,7 +97,7 @@ impl Task {
             Place::Instances(number) => self.instances[number].ticked(early, late, watermark_ms, due),
             Place::Sessions(number) => self.sessions[number].ticked(early, late, watermark_ms, due),
             // A window with such a trigger is not on shared panes.
-            Place::Panes(_) => {}
+            Place::Panes(_) | Place::Counts(_) => {}
         }
     }
 
@@ -121,7 +121,7 @@ impl Task {
                     let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
                     set.fire_key(window, slot, &mut emitter);
                 }
-                (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_), _) => {}
+                (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_) | Place::Counts(_), _) => {}
             }
         }
     }
