@@ -9,12 +9,16 @@ mod checkpoints;
 mod child;
 #[path = "kafka/input.rs"]
 mod input;
+#[path = "kafka/observe.rs"]
+mod observe;
 #[path = "kafka/rig.rs"]
 mod rig;
 #[path = "kafka/rights.rs"]
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/topics.rs"]
+mod topics;
 
 use std::time::Duration;
 

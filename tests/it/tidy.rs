@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 450;
 /// Modules of the processor that must hold no clock, thread, socket or file. `state/rocksdb`, `pipeline/executor`,
 /// `kafka/{consumer,producer}` and the like are the shell.
-const PURE: [&str; 18] = [
+const PURE: [&str; 21] = [
     "processor/src/embed",
     "processor/src/core",
     "processor/src/error",
@@ -19,12 +19,15 @@ const PURE: [&str; 18] = [
     "processor/src/state/manager",
     "processor/src/state/checkpoint",
     "processor/src/state/recovery",
+    "processor/src/state/budget",
+    "processor/src/state/room",
     "processor/src/kafka/config",
     "processor/src/pipeline/operator",
     "processor/src/pipeline/builder",
     "processor/src/pipeline/derive",
     "processor/src/expression",
     "processor/src/pipeline/output",
+    "processor/src/pipeline/arrivals",
 ];
 const IMPURE: [&str; 10] = [
     "tokio::",

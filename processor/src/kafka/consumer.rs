@@ -212,8 +212,13 @@ impl PartitionReader {
 
     /// First offset and one past the last committed record.
     pub fn watermarks(&self) -> Result<(i64, i64), ReadError> {
+        self.watermarks_of(self.partition)
+    }
+
+    /// The same of any partition of the topic.
+    pub fn watermarks_of(&self, partition: i32) -> Result<(i64, i64), ReadError> {
         self.consumer
-            .fetch_watermarks(&self.topic, self.partition, QUERY_TIMEOUT)
+            .fetch_watermarks(&self.topic, partition, QUERY_TIMEOUT)
             .map_err(|error| self.classify(&error))
     }
 

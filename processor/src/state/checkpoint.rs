@@ -177,5 +177,33 @@ pub fn orphaned(deleted: &Manifest, remaining: &[Manifest]) -> Vec<String> {
         .collect()
 }
 
+/// How old a file that no manifest names must be before it is taken for the remains of an upload that crashed. Longer
+/// than any upload takes: until its manifest is there, nobody names the files of one under way.
+pub const ABANDONED_AFTER_MS: i64 = 24 * 3_600_000;
+
+/// A file in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredFile {
+    /// Its object, relative to the task's root.
+    pub object: String,
+    /// When it was written, ms since the epoch by the store's clock.
+    pub written_ms: i64,
+}
+
+/// Files that an upload left which never ended. `manifests` were listed after `files`: a manifest that came later names
+/// files that are young, or those of a base whose own manifest is there, or else withdraws itself.
+pub fn abandoned<'a>(files: &'a [StoredFile], manifests: &[Manifest], now_ms: i64) -> Vec<&'a str> {
+    let named: BTreeSet<&str> = manifests
+        .iter()
+        .flat_map(|manifest| manifest.files.iter().map(|file| file.object.as_str()))
+        .collect();
+    files
+        .iter()
+        .filter(|file| now_ms.saturating_sub(file.written_ms) > ABANDONED_AFTER_MS)
+        .map(|file| file.object.as_str())
+        .filter(|object| !named.contains(object))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests;

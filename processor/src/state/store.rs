@@ -1,6 +1,7 @@
 //! The checkpoint store: uploads, listings, fetches and deletions on an object store or a directory.
 //! Must not hold: which checkpoint is a base (`recovery`) or which may be deleted (`checkpoint`).
 
+mod sweep;
 mod transfer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -338,7 +339,7 @@ impl Store {
                 self.delete(task, &object).await?;
             }
         } else {
-            // An unreadable manifest may name these files: they are left to the slow sweep.
+            // An unreadable manifest may name these files: they are left to the sweep.
             tracing::warn!(
                 task,
                 id = manifest.id,

@@ -18,6 +18,8 @@ use crate::state::store::{Draft, Store, StoreError};
 
 /// Uploads tried for one drain or request.
 const UPLOADS_MAX: u32 = 3;
+/// Files of uploads that never ended are looked for so often, with a checkpoint.
+const SWEEP_EVERY: Duration = Duration::from_secs(6 * 3_600);
 /// How long a turn waits while an upload is under way and nothing may be read.
 const UPLOAD_WAIT: Duration = Duration::from_millis(50);
 
@@ -33,6 +35,7 @@ pub(super) struct Saving<'a> {
     upload: Option<Upload>,
     last_begun: Instant,
     requests: VecDeque<Request>,
+    last_sweep: Option<Instant>,
     failures: u32,
     last_failure: Option<Problem>,
 }
@@ -47,6 +50,7 @@ impl<'a> Saving<'a> {
             upload: None,
             last_begun: Instant::now(),
             requests: VecDeque::new(),
+            last_sweep: None,
             failures: 0,
             last_failure: None,
         }
@@ -199,12 +203,17 @@ impl<'a> Saving<'a> {
         };
         let (sender, result) = sync_channel(1);
         let base = self.newest.clone();
+        let sweeps = self.last_sweep.is_none_or(|at| at.elapsed() >= SWEEP_EVERY);
+        if sweeps {
+            self.last_sweep = Some(Instant::now());
+        }
         let job = UploadJob {
             context: Arc::clone(&context),
             store,
             rule,
             task,
             directory,
+            sweeps,
         };
         context.runtime.spawn(async move {
             let outcome = job.upload(draft, base).await;
@@ -222,6 +231,7 @@ struct UploadJob {
     rule: CheckpointRule,
     task: u32,
     directory: std::path::PathBuf,
+    sweeps: bool,
 }
 
 impl UploadJob {
@@ -254,6 +264,13 @@ impl UploadJob {
             Ok(deleted) if !deleted.is_empty() => tracing::info!(task = self.task, ?deleted, "checkpoints expired"),
             Ok(_) => {}
             Err(error) => tracing::warn!(task = self.task, %error, "retention"),
+        }
+        if self.sweeps {
+            match self.store.sweep(self.task, now_ms()).await {
+                Ok(0) => {}
+                Ok(files) => tracing::info!(task = self.task, files, "files of uploads that never ended removed"),
+                Err(error) => tracing::warn!(task = self.task, %error, "looking for files of uploads that never ended"),
+            }
         }
         Ok(manifest)
     }

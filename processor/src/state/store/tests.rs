@@ -177,3 +177,25 @@ async fn damaged_or_missing_files_and_manifests_are_refused_by_name() {
     let listing = rig.store.list(0).await.expect("lists");
     assert_eq!((listing.manifests.len(), listing.unreadable.len()), (0, 1));
 }
+
+#[tokio::test]
+async fn files_of_an_upload_that_never_ended_are_removed_once_they_are_old() {
+    let rig = rig();
+    rig.write("1.sst", "one");
+    rig.upload("a", 1, None).await.expect("uploads");
+    std::fs::create_dir_all(rig.object("files/crashed")).expect("a directory");
+    std::fs::write(rig.object("files/crashed/1.sst"), "one").expect("writes");
+    let now_ms = crate::pipeline::executor::now_ms();
+    assert_eq!(
+        rig.store.sweep(0, now_ms).await.expect("sweeps"),
+        0,
+        "it may be under way"
+    );
+    let later_ms = now_ms + super::super::checkpoint::ABANDONED_AFTER_MS + 60_000;
+    std::fs::write(rig.object("manifests/b.json"), "{").expect("writes");
+    assert_eq!(rig.store.sweep(0, later_ms).await.expect("sweeps"), 0, "b may name it");
+    std::fs::remove_file(rig.object("manifests/b.json")).expect("removes");
+    assert_eq!(rig.store.sweep(0, later_ms).await.expect("sweeps"), 1);
+    assert!(!rig.object("files/crashed/1.sst").exists());
+    assert!(rig.object("files/a/1.sst").exists(), "a names it");
+}
