@@ -37,7 +37,8 @@ pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec
 pub use source::{FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom};
 pub use spec::{Empty, StreamAggregationSpec};
 pub use state::{
-    Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,
+    AzureStore, Backend, CheckpointStore, Checkpoints, GcsStore, Retention, S3Store, SecretName, StateSpec, VolumeSpec,
+    VolumeStore,
 };
 pub use window::{
     Calendar, CalendarUnit, Cumulative, GroupKey, KeyDefault, Panes, RepeatSpec, Session, Sliding, TriggerSpec,

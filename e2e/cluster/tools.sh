@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Programs the cluster needs beyond Debian's: built from pinned Go modules into $STREAMAGG_CACHE/bin, once.
-# usage: tools.sh node|coredns|minio|helm|kubectl|promtool|gitops...   prints the path of each, building what is missing or outdated
+# usage: tools.sh node|coredns|minio|fake-gcs-server|azurite|helm|kubectl|promtool|gitops...   prints the path of each, building what is missing or outdated
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=process.sh
@@ -10,6 +10,8 @@ bin=${STREAMAGG_CACHE:-$HOME/.cache/streamagg}/bin
 helm_version=v3.22.0
 # MinIO's releases are no semantic versions: this is the module's newest commit.
 minio_version=v0.0.0-20260212201848-7aac2a2c5b7c
+fake_gcs_version=v1.56.1
+azurite_version=3.37.0
 
 # ensure NAME STAMP HINT COMMAND...: runs COMMAND unless bin/NAME was built from STAMP.
 ensure() {
@@ -39,6 +41,15 @@ module() {
 
 install() { GOBIN=$bin CGO_ENABLED=0 go install -trimpath -ldflags '-s -w' "$1"; }
 
+# Azurite, Microsoft's own server of the Azure protocol for tests, is a Node program.
+install_azurite() {
+  command -v npm >/dev/null || { echo "npm is needed to install azurite" >&2; return 1; }
+  npm install --prefix "$bin/azurite.modules" --no-package-lock --no-audit --no-fund "azurite@$azurite_version"
+  # shellcheck disable=SC2016
+  printf '#!/bin/sh\nexec node "$(dirname "$0")/azurite.modules/node_modules/azurite/dist/src/blob/main.js" "$@"\n' >"$bin/azurite"
+  chmod +x "$bin/azurite"
+}
+
 # kubectl: the machine's own when it has one; else the one inside the node binary.
 kubectl_path() {
   local own
@@ -53,7 +64,7 @@ kubectl_path() {
   echo "$bin/kubectl"
 }
 
-[ $# -gt 0 ] || die "usage: tools.sh node|coredns|minio|helm|kubectl|promtool|gitops..."
+[ $# -gt 0 ] || die "usage: tools.sh node|coredns|minio|fake-gcs-server|azurite|helm|kubectl|promtool|gitops..."
 for tool in "$@"; do
   # One lock a tool: whoever needs the node need not wait for MinIO.
   (
@@ -62,6 +73,10 @@ for tool in "$@"; do
       node) module node '6 minutes' ;;
       coredns) module coredns '2 minutes' ;;
       minio) ensure minio "$minio_version" '3 minutes' install "github.com/minio/minio@$minio_version" ;;
+      fake-gcs-server)
+        ensure fake-gcs-server "$fake_gcs_version" '3 minutes' install "github.com/fsouza/fake-gcs-server@$fake_gcs_version"
+        ;;
+      azurite) ensure azurite "$azurite_version" '1 minute' install_azurite ;;
       helm) ensure helm "$helm_version" '2 minutes' install "helm.sh/helm/v3/cmd/helm@$helm_version" ;;
       promtool) module promtool '2 minutes' "$here/../../tests/tools" ;;
       gitops) module gitops '4 minutes' "$here/../../tests/tools" ;;

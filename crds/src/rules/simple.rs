@@ -21,8 +21,6 @@ const NOT_YET_ON_KAFKA: &[&str] = &[
     "spec.event.maxDrift",
     "spec.windows[].trigger.early.every",
     "spec.windows[].trigger.late.every",
-    "spec.state.checkpoints.store.gcs",
-    "spec.state.checkpoints.store.azure",
 ];
 /// Fields refused where there are pods.
 const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
@@ -125,7 +123,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
 const STORES: (&str, &[&str], &str) = (
     "spec.state.checkpoints.store",
     &["s3", "volume", "gcs", "azure"],
-    "s3, volume",
+    "s3, volume, gcs, azure",
 );
 const AGGREGATES: [&str; 18] = [
     "count",
