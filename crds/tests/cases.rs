@@ -36,8 +36,8 @@ pub const REFUSED_OF_FUTURE: [&str; 9] = [
     "spec.event.maxFutureSkew",
     "spec.explode",
     "spec.restoreFrom",
-    "spec.source.partitioning.any",
     "spec.upgrade.rollback",
+    "spec.windows",
     "spec.windows[0].trigger.early.every",
 ];
 

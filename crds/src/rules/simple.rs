@@ -17,7 +17,6 @@ const NOT_YET: &[&str] = &[
 const NOT_YET_ON_KAFKA: &[&str] = &[
     "spec.event.idle",
     "spec.event.maxFutureSkew",
-    "spec.source.partitioning.any",
     "spec.event.maxDrift",
     "spec.windows[].trigger.early.every",
     "spec.windows[].trigger.late.every",
@@ -43,7 +42,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
         "earliest, latest, timestamp",
     ),
     ("spec.source.format", &["json"], "json"),
-    ("spec.source.partitioning", &["byKey", "any"], "byKey"),
+    ("spec.source.partitioning", &["byKey", "any"], "byKey, any"),
     ("spec.event.timestamp", &["field", "record"], "field, record"),
     (
         "spec.event.watermark",

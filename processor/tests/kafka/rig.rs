@@ -8,9 +8,6 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -22,7 +19,7 @@ use serde_json::Value;
 use super::child::Processor;
 
 /// Longest wait for anything; what was seen is printed when it passes.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 pub const TOKEN: &str = "a-token";
 const WATERMARK_BOUND_MS: i64 = 100;
 const WINDOW_MS: i64 = 1_000;
@@ -102,6 +99,10 @@ pub struct Job {
     pub partitions: u32,
     pub reach: Reach,
     pub directory: tempfile::TempDir,
+    /// Partitions between two stages; absent: one stage.
+    shuffle_partitions: Option<u32>,
+    /// Of five events, four have the same key.
+    hot: bool,
     /// What was produced, by partition.
     log: Mutex<BTreeMap<u32, Vec<Event>>>,
     producer: BaseProducer,
@@ -128,54 +129,33 @@ impl Job {
             partitions,
             reach,
             directory: tempfile::tempdir().expect("a directory"),
+            shuffle_partitions: None,
+            hot: false,
             log: Mutex::default(),
             producer: config.create().expect("a producer"),
         }
     }
 
-    fn client(&self) -> ClientConfig {
+    /// The same job with `partitioning: any`.
+    pub fn in_two_stages(self, shuffle_partitions: u32) -> Self {
+        Self {
+            shuffle_partitions: Some(shuffle_partitions),
+            ..self
+        }
+    }
+
+    /// The same job with one key for most events.
+    pub fn with_hot_key(self) -> Self {
+        Self { hot: true, ..self }
+    }
+
+    pub fn client(&self) -> ClientConfig {
         client(&self.reach.tests)
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        self.client().create().expect("an admin client")
-    }
-
-    /// Whether the broker has a topic.
-    pub fn has_topic(&self, topic: &str) -> bool {
-        let admin = self.admin();
-        let metadata = admin
-            .inner()
-            .fetch_metadata(None, PATIENCE)
-            .expect("the broker answers");
-        metadata.topics().iter().any(|found| found.name() == topic)
-    }
-
-    pub fn create_topic(&self, topic: &str) {
-        let count = i32::try_from(self.partitions).expect("few");
-        let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
-        let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
-        assert!(results.iter().all(Result::is_ok), "{results:?}");
-    }
-
-    pub fn delete_topic(&self, topic: &str) {
-        block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
-        eventually("the topic is gone", || {
-            let metadata = self
-                .admin()
-                .inner()
-                .fetch_metadata(None, Duration::from_secs(5))
-                .map_err(|e| e.to_string())?;
-            let there = metadata.topics().iter().any(|found| found.name() == topic);
-            if there { Err("still there".to_owned()) } else { Ok(()) }
-        });
-    }
-
-    pub fn delete_records_before(&self, partition: i32, offset: i64) {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
-            .expect("an offset");
-        block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+    /// Events produced so far.
+    pub fn produced(&self) -> usize {
+        self.log.lock().expect("not poisoned").values().map(Vec::len).sum()
     }
 
     /// Where the store keeps task 0.
@@ -217,9 +197,10 @@ impl Job {
             for _ in 0..count {
                 let index = i64::try_from(events.len()).expect("small");
                 let disorder = (index * 7_919) % (WATERMARK_BOUND_MS - 1);
+                let key = if self.hot && index % 5 > 0 { 0 } else { index % 37 };
                 let event = (
                     first_ms + index * 5 - disorder,
-                    u32::try_from(index % 37).expect("small"),
+                    u32::try_from(key).expect("small"),
                     index % 11,
                 );
                 let value = format!(r#"{{"ts":{},"k":"k{}","v":{}}}"#, event.0, event.1, event.2);
@@ -237,15 +218,30 @@ impl Job {
         self.producer.flush(PATIENCE).expect("the broker takes the events");
     }
 
+    /// Events that meet in windows, and how far event time has come for them: each partition by itself or, with two
+    /// stages, all of them as far as the slowest.
+    fn meeting(&self) -> Vec<(i64, Vec<Event>)> {
+        let log = self.log.lock().expect("not poisoned");
+        let newest = |events: &Vec<Event>| events.iter().map(|event| event.0).max();
+        if self.shuffle_partitions.is_none() {
+            return log
+                .values()
+                .filter_map(|events| Some((newest(events)?, events.clone())))
+                .collect();
+        }
+        let slowest = log.values().map(newest).min().flatten();
+        slowest
+            .map(|slowest| (slowest, log.values().flatten().copied().collect()))
+            .into_iter()
+            .collect()
+    }
+
     /// Result lines that must be there, once each: window sums from scratch.
     fn expected(&self) -> BTreeSet<String> {
         let mut expected = BTreeSet::new();
-        for events in self.log.lock().expect("not poisoned").values() {
-            let Some(newest) = events.iter().map(|event| event.0).max() else {
-                continue;
-            };
+        for (newest, events) in self.meeting() {
             let mut windows: BTreeMap<(i64, u32), (i64, i64)> = BTreeMap::new();
-            for (time, key, value) in events {
+            for (time, key, value) in &events {
                 let window = windows
                     .entry((time.div_euclid(WINDOW_MS) * WINDOW_MS, *key))
                     .or_default();
@@ -309,8 +305,12 @@ impl Job {
     /// produced it, and nothing else.
     pub fn assert_exact(&self) {
         let expected = self.expected();
-        // Every partition holds the same events, so every line is expected once for each.
-        let copies = self.partitions as usize;
+        // Every partition holds the same events, so every line is expected once for each; they meet in two stages.
+        let copies = if self.shuffle_partitions.is_some() {
+            1
+        } else {
+            self.partitions as usize
+        };
         let count = |lines: &[String]| {
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();
             for line in lines {
@@ -341,6 +341,10 @@ impl Job {
     fn manifest(&self, extra: &str) -> String {
         let (name, servers, security) = (&self.name, &self.reach.processor, &self.reach.security);
         let store = self.directory("store");
+        let partitioning = match self.shuffle_partitions {
+            None => "byKey: {}".to_owned(),
+            Some(count) => format!("any: {{shufflePartitions: {count}}}"),
+        };
         format!(
             r#"
 apiVersion: streamagg.io/v1alpha1
@@ -351,7 +355,7 @@ spec:
   source:
     kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}}}
     format: {{json: {{strict: false}}}}
-    partitioning: {{byKey: {{}}}}
+    partitioning: {{{partitioning}}}
   event:
     timestamp: {{field: /ts, unit: Milliseconds}}
     watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}

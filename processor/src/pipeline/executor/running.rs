@@ -19,6 +19,7 @@ use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::{Outputs, Record};
 use crate::pipeline::position::NO_WATERMARK;
 use crate::pipeline::sink::{EpochBuffer, SourceRecord};
+use crate::pipeline::worker::Between;
 use crate::state::recovery::{LastInput, Owner, Reason, Stop};
 
 /// Records polled at a time.
@@ -44,6 +45,7 @@ pub(super) struct Running<'a> {
     pub started: Started<'a>,
     open: Open,
     outputs: Outputs,
+    between: Between,
     last_slow: Instant,
     stopped_by_data: Option<Stop>,
     reported_records: u64,
@@ -70,6 +72,7 @@ impl Executor {
                 last_commit: Instant::now(),
             },
             outputs: Outputs::default(),
+            between: Between::default(),
             last_slow: Instant::now(),
             stopped_by_data: None,
             reported_records: 0,
@@ -138,6 +141,7 @@ impl Running<'_> {
     fn open_epoch(&self) -> OpenEpoch {
         OpenEpoch {
             records: self.open.records,
+            rows: self.started.task.waiting_rows(),
             outputs: self.open.buffer.len(),
             output_bytes: self.open.buffer.byte_len(),
             passed: self.open.seen_offset > Some(self.started.committed.unread_from()),
@@ -166,7 +170,7 @@ impl Running<'_> {
                 timestamp_ms: message.timestamp().to_millis(),
             })
             .collect();
-        let status = self.started.task.step(&records, &mut self.outputs);
+        let status = self.started.task.step(&records, &mut self.outputs, &mut self.between)?;
         let consumed = match status {
             StepStatus::Continue => batch.len(),
             StepStatus::TooManyBadRecords { consumed, bad, seen } => {
@@ -185,6 +189,9 @@ impl Running<'_> {
         self.open.buffer.take(&mut self.outputs, &self.started.sink, &|index| {
             source_record(&batch[index])
         });
+        let metrics = &self.executor.context.metrics;
+        metrics.purged_partials(self.executor.task, self.between.purged.len());
+        self.open.buffer.take_between(&mut self.between, &self.started.sink);
         self.open.records += consumed as u64;
         if let Some(last) = consumed.checked_sub(1).and_then(|index| batch.get(index)) {
             self.open.last_input = Some(LastInput {
@@ -202,10 +209,13 @@ impl Running<'_> {
         }
         let (executor, started) = (self.executor, &mut self.started);
         let owner: Owner = executor.owner(view.generation);
+        let carried = started.task.close_epoch(&mut self.between);
+        self.open.buffer.take_between(&mut self.between, &started.sink);
         let sent = started
             .committed
             .advanced(&owner, started.task.position(), self.open.last_input, 0)
-            .having_seen(self.open.seen_offset);
+            .having_seen(self.open.seen_offset)
+            .carrying(carried);
         let began = Instant::now();
         let epoch = Epoch {
             outputs: Some((&mut self.open.buffer, &mut started.sink)),

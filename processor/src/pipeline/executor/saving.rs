@@ -101,7 +101,7 @@ impl<'a> Saving<'a> {
     }
 
     fn rule(&self) -> Option<CheckpointRule> {
-        self.executor.context.checkpoints.as_ref().map(|(_, rule)| *rule)
+        self.executor.checkpoints().map(|(_, rule)| *rule)
     }
 
     /// Whether the newest checkpoint holds K.
@@ -123,7 +123,7 @@ impl<'a> Saving<'a> {
 
     /// A turn with a request or the end of the process at hand. `committed` is where `state` stands.
     pub fn advance(&mut self, state: &LocalState, committed: &Position, view: View) -> Result<(), End> {
-        if self.executor.context.checkpoints.is_none() || self.covers(committed) {
+        if self.executor.checkpoints().is_none() || self.covers(committed) {
             return self.complete(view);
         }
         if self.failures >= UPLOADS_MAX {
@@ -174,7 +174,7 @@ impl<'a> Saving<'a> {
     /// Makes the snapshot and starts its upload. `state` stands at `committed`.
     pub fn begin(&mut self, state: &LocalState, committed: &Position) -> Result<(), End> {
         self.last_begun = Instant::now();
-        let Some((store, rule)) = self.executor.context.checkpoints.clone() else {
+        let Some((store, rule)) = self.executor.checkpoints().cloned() else {
             return Ok(());
         };
         if self.upload.is_some() || self.covers(committed) {

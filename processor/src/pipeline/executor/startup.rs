@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use streamagg_crds::admin::TaskState;
-use streamagg_crds::resolved::Start;
 use uuid::Uuid;
 
 use super::commit::{Committer, Epoch};
@@ -12,17 +11,16 @@ use super::failpoint::Place;
 use super::replay::{Reached, Replay, save};
 use super::topology::Topology;
 use super::{End, Executor};
-use crate::kafka::config;
 use crate::kafka::consumer::PartitionReader;
 use crate::kafka::control::ControlCopy;
-use crate::pipeline::operator::Task;
 use crate::pipeline::sink::SinkPlan;
+use crate::pipeline::stage::Stage;
+use crate::pipeline::worker::{Setup, Worker};
 use crate::state::checkpoint::Manifest;
-use crate::state::local::LocalState;
-use crate::state::recovery::position::POSITION_VERSION;
+use crate::state::local::{LocalState, Opened};
 use crate::state::recovery::startup::decide;
 use crate::state::recovery::{
-    Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
+    Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
     Startup, Stop,
 };
 use crate::state::store::Listing;
@@ -31,7 +29,7 @@ use crate::state::store::Listing;
 pub(super) struct Started<'a> {
     pub committer: Committer<'a>,
     pub reader: PartitionReader,
-    pub task: Task,
+    pub task: Worker,
     pub state: LocalState,
     pub committed: Position,
     pub sink: SinkPlan,
@@ -43,6 +41,9 @@ pub(super) struct Started<'a> {
 
 /// What is gathered once and changes only by what start-up itself does.
 pub(super) struct Found {
+    pub setup: Setup,
+    /// Tasks of the job.
+    pub tasks: u32,
     pub owner: Owner,
     pub control: ControlCopy,
     pub local: Local,
@@ -67,8 +68,8 @@ impl Executor {
         let mut committer = Committer::init(&self.context, &self.board, self.task)?;
         // In this order: the store is listed after K was read, so that no checkpoint is ahead of it unnoticed.
         let control = committer.read_control()?;
-        let opened = self.directory.open()?;
-        let reader = self.open_reader()?;
+        let opened = self.open_state(&control)?;
+        let reader = self.context.open_input(self.role, self.context.fetch_queue_kib)?;
         let (start, end) = reader.watermarks()?;
         let last_input = match control.position.as_ref().and_then(|position| position.last_input) {
             Some(last) => reader.check_last_input(last, start, end)?,
@@ -78,10 +79,12 @@ impl Executor {
         let log = InputLog {
             start,
             end,
-            partitions: topology.source_partitions,
+            partitions: self.partitions_now(&topology, &control),
         };
         let owner = self.owner(view.generation);
         let found = Found {
+            setup: topology.setup(&self.context, self.role),
+            tasks: topology.task_count(),
             owner,
             control,
             local: opened.local,
@@ -98,7 +101,7 @@ impl Executor {
             "task at the committed position"
         );
         let (task, state, committed, next_offset, newest) = started;
-        let sink = topology.sink_plan(&self.context, self.task);
+        let sink = topology.sink_plan(&self.context, self.role);
         Ok(Started {
             committer,
             reader,
@@ -111,17 +114,30 @@ impl Executor {
         })
     }
 
-    fn open_reader(&self) -> Result<PartitionReader, Stop> {
-        let settings = config::source_consumer(
-            &self.context.job,
-            &self.context.source_connection()?,
-            self.context.fetch_queue_kib,
-        );
-        PartitionReader::open(&settings, &self.context.job.source.topic, self.task)
+    /// Partitions of the input, to be compared with those at birth. With two stages a source may grow: keys need not stay
+    /// in their partitions, and each partition has its own task.
+    fn partitions_now(&self, topology: &Topology, control: &ControlCopy) -> u32 {
+        let now = topology.input_partitions(self.role);
+        match (self.role.stage, &control.birth) {
+            (Stage::Combine, Some(birth)) => now.min(birth.partitions),
+            (Stage::Combine, None) | (Stage::Whole | Stage::Window, _) => now,
+        }
+    }
+
+    /// Local state. A task without any has the committed position for it: it goes on there and never replays.
+    fn open_state(&self, control: &ControlCopy) -> Result<Opened, Stop> {
+        if self.role.stage.keeps_state() {
+            return self.directory.open();
+        }
+        let held = |position: &Position| Local::Held(Box::new(position.clone()));
+        Ok(Opened {
+            state: Some(LocalState::none()),
+            local: control.position.as_ref().map_or(Local::Absent, held),
+        })
     }
 
     pub(super) fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
-        let Some((store, _)) = &self.context.checkpoints else {
+        let Some((store, _)) = self.checkpoints() else {
             return Ok(Listing::default());
         };
         self.board.beat();
@@ -151,7 +167,7 @@ impl Executor {
         committer: &mut Committer<'_>,
         reader: &PartitionReader,
         mut state: Option<LocalState>,
-    ) -> Result<(Task, LocalState, Position, i64, Option<Manifest>), End> {
+    ) -> Result<(Worker, LocalState, Position, i64, Option<Manifest>), End> {
         // Every turn ends, claims once, or puts one of finitely many bases aside.
         loop {
             self.board.beat();
@@ -212,38 +228,6 @@ impl Executor {
         }
     }
 
-    fn give_birth(
-        &self,
-        found: &Found,
-        committer: &mut Committer<'_>,
-        reader: &PartitionReader,
-        mut state: LocalState,
-    ) -> Result<(Task, LocalState, Position, i64, Option<Manifest>), End> {
-        let start_offset = match self.context.job.source.start {
-            Start::Earliest => found.log.start,
-            Start::Latest => found.log.end,
-            Start::TimestampMs(timestamp_ms) => reader.offset_at(timestamp_ms)?,
-        };
-        let birth = Birth {
-            version: POSITION_VERSION,
-            uid: found.owner.uid.clone(),
-            job_id: found.owner.job_id.clone(),
-            task: self.task,
-            start_offset,
-            partitions: found.log.partitions,
-        };
-        let born = Position::born(&birth, &found.owner, Uuid::new_v4().to_string());
-        committer.commit(Epoch {
-            outputs: None,
-            birth: Some(&birth),
-            built_on: None,
-            sent: &born,
-        })?;
-        let mut task = Task::new(self.context.plan.clone(), start_offset);
-        save(&mut task, &mut state, &self.directory, &born)?;
-        Ok((task, state, born, start_offset, None))
-    }
-
     /// The owner's first act: K again, with its generation.
     fn claim(&self, found: &mut Found, committer: &mut Committer<'_>) -> Result<(), End> {
         if let Some(committed) = &found.control.position {
@@ -268,7 +252,7 @@ impl Executor {
         reader: &PartitionReader,
         resume: &Resume,
         state: &mut Option<LocalState>,
-    ) -> Result<Option<(Task, Position)>, End> {
+    ) -> Result<Option<(Worker, Position)>, End> {
         let Some(committed) = found.control.position.clone() else {
             return Err(End::Again("no committed position".to_owned()));
         };
@@ -298,7 +282,7 @@ impl Executor {
         reader: &PartitionReader,
         resume: &Resume,
         committed: &Position,
-        task: &mut Task,
+        task: &mut Worker,
         state: &mut Option<LocalState>,
     ) -> Result<Option<Position>, End> {
         let Some(state) = state.as_mut() else {
