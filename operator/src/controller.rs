@@ -6,7 +6,7 @@ pub mod build;
 pub mod cache;
 pub mod desired;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod memory;
 pub mod observe;
 pub mod observed;
@@ -57,6 +57,8 @@ pub struct Context {
     pub default_image: Option<String>,
     /// What may be forgotten without harm.
     pub memory: Memory,
+    /// The same for checkpoints, by namespace and name of theirs.
+    pub checkpoints: Memory,
     /// What the watches said, while there are watches (`run`).
     pub caches: Option<Caches>,
 }
@@ -97,13 +99,7 @@ where
     metrics.reconciling.inc();
     let outcome = reconcile_once(&namespace, &name, &context).await;
     metrics.reconciling.dec();
-    let label = outcome.as_ref().map_or_else(Error::kind, |_| "ok");
-    metrics.reconciles.with_label_values(&[label]).inc();
-    let seconds = metrics.reconcile_seconds.with_label_values(&[label]);
-    seconds.observe(started.elapsed().as_secs_f64());
-    if let Err(error) = &outcome {
-        metrics.errors.with_label_values(&[&error.reason()]).inc();
-    }
+    metrics.reconciled(outcome.as_ref().err(), started.elapsed());
     if !context.known(&namespace, &name) {
         // It went while it was looked at.
         context.forget(&namespace, &name);
@@ -190,12 +186,7 @@ fn refusal(error: &Error) -> Option<Verdict> {
 /// Errors are retried with a capped back-off; a conflict at once.
 pub fn error_policy<K: Resource>(object: &Arc<K>, error: &Error, context: &Context) -> Requeue {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let delay = match error {
-        Error::Conflict { .. } => Duration::from_millis(200),
-        Error::Api { .. } | Error::Incomplete { .. } | Error::Document { .. } => {
-            context.memory.next_backoff(&namespace, &name, error.retry_after())
-        }
-    };
+    let delay = context.memory.delay_after(&namespace, &name, error);
     tracing::warn!(namespace, name, %error, retry_in_ms = delay.as_millis(), "reconcile failed");
     Requeue::requeue(delay)
 }

@@ -85,6 +85,7 @@ async fn operate(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>>
         caches: None,
         default_image: arguments.processor_image,
         memory: Memory::default(),
+        checkpoints: Memory::default(),
         client: client.clone(),
     });
     let lost = match &arguments.lease_namespace {
