@@ -257,7 +257,6 @@ fn only() -> Vec<Rule> {
     let text = [
         ("spec.source.kafka.onTruncated", "Stop", Place::Kafka),
         ("spec.delivery", "ExactlyOnce", Place::Kafka),
-        ("spec.upgrade.onCheckpointFailure", "Block", Place::Cluster),
     ]
     .map(|(path, value, from)| (path, json!(value), format!("'{value}'"), from));
     let other = [

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
 
 use super::assignment::{balance, moves};
-use super::{Note, Plan, Verdict, upkeep};
+use super::{Note, Plan, Verdict, policy, upkeep};
 use crate::controller::desired::Desired;
 use crate::controller::observed::{Observed, StatefulSetFacts};
 
@@ -28,6 +28,10 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
     }
     let kind = kind(desired, observed, set, replicas)?;
     let rollout = begin(kind, desired, observed, set, replicas);
+    if let Some(verdict) = policy::given_up(&rollout, observed) {
+        plan.verdict = Some(verdict);
+        return None;
+    }
     plan.notes.push(Note {
         warning: false,
         reason: "RolloutStarted".to_owned(),
@@ -138,6 +142,7 @@ fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &Statef
         target_restart_nonce: desired.restart_nonce,
         step,
         checkpoint: None,
+        without_checkpoint: None,
         started_at: Time(observed.now),
         step_started_at: Some(Time(observed.now)),
         deadline: Some(Time(observed.now + super::rollout::limit(step))),
