@@ -55,7 +55,7 @@ ok "alerts and dashboard ask for metrics that exist"
 "$here/render.sh" --check || fail "config/operator"
 ok "the manifests without Helm are what the chart renders"
 
-for wrong in image.tagg=x replicas=0 log.format=xml watchNamespace=Team_A monitoring.rules.enable=true; do
+for wrong in image.tagg=x replicas=0 log.format=xml otlp.endpoint=collector watchNamespace=Team_A monitoring.rules.enable=true; do
   if "$helm" template t "$chart" --kube-version 1.34.0 --set "$wrong" >/dev/null 2>"$scratch/err"; then
     fail "--set $wrong was accepted"
   fi

@@ -11,9 +11,12 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::controller::Action as Requeue;
 use kube::{Resource, ResourceExt};
+use streamagg_crds::v1alpha1::CHECKPOINT_KIND;
+use tracing::Instrument;
 
 use crate::controller::Context;
 use crate::error::Error;
+use crate::telemetry;
 
 /// When to look again at an object that is not there; its watch tells earlier.
 const GONE: Duration = Duration::from_secs(3600);
@@ -25,7 +28,11 @@ const GONE: Duration = Duration::from_secs(3600);
 pub async fn reconcile<K: Resource>(object: Arc<K>, context: Arc<Context>) -> Result<Requeue, Error> {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
     let started = Instant::now();
-    let outcome = reconcile_once(&namespace, &name, &context).await;
+    let span = telemetry::reconcile_span(CHECKPOINT_KIND, &namespace, &name);
+    let outcome = reconcile_once(&namespace, &name, &context)
+        .instrument(span.clone())
+        .await;
+    telemetry::end(&span, outcome.as_ref().err());
     context.metrics.reconciled(outcome.as_ref().err(), started.elapsed());
     outcome.map(Requeue::requeue)
 }
@@ -42,7 +49,11 @@ pub async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> R
     let plan = plan::plan(&seen.facts);
     apply::apply(&mut seen, &plan, context).await?;
     status::write(&seen, &plan, context).await?;
-    context.checkpoints.succeeded(namespace, name);
+    if plan.is_over() {
+        context.checkpoints.forget(namespace, name);
+    } else {
+        context.checkpoints.succeeded(namespace, name);
+    }
     Ok(plan.requeue)
 }
 

@@ -111,7 +111,6 @@ impl Default for StreamCheckpointStatus {
     }
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_zero(count: &i32) -> bool {
     *count == 0
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use kube::Api;
-use streamagg_crds::v1alpha1::{StreamAggregation, StreamCheckpoint};
+use streamagg_crds::v1alpha1::StreamCheckpoint;
 
 use super::plan::{Aggregation, Facts};
 use crate::controller::Context;
@@ -52,17 +52,15 @@ pub(super) async fn look(namespace: &str, name: &str, context: &Context) -> Resu
         && let Some(seen) = observe::for_another(namespace, &facts.of, context).await?
     {
         token.clone_from(&seen.token);
-        let answers = |asked| move |uid: &str| context.checkpoints.answer(namespace, name, asked, uid);
-        let (checkpoint, pins) = (answers(Asked::Checkpoint), answers(Asked::Pins));
+        let answer = |asked, uid: &str| context.checkpoints.answer(namespace, name, asked, uid);
         let mut aggregation = aggregation(seen);
         context.checkpoints.keep_answers(namespace, name, |uid| {
             aggregation.observed.pods.iter().any(|pod| pod.uid == uid)
         });
         for pod in &mut aggregation.observed.pods {
-            pod.checkpoint = checkpoint(&pod.uid);
-            facts
-                .pins
-                .extend(pins(&pod.uid).map(|answer| (pod.uid.clone(), answer)));
+            pod.checkpoint = answer(Asked::Checkpoint, &pod.uid);
+            let pins = answer(Asked::Pins, &pod.uid).map(|pins| (pod.uid.clone(), pins));
+            facts.pins.extend(pins);
         }
         facts.aggregation = Some(aggregation);
     }
@@ -74,11 +72,7 @@ pub(super) async fn look(namespace: &str, name: &str, context: &Context) -> Resu
 }
 
 fn aggregation(seen: Seen) -> Aggregation {
-    let spec = seen
-        .aggregation
-        .as_deref()
-        .ok()
-        .map(|found: &StreamAggregation| &found.spec);
+    let spec = seen.aggregation.as_deref().ok().map(|found| &found.spec);
     Aggregation {
         uid: seen.uid,
         has_store: spec.is_none_or(|spec| spec.state.checkpoints.is_some()),

@@ -150,6 +150,13 @@ pub struct Plan {
     pub requeue: Duration,
 }
 
+impl Plan {
+    /// Nothing is left that pods would do.
+    pub fn is_over(&self) -> bool {
+        self.requeue == REQUEUE_DONE
+    }
+}
+
 fn ended(phase: Option<CheckpointPhase>) -> bool {
     match phase {
         Some(CheckpointPhase::Complete | CheckpointPhase::Failed) => true,
@@ -257,7 +264,8 @@ impl Step<'_> {
 
     /// The checkpoint itself, as pods take it while their tasks run on.
     fn take(&mut self) -> Why {
-        let Some(aggregation) = &self.facts.aggregation else {
+        let facts = self.facts;
+        let Some(aggregation) = &facts.aggregation else {
             let message = format!("there is no StreamAggregation {} in this namespace", self.facts.of);
             return self.wait("WaitingForAggregation", message);
         };

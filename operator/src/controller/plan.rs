@@ -9,6 +9,7 @@ mod children;
 mod choose;
 pub mod conditions;
 mod deletion;
+mod difference;
 pub(crate) mod drain;
 pub mod health;
 pub(crate) mod operation;
@@ -18,7 +19,8 @@ mod rollout;
 mod upkeep;
 mod volumes;
 
-pub(super) use upkeep::{all_running, tasks};
+pub(super) use upkeep::all_running;
+pub(crate) use upkeep::tasks;
 
 use std::time::Duration;
 

@@ -10,7 +10,7 @@ use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Config, Controller};
 use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
-use kube::runtime::{Predicate, WatchStreamExt, metadata_watcher, predicates, watcher as watch};
+use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher as watch};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use streamagg_crds::v1alpha1::{StreamAggregation, StreamCheckpoint};
@@ -103,13 +103,16 @@ fn checkpoints(
     let (reader, writer) = reflector::store();
     let triggers = predicates::generation.combine(predicates::finalizers);
     let noted = Arc::clone(&context);
-    let stream = metadata_watcher(watches.scoped::<StreamCheckpoint>(), watcher::Config::default())
-        .default_backoff()
-        .modify(|object| trim(object.meta_mut()))
-        .inspect_err(move |error| note(error, "streamcheckpoints", &noted))
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(triggers, Default::default());
+    let stream = watch(
+        watches.scoped::<PartialObjectMeta<StreamCheckpoint>>(),
+        watcher::Config::default(),
+    )
+    .default_backoff()
+    .modify(|object| trim(object.meta_mut()))
+    .inspect_err(move |error| note(error, "streamcheckpoints", &noted))
+    .reflect(writer)
+    .applied_objects()
+    .predicate_filter(triggers, Default::default());
     Controller::for_stream(stream, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CHECKPOINT_CONCURRENCY))
         .graceful_shutdown_on(shutdown)

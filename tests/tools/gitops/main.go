@@ -120,6 +120,13 @@ func actions(vm lua.VM, object *unstructured.Unstructured) {
 	suspended, _, _ := unstructured.NestedBool(object.Object, "spec", "suspend")
 	check(offered["suspend"] == !suspended && offered["resume"] == suspended && offered["restart"] == !suspended,
 		"%s: suspended is %v, but %v are offered", object.GetName(), suspended, offered)
+	_, kept, _ := unstructured.NestedMap(object.Object, "spec", "state", "checkpoints")
+	check(offered["checkpoint"] == (kept && !suspended), "%s: checkpoint is offered: %v", object.GetName(), offered)
+	made := must(vm.ExecuteResourceAction(object.DeepCopy(), must(vm.GetResourceAction(object, "checkpoint")).ActionLua, nil))
+	of, _, _ := unstructured.NestedString(made[0].UnstructuredObj.Object, "spec", "aggregation")
+	check(len(made) == 1 && made[0].K8SOperation == lua.CreateOperation && made[0].UnstructuredObj.GetKind() == checkpoint &&
+		made[0].UnstructuredObj.GetNamespace() == object.GetNamespace() && of == object.GetName(),
+		"%s: action checkpoint makes %v", object.GetName(), made[0].UnstructuredObj)
 	nonce, _, _ := unstructured.NestedInt64(object.Object, "spec", "restartNonce")
 	for _, name := range []string{"suspend", "resume", "restart"} {
 		wanted := object.DeepCopy()

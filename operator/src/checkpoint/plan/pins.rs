@@ -15,14 +15,14 @@ use crate::labels::PINS_FINALIZER;
 /// How long a deleted object waits for pods to release what it keeps. Longer than an upgrade's pods are away.
 const RELEASE_LIMIT: SignedDuration = SignedDuration::from_secs(300);
 
-impl Step<'_> {
-    fn tasks(&self) -> impl Iterator<Item = (u32, &str)> {
+impl<'a> Step<'a> {
+    fn tasks(&self) -> impl Iterator<Item = (u32, &'a str)> + use<'a> {
         let rows = self.facts.status.tasks.iter();
         rows.map(|row| (row.task.unsigned_abs(), row.id.as_str()))
     }
 
     /// The last answer about a task, of whichever pod.
-    fn answers(&self, id: &str) -> Vec<&TaskOperation> {
+    fn answers(&self, id: &str) -> Vec<&'a TaskOperation> {
         let operations = self.facts.pins.values().filter(|answer| answer.id == id);
         operations.flat_map(|answer| &answer.tasks).collect()
     }
@@ -124,7 +124,7 @@ impl Step<'_> {
         asks
     }
 
-    fn pod_for<'a>(&self, task: u32, aggregation: &'a Aggregation) -> Option<&'a PodFacts> {
+    fn pod_for(&self, task: u32, aggregation: &'a Aggregation) -> Option<&'a PodFacts> {
         let owner = plan::tasks(&aggregation.observed).get(&task);
         let job = self.facts.status.job_id.as_ref();
         // Another aggregation of this name may have another place in the store.
