@@ -110,7 +110,7 @@ async fn a_release_takes_every_pin_of_its_holder_and_no_other() {
     rig.store.release(0, "x").await.expect("releases");
     rig.store.release(0, "x").await.expect("again");
     let pinned = rig.store.list(0).await.expect("lists").pinned;
-    assert_eq!(pinned, std::collections::BTreeSet::from(["b".to_owned()]));
+    assert_eq!(pinned, BTreeSet::from(["b".to_owned()]));
     assert!(rig.object("pins/b/xx").exists());
 }
 
