@@ -142,7 +142,9 @@ impl<'a> Committer<'a> {
             }
         };
         match &epoch.outputs {
-            Some((buffer, plan)) => producer.publish(buffer.records(plan).chain(control), &alive, &before_commit),
+            // The position first: the client adds the partitions it knows of to the transaction as soon as there is one,
+            // and those that come to its queue after all results only with a second request, when that was answered.
+            Some((buffer, plan)) => producer.publish(control.chain(buffer.records(plan)), &alive, &before_commit),
             None => producer.publish(control, &alive, &before_commit),
         }
     }
