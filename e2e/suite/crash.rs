@@ -27,6 +27,8 @@ const START_MS: i64 = 1_760_000_000_000;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
 const PROGRESS_MAX: Duration = Duration::from_secs(90);
+/// The phase without transactions.
+const AT_LEAST_ONCE: &str = "at-least-once";
 /// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
 const FAILPOINTS: [&str; 5] = [
     "before-commit",
@@ -47,7 +49,7 @@ const SHAPE: Shape = Shape {
     tenants: 8,
 };
 
-fn manifest(bootstrap: &str, name: &str) -> String {
+fn manifest(bootstrap: &str, name: &str, delivery: &str) -> String {
     format!(
         r#"
 apiVersion: streamagg.io/v1alpha1
@@ -76,6 +78,7 @@ spec:
   sink: {{kafka: {{topic: {name}-out}}}}
   lateEvents: {{kafka: {{topic: {name}-late}}}}
   deadLetters: {{kafka: {{topic: {name}-dead}}}}
+  delivery: {delivery}
   state:
     backend: RocksDB
     volume: {{size: 1Gi}}
@@ -112,7 +115,10 @@ struct Counts {
 
 impl Harness {
     fn new(broker: &Broker, name: &str, directory: &Path, seed: u64, shape: Shape) -> Result<Self, String> {
-        let manifest = parse_manifest(&manifest(&broker.bootstrap, name)).map_err(|errors| format!("{errors:?}"))?;
+        let may_repeat = name.starts_with(AT_LEAST_ONCE);
+        let delivery = if may_repeat { "AtLeastOnce" } else { "ExactlyOnce" };
+        let manifest = manifest(&broker.bootstrap, name, delivery);
+        let manifest = parse_manifest(&manifest).map_err(|errors| format!("{errors:?}"))?;
         let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
         let topics: Vec<String> = ["in", "out", "late", "dead"]
             .map(|part| format!("{name}-{part}"))
@@ -126,11 +132,13 @@ impl Harness {
         let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
         std::fs::write(&job, serde_json::to_string(&file).map_err(|error| error.to_string())?).map_err(io)?;
         let loader = broker.loader(&format!("{name}-in"))?;
+        let mut verifier = Verifier::open(broker, &resolved)?;
+        verifier.may_repeat = may_repeat;
         Ok(Self {
             directory: directory.to_owned(),
             job,
             home,
-            verifier: Verifier::open(broker, &resolved)?,
+            verifier,
             idle: Some((loader, Traffic::new(seed, shape, START_MS))),
             load: None,
             tasks: shape.partitions.unsigned_abs(),
@@ -338,6 +346,24 @@ fn long_replay(harness: &mut Harness) -> Result<(), String> {
     harness.finish()
 }
 
+/// The same promise without transactions: nothing lost, nothing wrong, but some of it twice.
+fn at_least_once(harness: &mut Harness, kills: u64) -> Result<(), String> {
+    harness.start_load()?;
+    for name in ["before-commit", "after-commit-before-state", "mid-checkpoint-upload"] {
+        harness.abort_at(name)?;
+    }
+    while harness.counts.kills < kills {
+        harness.kill_at_random()?;
+        match harness.counts.kills % 4 {
+            1 => harness.copy_volume()?,
+            2 => harness.lose_volume()?,
+            3 if harness.copy_of_volume().exists() => harness.set_volume_back()?,
+            _ => {}
+        }
+    }
+    harness.finish()
+}
+
 fn run(harness: &mut Harness, kills: u64) -> Result<(), String> {
     harness.start_load()?;
     for name in FAILPOINTS {
@@ -398,6 +424,12 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
     let long = phase("long-replay", seed, Shape { partitions: 1, ..SHAPE }, long_replay);
     assert!(long.aborts.contains(&"mid-replay"), "{long:?}");
+    let least = kills.div_ceil(4).max(4);
+    let repeating = phase(AT_LEAST_ONCE, seed, SHAPE, |harness| at_least_once(harness, least));
+    assert!(
+        repeating.volumes_lost > 0 && repeating.volumes_set_back > 0,
+        "{repeating:?}"
+    );
     let counts = phase("crash", seed, SHAPE, |harness| run(harness, kills));
     assert!(counts.kills >= kills, "only {} of {kills} kills", counts.kills);
     assert!(
