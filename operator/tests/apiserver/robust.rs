@@ -14,6 +14,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::{Value, json};
+use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::StreamAggregation;
 use streamagg_operator::controller::reconcile_once;
 use streamagg_operator::lease::LEASE_NAME;
@@ -288,11 +289,14 @@ async fn whatever_is_deleted_under_our_feet_comes_back() {
     }
     assert_eq!(world.node.processors.pods_seen(), 2, "no pod was restarted for that");
     replaced::<ConfigMap>(&world, "sample-assignment").await;
-    let after = world.await_running().await.assignment_generation;
+    let map = world.api::<ConfigMap>().get("sample-assignment").await.unwrap();
+    let document = map.data.unwrap().remove("assignment.json").unwrap();
+    let after: Assignment = serde_json::from_str(&document).unwrap();
     assert!(
-        after > before,
+        i64::try_from(after.generation).unwrap() > before.unwrap(),
         "a generation is never used twice: {before:?}, {after:?}"
     );
+    world.await_generation(after.generation).await;
     replaced::<StatefulSet>(&world, "sample").await;
     world.await_running().await;
     nobody_runs_twice(&world);

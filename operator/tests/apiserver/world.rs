@@ -201,6 +201,22 @@ impl World {
         self.await_condition("sample", "Ready", "True", "Running").await
     }
 
+    /// Waits until the status tells of an assignment or a later one: it is written a round after the assignment itself.
+    pub async fn await_generation(&self, generation: u64) {
+        let started = Instant::now();
+        loop {
+            let told = self.status("sample").await.1.assignment_generation;
+            if told >= i64::try_from(generation).ok() {
+                return;
+            }
+            assert!(
+                started.elapsed() < DEADLINE,
+                "status tells of {told:?}, not of {generation}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// resourceVersion of everything there is.
     pub async fn versions(&self) -> Vec<String> {
         let mut versions = Vec::new();
