@@ -177,6 +177,7 @@ impl TaskProducer {
         before_commit: &dyn Fn(),
     ) -> Result<(), TransactionError> {
         self.take_failure();
+        let began = Instant::now();
         self.producer
             .begin_transaction()
             .map_err(|error| self.outcome(&error, alive))?;
@@ -184,7 +185,12 @@ impl TaskProducer {
             self.send(record, alive)?;
         }
         before_commit();
-        self.commit(alive)
+        let queued = began.elapsed();
+        self.deliver(alive);
+        let delivered = began.elapsed();
+        self.commit(alive)?;
+        tracing::debug!(?queued, ?delivered, committed = ?began.elapsed(), "transaction");
+        Ok(())
     }
 
     /// Publishes `records` without a transaction and waits until each is acknowledged.
@@ -249,14 +255,18 @@ impl TaskProducer {
         }
     }
 
-    fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
-        let deadline = Instant::now() + OUTCOME_TIMEOUT;
-        // Not by the library's flush alone: it polls in slices of 100 ms whether or not anything is left.
-        let flush_deadline = Instant::now() + FLUSH_MAX;
-        while self.producer.in_flight_count() > 0 && Instant::now() < flush_deadline {
+    /// Awaits the records' acknowledgements. Not by the library's flush alone: it polls in slices of 100 ms whether or
+    /// not anything is left.
+    fn deliver(&self, alive: &dyn Fn()) {
+        let deadline = Instant::now() + FLUSH_MAX;
+        while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             alive();
             self.producer.poll(FLUSH_SLICE);
         }
+    }
+
+    fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
+        let deadline = Instant::now() + OUTCOME_TIMEOUT;
         loop {
             alive();
             match self.producer.commit_transaction(CALL_TIMEOUT) {

@@ -163,8 +163,10 @@ impl<'a> Committer<'a> {
             }
         };
         match (&epoch.outputs, self.context.delivery) {
+            // The position first: the client adds the partitions it knows of to the transaction as soon as there is one,
+            // and those that come to its queue after all results only with a second request, when that was answered.
             (Some((buffer, plan)), Delivery::ExactlyOnce) => {
-                producer.publish(buffer.records(plan).chain(control), &alive, &before_commit)
+                producer.publish(control.chain(buffer.records(plan)), &alive, &before_commit)
             }
             (None, Delivery::ExactlyOnce) => producer.publish(control, &alive, &before_commit),
             (outputs, Delivery::AtLeastOnce) => {
