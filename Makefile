@@ -32,7 +32,7 @@ run: ## Windows over a real trace and over generated LLM traffic, here and now
 
 # Checks ----------------------------------------------------------------------------------------------------------
 
-.PHONY: test lint fmt bench bench-operator coverage fuzz
+.PHONY: test lint fmt bench bench-core bench-operator coverage fuzz
 test: ## All tests, last line "N passed, N failed" (STAGES="lint unit" for some of them)
 	@tests/tools/prepare
 	@tests/run $(STAGES)
@@ -52,13 +52,20 @@ fuzz: ## Fuzz one of manifest, event, expression, state, control on a nightly co
 	@tests/tools/fuzz $(TARGET) $(DURATION)
 
 BENCH_EVENTS ?= 1000000
-bench: ## Figures: the engine on one core, a local run, the processor on a real broker
+WORKLOADS ?=
+FLINK ?= yes
+# Numbers as in docs/performance.md; with some chosen only those on the broker run.
+bench: ## Figures: one core, a local run, a real broker beside Flink (WORKLOADS="W2 W8", FLINK=no, BENCH_EVENTS=1000000)
+	@$(if $(WORKLOADS),echo "not chosen: the engine alone and a local run",$(MAKE) --no-print-directory bench-core)
+	@cargo build --release --locked --quiet -p streamagg-processor
+	@echo "On a real broker:"
+	@cargo run --release --locked --quiet -p streamagg-e2e --features broker --bin bench-broker -- $(BENCH_EVENTS) \
+	  $(if $(WORKLOADS),--workloads "$(WORKLOADS)") $(if $(filter no,$(FLINK)),--no-flink)
+
+bench-core: ## The part of bench without a broker
 	@echo "The engine alone, one core, input in memory:"
 	@cargo run --release --locked --quiet -p streamagg-tests --bin bench
 	@tests/tools/bench-local $(BENCH_EVENTS)
-	@cargo build --release --locked --quiet -p streamagg-processor
-	@echo "On a real broker:"
-	@cargo run --release --locked --quiet -p streamagg-e2e --features broker --bin bench-broker -- $(BENCH_EVENTS)
 
 AGGREGATIONS ?= 1000
 bench-operator: ## Figures: the operator with AGGREGATIONS=1000 on a real API server

@@ -231,6 +231,20 @@ impl Reader {
     /// When the broker does, or when an end was not reached in time: half a topic must not pass for the whole.
     pub fn read_on(&mut self) -> Result<usize, String> {
         let before = self.records.len();
+        let mut records = std::mem::take(&mut self.records);
+        let read = self.visit(&mut |message| {
+            records.push(owned(message));
+            Ok(())
+        });
+        self.records = records;
+        read.map(|()| self.records.len() - before)
+    }
+
+    /// The same, handing each new record on without keeping it.
+    ///
+    /// # Errors
+    /// When the broker does, when an end was not reached in time, or `visit`'s own.
+    pub fn visit(&mut self, visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), String>) -> Result<(), String> {
         let mut at_end = std::collections::BTreeSet::new();
         self.assign().map_err(|error| error.to_string())?;
         let started = std::time::Instant::now();
@@ -245,7 +259,7 @@ impl Reader {
                 }
                 Some(Ok(message)) => {
                     self.next.insert(message.partition(), message.offset() + 1);
-                    self.records.push(owned(&message));
+                    visit(&message)?;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     at_end.insert(partition);
@@ -256,7 +270,7 @@ impl Reader {
                 Some(Err(error)) => return Err(error.to_string()),
             }
         }
-        Ok(self.records.len() - before)
+        Ok(())
     }
 
     /// The next record as soon as it can be read, or nothing after `wait`. It is not kept in `records`.

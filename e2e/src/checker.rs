@@ -1,6 +1,7 @@
 //! What must stand in the output topics, worked out from the source topic in plain code, and what is lost, repeated
 //! or wrong there. Shares no code with the engine; of the product it knows the manifest only.
 
+pub mod batch;
 mod compare;
 mod number;
 
