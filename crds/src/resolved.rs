@@ -13,12 +13,12 @@ pub use self::security::{Certificate, Sasl, SecretKey, Security, Tls, Username};
 pub use self::store::{Store, store};
 use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
-    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, SideOutput, SinkSpec, StartFrom, StreamAggregationSpec,
-    TimeUnit, TimestampSpec, WhenMissing,
+    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, RecordProperty, SideOutput, SinkSpec, StartFrom,
+    StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing,
 };
 use crate::value::JsonPointer;
 
-pub use self::window::{Repeat, Trigger, Window, WindowKind};
+pub use self::window::{Gap, Repeat, Trigger, Window, WindowKind};
 
 /// A job, ready to run. Made by [`crate::validate::resolve`] only.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,8 @@ pub struct Resolved {
     pub idle: Option<Idle>,
     /// How far beyond the clock an event's time may be, ms; absent: any time is taken.
     pub max_future_skew_ms: Option<i64>,
+    /// The array whose elements become events of their own.
+    pub explode: Option<JsonPointer>,
     /// Values derived from each event, in order; each refers only to those before it.
     pub lets: Vec<Let>,
     /// What an event has to meet.
@@ -160,13 +162,24 @@ pub enum Input {
     Let(usize),
 }
 
+/// Where a part of the group key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// The event.
+    Input(Input),
+    /// A header of its record.
+    Header(String),
+    /// A property of its record.
+    Property(RecordProperty),
+}
+
 /// A part of the group key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyPart {
     /// Name in the result.
     pub name: String,
     /// What it is.
-    pub input: Input,
+    pub source: KeySource,
     /// What happens when it is missing or null.
     pub when_missing: Missing,
 }
@@ -207,6 +220,7 @@ impl Resolved {
             watermark: watermark(&spec.event)?,
             idle: spec.event.idle.as_ref().and_then(idle),
             max_future_skew_ms: spec.event.max_future_skew.and_then(ms),
+            explode: spec.explode.as_ref().map(|explode| explode.field.clone()),
             condition: expression(spec.where_.as_deref(), &lets)?,
             group_by: spec
                 .group_by
@@ -235,6 +249,15 @@ impl Resolved {
             Input::Let(index) => self.lets.get(*index).map_or_else(String::new, |value| {
                 format!("= {}", self.identity_of(&value.expression))
             }),
+        }
+    }
+
+    /// As [`Self::identity`], of a part of the key.
+    pub fn key_identity(&self, source: &KeySource) -> String {
+        match source {
+            KeySource::Input(input) => self.identity(input),
+            KeySource::Header(name) => format!("header {name}"),
+            KeySource::Property(property) => format!("record {property:?}"),
         }
     }
 
@@ -362,9 +385,14 @@ fn idle(spec: &IdleSpec) -> Option<Idle> {
 }
 
 fn key_part(key: &crate::v1alpha1::GroupKey, lets: &[Let]) -> Option<KeyPart> {
+    let source = match (&key.header, key.metadata) {
+        (Some(name), _) => KeySource::Header(name.clone()),
+        (None, Some(property)) => KeySource::Property(property),
+        (None, None) => KeySource::Input(input(key.field.as_ref(), key.value.as_deref(), lets)?),
+    };
     Some(KeyPart {
         name: key.name.clone(),
-        input: input(key.field.as_ref(), key.value.as_deref(), lets)?,
+        source,
         when_missing: missing(&key.when_missing)?,
     })
 }

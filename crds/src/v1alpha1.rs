@@ -22,7 +22,7 @@ pub use aggregate::{
     AggregateSpec, ArgOf, Count, Distinct, FieldOf, Histogram, Percentile, Rate, Ratio, ScalarOf, Spread, TopK,
     WeightedAverage,
 };
-pub use derived::LetSpec;
+pub use derived::{ExplodeSpec, LetSpec};
 pub use event::{
     BoundedOutOfOrderness, EventSpec, IdleAdvance, IdleSpec, Periodic, Punctuated, TimeUnit, TimestampSpec,
     WatermarkSpec,
@@ -40,8 +40,8 @@ pub use state::{
     Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,
 };
 pub use window::{
-    Calendar, CalendarUnit, Cumulative, GroupKey, KeyDefault, Panes, RepeatSpec, Session, Sliding, TriggerSpec,
-    Tumbling, WhenMissing, WindowSpec,
+    Calendar, CalendarUnit, CountWindow, Cumulative, GroupKey, KeyDefault, Panes, RecordProperty, RepeatSpec, Session,
+    Sliding, TriggerSpec, Tumbling, WhenMissing, WindowSpec,
 };
 
 #[cfg(feature = "k8s")]

@@ -29,10 +29,9 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 6] = [
+pub const REFUSED_OF_FUTURE: [&str; 5] = [
     "spec.autoscaling",
     "spec.event.maxDrift",
-    "spec.explode",
     "spec.restoreFrom",
     "spec.source.partitioning.any",
     "spec.upgrade.rollback",

@@ -102,7 +102,7 @@ fn all_problems_are_listed_at_once() {
         "spec.event",
         "spec.sink",
         "spec.source",
-        "spec.explode",
+        "spec.explode.field",
         "spec.windows[0].name",
         "spec.windows[0].size",
         "spec.windows[0]",

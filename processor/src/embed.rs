@@ -44,7 +44,7 @@ mod sinks;
 mod watermarks;
 mod windows;
 
-pub use streamagg_crds::v1alpha1::{CalendarUnit, Panes, TimeUnit};
+pub use streamagg_crds::v1alpha1::{CalendarUnit, Panes, RecordProperty, TimeUnit};
 
 pub use self::aggregates::Aggregate;
 pub use self::builder::{Pipeline, Stream};
@@ -55,7 +55,7 @@ pub use self::run::Run;
 pub use self::sinks::{DeadLetter, LateEvent, WindowResult};
 pub use self::watermarks::Watermark;
 pub use self::windows::Window;
-pub use crate::pipeline::output::Record;
+pub use crate::pipeline::output::{Envelope, Record};
 
 #[cfg(test)]
 mod tests;

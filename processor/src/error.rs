@@ -36,11 +36,15 @@ pub enum RejectReason {
     NumberOutOfRange,
     /// An expression of `let`, `where` or an aggregate's `where` has no value for the event.
     ExpressionFailed,
+    /// The gap of a session is missing, no number of ms above 0, or above `maxDuration`.
+    SessionGapInvalid,
+    /// An event has more elements to take apart than are taken.
+    TooManyElements,
 }
 
 impl RejectReason {
     /// Number of reasons.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 12;
     /// Every reason, in order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::JsonInvalid,
@@ -53,6 +57,8 @@ impl RejectReason {
         Self::FieldTypeInvalid,
         Self::NumberOutOfRange,
         Self::ExpressionFailed,
+        Self::SessionGapInvalid,
+        Self::TooManyElements,
     ];
 
     /// The name as published.
@@ -68,6 +74,8 @@ impl RejectReason {
             Self::FieldTypeInvalid => "FieldTypeInvalid",
             Self::NumberOutOfRange => "NumberOutOfRange",
             Self::ExpressionFailed => "ExpressionFailed",
+            Self::SessionGapInvalid => "SessionGapInvalid",
+            Self::TooManyElements => "TooManyElements",
         }
     }
 }

@@ -44,6 +44,7 @@ pub(crate) fn run(arguments: &RunArguments, environment: &[Override]) -> Result<
     let manifest::Loaded { job, plan, .. } = load(&arguments.manifest, environment, &arguments.set)?;
     refuse_same_file(arguments, &input)?;
     refuse_record_times(&job)?;
+    refuse_spreading_elements(&job, arguments.partitions)?;
     if arguments.state.is_some() {
         refuse_what_cannot_be_resumed(arguments, &input)?;
     }
@@ -70,6 +71,18 @@ fn refuse_record_times(job: &Resolved) -> Result<(), RunError> {
     }
     let problem = "spec.event.timestamp.record: a line has no record timestamp; for this run name the field that has the \
                    time, as in --set 'event.timestamp={field: /ts}'";
+    Err(RunError::Usage {
+        problem: problem.to_owned(),
+    })
+}
+
+/// The elements of one record may have keys of several partitions.
+fn refuse_spreading_elements(job: &Resolved, partitions: u16) -> Result<(), RunError> {
+    if partitions == 1 || job.explode.is_none() {
+        return Ok(());
+    }
+    let problem = "--partitions spreads records by their key, and with spec.explode a record has as many as it has \
+                   elements; leave --partitions out";
     Err(RunError::Usage {
         problem: problem.to_owned(),
     })

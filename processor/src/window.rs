@@ -3,5 +3,6 @@
 
 pub mod assigner;
 pub mod calendar;
+pub mod count;
 pub mod session;
 pub mod types;

@@ -16,10 +16,12 @@ use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::generator::{self, Case};
 use streamagg_tests::oracle::{self, Entry, Expected, Spec};
 
+pub use crate::around::record;
+
 /// Where the log of a test begins.
 pub const START_OFFSET: i64 = 0;
 /// First bytes of the keys of rows, late firings and cells; what stays is layout, position, ticks and bad-record window.
-const PANE_STATE: std::ops::RangeInclusive<u8> = 0x02..=0x05;
+const PANE_STATE: std::ops::RangeInclusive<u8> = 0x02..=0x07;
 
 pub fn plan(spec: &Spec) -> Arc<Plan> {
     let document = serde_json::json!({
@@ -111,16 +113,6 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
             }
         }
         seen.extend(expected_form(&outputs, &entries, 0));
-    }
-}
-
-pub fn record(case: &Case, entry: usize) -> Record<'_> {
-    let Some((value, timestamp_ms)) = case.log[entry].record() else {
-        panic!("entry {entry} is no record")
-    };
-    Record {
-        timestamp_ms,
-        ..Record::new(case.offsets[entry], value)
     }
 }
 
@@ -402,6 +394,7 @@ fn too_many_bad_records_stop_the_task_at_the_record_whatever_the_cuts() {
         bound_ms: 0,
         watermark: oracle::Watermark::Bounded,
         skew_ms: None,
+        explode: None,
         group_by: Vec::new(),
         windows: vec![oracle::Window {
             name: "m".to_owned(),

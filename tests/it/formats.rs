@@ -51,8 +51,11 @@ fn assert_fixture(name: &str, found: &str) {
     );
 }
 
-fn plan() -> Arc<Plan> {
-    let text = fs::read_to_string(fixture("state-1/job.yaml")).unwrap();
+/// Directories of stored state, with the kinds of entries in each.
+const STATES: [(&str, &[u8]); 2] = [("state-1", &[1, 2, 3, 4, 5]), ("state-1-more", &[1, 5, 7])];
+
+fn plan(state: &str) -> Arc<Plan> {
+    let text = fs::read_to_string(fixture(&format!("{state}/job.yaml"))).unwrap();
     let manifest = parse_manifest(&text).unwrap_or_else(|errors| panic!("{errors:?}"));
     Arc::new(Plan::compile(&resolve(&manifest.spec, "tests", "formats").unwrap()))
 }
@@ -158,64 +161,77 @@ fn store(pairs: &[(Vec<u8>, Vec<u8>)]) -> MemoryBackend {
     backend
 }
 
-fn stored() -> Vec<(Vec<u8>, Vec<u8>)> {
-    pairs(&fs::read_to_string(fixture("state-1/state.hex")).unwrap())
+fn stored(state: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pairs(&fs::read_to_string(fixture(&format!("{state}/state.hex"))).unwrap())
 }
 
 #[test]
 fn the_state_is_written_as_it_always_was() {
-    let mut task = Task::new(plan(), 0);
-    run(&mut task, 0, SAVED_AT);
-    let mut backend = MemoryBackend::default();
-    commit(&mut task, &mut backend);
-    assert_fixture("state-1/state.hex", &dump(&backend));
-    for tag in [1, 2, 3, 4, 5] {
-        assert!(stored().iter().any(|(key, _)| key[0] == tag), "no entry of kind {tag}");
+    for (state, tags) in STATES {
+        let mut task = Task::new(plan(state), 0);
+        run(&mut task, 0, SAVED_AT);
+        let mut backend = MemoryBackend::default();
+        commit(&mut task, &mut backend);
+        assert_fixture(&format!("{state}/state.hex"), &dump(&backend));
+        for tag in tags {
+            let is_there = stored(state).iter().any(|(key, _)| key[0] == *tag);
+            assert!(is_there, "{state}: no entry of kind {tag}");
+        }
+        assert_fixture(&format!("{state}/results.jsonl"), &run(&mut task, SAVED_AT, EVENTS));
     }
-    assert_fixture("state-1/results.jsonl", &run(&mut task, SAVED_AT, EVENTS));
 }
 
 #[test]
 fn state_of_format_1_is_read_and_gone_on_from() {
-    let mut backend = store(&stored());
-    let before = dump(&backend);
-    let mut task = Task::restore(plan(), &backend).unwrap().unwrap();
-    commit(&mut task, &mut backend);
-    assert_eq!(dump(&backend), before, "reading and writing changes nothing");
-    assert_fixture("state-1/results.jsonl", &run(&mut task, SAVED_AT, EVENTS));
+    for (state, _) in STATES {
+        let mut backend = store(&stored(state));
+        let before = dump(&backend);
+        let mut task = Task::restore(plan(state), &backend).unwrap().unwrap();
+        commit(&mut task, &mut backend);
+        assert_eq!(dump(&backend), before, "{state}: reading and writing changes nothing");
+        assert_fixture(&format!("{state}/results.jsonl"), &run(&mut task, SAVED_AT, EVENTS));
+    }
 }
 
 #[test]
 fn state_cut_short_anywhere_is_refused_or_read_and_of_another_format_refused() {
-    let pairs = stored();
-    let (mut refused, mut cuts) = (0, 0);
-    for (index, (_, value)) in pairs.iter().enumerate() {
-        // Every length of a small value; of a large one its edges.
-        for length in (0..value.len()).filter(|length| *length < 40 || value.len() - length < 10) {
-            let mut damaged = pairs.clone();
-            damaged[index].1.truncate(length);
-            cuts += 1;
-            refused += usize::from(!matches!(Task::restore(plan_once(), &store(&damaged)), Ok(Some(_))));
+    for (state, _) in STATES {
+        let (plan, pairs) = (plan(state), stored(state));
+        let (mut refused, mut cuts) = (0, 0);
+        for (index, (_, value)) in pairs.iter().enumerate() {
+            // Every length of a small value; of a large one its edges.
+            for length in (0..value.len()).filter(|length| *length < 40 || value.len() - length < 10) {
+                let mut damaged = pairs.clone();
+                damaged[index].1.truncate(length);
+                cuts += 1;
+                let restored = Task::restore(Arc::clone(&plan), &store(&damaged));
+                refused += usize::from(!matches!(restored, Ok(Some(_))));
+            }
         }
+        assert!(refused > cuts * 9 / 10, "{state}: {refused} of {cuts} were refused");
+        let mut newer = pairs;
+        let layout = newer.iter_mut().find(|(key, _)| key == b"\x01L").unwrap();
+        layout.1 = String::from_utf8(layout.1.clone())
+            .unwrap()
+            .replace("\"format\":1", "\"format\":2")
+            .into_bytes();
+        let error = Task::restore(plan, &store(&newer)).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("format 2 is not readable"), "{error}");
     }
-    assert!(refused > cuts * 9 / 10, "{refused} of {cuts} were refused");
-    let mut newer = pairs;
-    let layout = newer.iter_mut().find(|(key, _)| key == b"\x01L").unwrap();
-    layout.1 = String::from_utf8(layout.1.clone())
-        .unwrap()
-        .replace("\"format\":1", "\"format\":2")
-        .into_bytes();
-    let error = Task::restore(plan(), &store(&newer))
-        .map(|_| ())
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("format 2 is not readable"), "{error}");
 }
 
-/// The plan, compiled once: the test above restores thousands of times.
-fn plan_once() -> Arc<Plan> {
-    static PLAN: std::sync::OnceLock<Arc<Plan>> = std::sync::OnceLock::new();
-    Arc::clone(PLAN.get_or_init(plan))
+#[test]
+fn a_key_of_a_count_window_of_which_an_entry_is_missing_is_refused() {
+    let pairs = stored("state-1-more");
+    let entries: Vec<usize> = (0..pairs.len()).filter(|index| pairs[*index].0[0] == 7).collect();
+    for index in entries {
+        let mut damaged = pairs.clone();
+        damaged.remove(index);
+        let error = Task::restore(plan("state-1-more"), &store(&damaged))
+            .map(|_| ())
+            .unwrap_err();
+        assert!(error.to_string().contains("count window"), "{error}");
+    }
 }
 
 /// A document is written as its fixture and read from it.
@@ -234,7 +250,7 @@ fn assert_document<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug
 }
 
 fn position() -> Position {
-    let mut task = Task::new(plan_once(), 0);
+    let mut task = Task::new(plan("state-1"), 0);
     run(&mut task, 0, 3);
     Position {
         version: POSITION_VERSION,

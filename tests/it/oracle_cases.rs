@@ -23,6 +23,7 @@ fn spec(bound_ms: i64, windows: Vec<Window>) -> Spec {
         bound_ms,
         watermark: Watermark::Bounded,
         skew_ms: None,
+        explode: None,
         group_by: vec![("k".to_owned(), field("k"), Missing::Reject)],
         windows,
         aggregates: vec![
@@ -264,4 +265,97 @@ fn the_batch_answer_is_the_last_pane_of_each_window_and_key() {
         answer.into_iter().collect::<Vec<_>>(),
         [(expected.0.to_owned(), expected.1.to_owned())]
     );
+}
+
+/// Start, end, index, timing and sum of each result; late and dead records as in [`lines`].
+fn short(spec: &Spec, log: &[Entry]) -> Vec<String> {
+    let short = |line: String| match serde_json::from_str::<serde_json::Value>(&line) {
+        Ok(value) => {
+            let pane = &value["pane"];
+            let timing = pane["timing"].as_str().unwrap();
+            let last = if pane["final"] == true { "!" } else { "" };
+            let (start, end, index) = (&value["start"], &value["end"], &pane["index"]);
+            format!("{start}-{end} {index} {timing}{last} {}", value["values"]["sum"])
+        }
+        Err(_) => line,
+    };
+    lines(spec, log).into_iter().map(short).collect()
+}
+
+#[test]
+fn a_count_window_has_the_last_events_of_its_key_whatever_their_times() {
+    let mut window = window("c", 3, 2, 0, 0);
+    window.shape = oracle::Shape::Count;
+    let spec = spec(0, vec![window]);
+    let log = [
+        record(r#"{"ts":50,"k":1,"v":1}"#),
+        record(r#"{"ts":10,"k":1,"v":2}"#),
+        record(r#"{"ts":70,"k":1,"v":4}"#),
+        record(r#"{"ts":90,"k":2,"v":100}"#),
+        record(r#"{"ts":20,"k":1,"v":8}"#),
+        record(r#"{"ts":60,"k":1,"v":16}"#),
+        Entry::EndOfInput,
+    ];
+    let expected = [
+        "10-51 0 OnTime! 3",
+        "10-71 1 OnTime! 14",
+        "20-71 2 OnTime! 28",
+        "90-91 0 OnTime! 100",
+    ];
+    assert_eq!(short(&spec, &log), expected);
+    let Expected::Result { key, .. } = &oracle::outputs(&spec, &log)[1] else {
+        panic!("it is a result")
+    };
+    assert_eq!(key, r#"{"window":"c","start":10,"index":1,"key":{"k":1}}"#);
+}
+
+#[test]
+fn a_session_reaches_as_far_as_the_gaps_of_its_events() {
+    let mut window = window("s", 100, 0, 0, 0);
+    window.shape = oracle::Shape::SessionByField;
+    let spec = spec(5, vec![window]);
+    let log = [
+        record(r#"{"ts":0,"k":1,"gap":30,"v":1}"#),
+        record(r#"{"ts":20,"k":1,"gap":1,"v":2}"#),
+        record(r#"{"ts":31,"k":1,"gap":5.9,"v":4}"#),
+        record(r#"{"ts":95,"k":1,"gap":100,"v":16}"#),
+        record(r#"{"ts":96,"k":1,"gap":101,"v":1}"#),
+        record(r#"{"ts":60,"k":1,"gap":30,"v":1}"#),
+        record(r#"{"ts":60,"k":1,"gap":31,"v":32}"#),
+        Entry::EndOfInput,
+    ];
+    let expected = [
+        "0-30 0 OnTime 3",
+        "31-36 0 OnTime 4",
+        "dead 4 SessionGapInvalid",
+        "late 5 s 90 30",
+        "60-91 0 OnTime! 32",
+        "95-100 0 OnTime! 16",
+    ];
+    assert_eq!(short(&spec, &log), expected);
+}
+
+#[test]
+fn elements_are_events_of_their_own_and_all_good_or_none() {
+    let field = |text: &str| text.split('/').map(str::to_owned).collect::<Vec<_>>();
+    let mut spec = spec(5, vec![window("m", 10, 10, 0, 0)]);
+    spec.explode = Some(field("list"));
+    spec.timestamp = field("list/ts");
+    spec.aggregates[1].2 = field("list/v");
+    let log = [
+        record(r#"{"k":1,"list":[{"ts":29,"v":1},{"ts":3,"v":2}]}"#),
+        record(r#"{"k":1,"list":[{"ts":28,"v":4},{"ts":27,"v":"x"}]}"#),
+        record(r#"{"k":1,"list":[{"ts":4,"v":"x"},{"ts":28,"v":8},{"ts":15,"v":16}]}"#),
+        record(r#"{"k":1,"list":[]}"#),
+        record(r#"{"k":1,"list":7}"#),
+        Entry::EndOfInput,
+    ];
+    let expected = [
+        "0-10 0 OnTime! 2",
+        "dead 1 FieldTypeInvalid",
+        "late 2 m 24 20",
+        "dead 4 FieldTypeInvalid",
+        "20-30 0 OnTime! 9",
+    ];
+    assert_eq!(short(&spec, &log), expected);
 }

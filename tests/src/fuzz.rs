@@ -44,17 +44,36 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-/// The job of the fixtures: every kind of window, every aggregate.
-fn plan() -> Arc<Plan> {
-    static PLAN: OnceLock<Arc<Plan>> = OnceLock::new();
-    let compile = || {
-        let text = include_str!("../fixtures/state-1/job.yaml");
-        let job = parse_manifest(text).and_then(|manifest| resolve(&manifest.spec, "fuzz", "fuzz"));
-        Arc::new(Plan::compile(&job.unwrap_or_else(|errors| {
-            panic!("the job of the fixtures is refused: {errors:?}")
-        })))
-    };
-    Arc::clone(PLAN.get_or_init(compile))
+/// The jobs of the fixtures with their state: every kind of window, every aggregate.
+const FIXTURES: [(&str, &str); 2] = [
+    (
+        include_str!("../fixtures/state-1/job.yaml"),
+        include_str!("../fixtures/state-1/state.hex"),
+    ),
+    (
+        include_str!("../fixtures/state-1-more/job.yaml"),
+        include_str!("../fixtures/state-1-more/state.hex"),
+    ),
+];
+
+fn compile(text: &str) -> Arc<Plan> {
+    let job = parse_manifest(text).and_then(|manifest| resolve(&manifest.spec, "fuzz", "fuzz"));
+    Arc::new(Plan::compile(&job.unwrap_or_else(|errors| {
+        panic!("the job of the fixtures is refused: {errors:?}")
+    })))
+}
+
+/// The jobs of the fixtures, and the last one once more with elements for events.
+fn plans() -> &'static [Arc<Plan>] {
+    static PLANS: OnceLock<Vec<Arc<Plan>>> = OnceLock::new();
+    PLANS.get_or_init(|| {
+        let mut plans: Vec<Arc<Plan>> = FIXTURES.iter().map(|(job, _)| compile(job)).collect();
+        let exploding = FIXTURES[1]
+            .0
+            .replace("  groupBy:", "  explode: {field: /list}\n  groupBy:");
+        plans.push(compile(&exploding.replace("field: /key", "field: /list/key")));
+        plans
+    })
 }
 
 /// Steps over lines and looks at what comes out: every result is one JSON object, every record has one fate.
@@ -87,7 +106,9 @@ fn step(task: &mut Task, lines: &[u8]) {
 
 /// Events, one a line.
 pub fn event(bytes: &[u8]) {
-    step(&mut Task::new(plan(), 0), bytes);
+    for plan in plans() {
+        step(&mut Task::new(Arc::clone(plan), 0), bytes);
+    }
 }
 
 /// A CEL expression, evaluated over an event with something of everything.
@@ -111,44 +132,47 @@ pub fn expression(bytes: &[u8]) {
     }
 }
 
-/// Entries of the fixtures' state.
-fn entries() -> &'static [(Vec<u8>, Vec<u8>)] {
-    static ENTRIES: OnceLock<Vec<(Vec<u8>, Vec<u8>)>> = OnceLock::new();
-    ENTRIES.get_or_init(|| {
-        let decode = |hex: &str| -> Vec<u8> {
-            let digits = hex.as_bytes().chunks_exact(2);
-            digits
-                .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
-                .collect()
-        };
-        include_str!("../fixtures/state-1/state.hex")
-            .lines()
-            .filter_map(|line| line.split_once(' '))
-            .map(|(key, value)| (decode(key), decode(value)))
+/// Keys and values of a store.
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Entries of the fixtures' states.
+fn entries() -> &'static [Entries] {
+    static ENTRIES: OnceLock<Vec<Entries>> = OnceLock::new();
+    let decode = |hex: &str| -> Vec<u8> {
+        let digits = hex.as_bytes().chunks_exact(2);
+        digits
+            .filter_map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
             .collect()
-    })
+    };
+    let read = |state: &str| -> Entries {
+        let pairs = state.lines().filter_map(|line| line.split_once(' '));
+        pairs.map(|(key, value)| (decode(key), decode(value))).collect()
+    };
+    ENTRIES.get_or_init(|| FIXTURES.iter().map(|(_, state)| read(state)).collect())
 }
 
-/// State with one entry's value replaced: the first byte says which entry's, the rest is the value. State that is
+/// States with one entry's value replaced: the first byte says which entry's, the rest is the value. State that is
 /// taken is gone on from.
 pub fn state(bytes: &[u8]) {
     let Some((which, value)) = bytes.split_first() else {
         return;
     };
-    let mut changes = Changes::default();
-    for (key, value) in entries() {
+    for (entries, plan) in entries().iter().zip(plans()) {
+        let mut changes = Changes::default();
+        for (key, value) in entries {
+            changes.put(key, value);
+        }
+        let key = &entries[usize::from(*which) % entries.len()].0;
         changes.put(key, value);
-    }
-    let key = &entries()[usize::from(*which) % entries().len()].0;
-    changes.put(key, value);
-    let mut backend = MemoryBackend::default();
-    assert!(backend.apply(&changes).is_ok(), "memory takes everything");
-    if let Ok(Some(mut task)) = Task::restore(plan(), &backend) {
-        step(
-            &mut task,
-            br#"{"ts":1700000300000,"key":"often","n":1,"x":2,"user":"u","tenth":3}"#,
-        );
-        task.take_changes(&mut Changes::default());
+        let mut backend = MemoryBackend::default();
+        assert!(backend.apply(&changes).is_ok(), "memory takes everything");
+        if let Ok(Some(mut task)) = Task::restore(Arc::clone(plan), &backend) {
+            step(
+                &mut task,
+                br#"{"ts":1700000300000,"key":"often","n":1,"x":2,"user":"u","tenth":3}"#,
+            );
+            task.take_changes(&mut Changes::default());
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! Must not import engine code, and must not be clever: every firing aggregates all its events again.
 
 mod aggregates;
+mod around;
 mod sources;
 mod values;
 mod windows;
@@ -12,9 +13,10 @@ use serde::de::IgnoredAny;
 
 pub use self::aggregates::Function;
 use self::aggregates::{Row, cells, compute};
+pub use self::around::{Around, PLACE, around};
 pub use self::sources::{answer_of_sources, refused};
 pub use self::values::{decimal, scaled};
-use self::values::{field, time};
+use self::values::{exploded, field, is_number, time};
 pub use self::windows::{Panes, Repeat, Shape, Trigger, Window, starts};
 
 /// Watermark of a log without events.
@@ -44,7 +46,10 @@ pub struct Spec {
     pub watermark: Watermark,
     /// How far ahead of the clock a time may be.
     pub skew_ms: Option<i64>,
-    /// Name, field and rule of each part of the key.
+    /// The array whose elements are events.
+    pub explode: Option<Vec<String>>,
+    /// Name, field and rule of each part of the key; the field `@Topic`, `@Partition`, `@Key` or `@Timestamp` is a property
+    /// of the record, `@` and another name a header.
     pub group_by: Vec<(String, Vec<String>, Missing)>,
     /// The windows.
     pub windows: Vec<Window>,
@@ -141,7 +146,7 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                 state.tick(spec, *now, watermark, &mut emit);
                 continue;
             }
-            Entry::Record(_) | Entry::Stamped(..) => match accept(spec, item, watermark, clock) {
+            Entry::Record(_) | Entry::Stamped(..) => match accept(spec, (entry, item), watermark, clock) {
                 Err(reason) => {
                     out.push(Expected::Dead {
                         entry,
@@ -150,26 +155,19 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                     });
                     continue;
                 }
-                Ok(Event {
-                    time,
-                    missed,
-                    joined,
-                    allows,
-                    ..
-                }) if joined.is_empty() && !missed.is_empty() => {
-                    let (windows, lateness_ms) = (missed.join(","), watermark - time);
-                    out.push(Expected::Late {
+                Ok(events) => {
+                    let allows = events.iter().map(|event| event.allows).max().unwrap_or(NO_WATERMARK);
+                    let late = late(spec, &events);
+                    let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
+                    for event in events.into_iter().filter(|event| !event.is_late()) {
+                        state.add(spec, event, watermark, &mut emit);
+                    }
+                    out.extend(late.map(|(windows, time)| Expected::Late {
                         entry,
                         windows,
                         watermark_ms: watermark,
-                        lateness_ms,
-                    });
-                    allows
-                }
-                Ok(event) => {
-                    let allows = event.allows;
-                    let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
-                    state.add(spec, event, watermark, &mut emit);
+                        lateness_ms: watermark - time,
+                    }));
                     allows
                 }
             },
@@ -197,8 +195,11 @@ pub fn batch_answer(outputs: &[Expected]) -> BTreeMap<String, String> {
 
 /// Newest time of a readable event, [`NO_WATERMARK`] when there is none.
 pub fn newest_event_ms(spec: &Spec, log: &[Entry]) -> i64 {
-    let times = log.iter().filter_map(|entry| match entry {
-        Entry::Record(_) | Entry::Stamped(..) => accept(spec, entry, NO_WATERMARK, None).ok().map(|event| event.time),
+    let times = log.iter().enumerate().filter_map(|(entry, item)| match item {
+        Entry::Record(_) | Entry::Stamped(..) => {
+            let events = accept(spec, (entry, item), NO_WATERMARK, None).ok()?;
+            events.iter().map(|event| event.time).max()
+        }
         Entry::Clock(_) | Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => None,
     });
     times.max().unwrap_or(NO_WATERMARK)
@@ -216,59 +217,116 @@ struct Event {
     allows: i64,
 }
 
-/// Judges in the order of the specification: bytes, JSON, time, key, lateness, fields of aggregates.
-fn accept(spec: &Spec, entry: &Entry, watermark: i64, clock: Option<i64>) -> Result<Event, Reason> {
-    let (bytes, stamp) = entry.record().unwrap_or_default();
+impl Event {
+    fn is_late(&self) -> bool {
+        self.joined.is_empty() && !self.missed.is_empty()
+    }
+}
+
+/// Of the late events of a record: the windows they missed, in the order of the spec, and the earliest time.
+fn late(spec: &Spec, events: &[Event]) -> Option<(String, i64)> {
+    let late = events.iter().filter(|event| event.is_late());
+    let time = late.clone().map(|event| event.time).min()?;
+    let missed = |window: &&Window| late.clone().any(|event| event.missed.contains(&window.name));
+    let names: Vec<&str> = spec
+        .windows
+        .iter()
+        .filter(missed)
+        .map(|window| window.name.as_str())
+        .collect();
+    Some((names.join(","), time))
+}
+
+/// The events of a record, judged in the order of the specification: bytes, JSON, time, future skew, then each in turn
+/// key, lateness, fields of aggregates. One that fails makes the record a dead letter.
+fn accept(
+    spec: &Spec,
+    (entry, item): (usize, &Entry),
+    watermark: i64,
+    clock: Option<i64>,
+) -> Result<Vec<Event>, Reason> {
+    let (bytes, stamp) = item.record().unwrap_or_default();
     let root = std::str::from_utf8(bytes).map_err(|_| "JsonInvalid")?.trim();
     if serde_json::from_str::<IgnoredAny>(root).is_err() || !root.starts_with('{') {
         return Err("JsonInvalid");
     }
-    let time = match (spec.timestamp.is_empty(), stamp) {
-        (false, _) => time(spec.unit, &field(root, &spec.timestamp).ok_or("TimestampMissing")?)?,
-        (true, stamp) => time(Unit::Milliseconds, &stamp.ok_or("TimestampMissing")?.to_string())?,
+    let events = match &spec.explode {
+        Some(path) => exploded(root, path)?,
+        None => vec![root.to_owned()],
     };
-    let allows = allowed(spec, root, time)?;
+    let mut timed = Vec::new();
+    for root in events {
+        let time = match (spec.timestamp.is_empty(), stamp) {
+            (false, _) => time(spec.unit, &field(&root, &spec.timestamp).ok_or("TimestampMissing")?)?,
+            (true, stamp) => time(Unit::Milliseconds, &stamp.ok_or("TimestampMissing")?.to_string())?,
+        };
+        let allows = allowed(spec, &root, time)?;
+        timed.push((root, time, allows));
+    }
     if let (Some(skew), Some(now)) = (spec.skew_ms, clock)
-        && time > now + skew
+        && timed.iter().any(|(_, time, _)| *time > now + skew)
     {
         return Err("TimestampInFuture");
     }
+    let mut events = Vec::new();
+    for (root, time, allows) in &timed {
+        let members = members(spec, root, entry, stamp)?;
+        events.push(event(spec, root, (*time, *allows), members, watermark)?);
+    }
+    Ok(events)
+}
+
+/// The members of the key, as they stand in a result.
+fn members(spec: &Spec, root: &str, entry: usize, stamp: Option<i64>) -> Result<String, Reason> {
     let mut members = Vec::new();
     for (name, path, missing) in &spec.group_by {
-        let value = match (field(root, path), missing) {
-            (Some(raw), _) => key_value(&raw)?,
+        let found = match path.first().filter(|name| name.starts_with('@')) {
+            Some(name) => around::part(name, entry, stamp)?,
+            None => field(root, path).map(|raw| key_value(&raw)).transpose()?,
+        };
+        let value = match (found, missing) {
+            (Some(value), _) => value,
             (None, Missing::Reject) => return Err("KeyMissing"),
             (None, Missing::Null) => "null".to_owned(),
             (None, Missing::Default(json)) => json.clone(),
         };
         members.push(format!("{}:{value}", quoted(name)));
     }
+    Ok(members.join(","))
+}
+
+fn event(
+    spec: &Spec,
+    root: &str,
+    (time, allows): (i64, i64),
+    members: String,
+    watermark: i64,
+) -> Result<Event, Reason> {
+    let gap = gap(spec, root)?;
     let (mut missed, mut joined) = (Vec::new(), Vec::new());
     for (index, window) in spec.windows.iter().enumerate() {
-        let instances = windows::spans(window, time);
+        let instances = windows::spans(window, time, gap);
         let before = joined.len();
         let open = instances
             .iter()
-            .filter(|(_, end)| windows::late_from(window, time, *end) > watermark);
+            .filter(|(_, end)| windows::late_from(window, time, gap, *end) > watermark);
         joined.extend(open.map(|(start, end)| (*start, *end, index)));
         if joined.len() == before && !instances.is_empty() {
             missed.push(window.name.clone());
         }
     }
-    let is_late = joined.is_empty() && !missed.is_empty();
-    let row = if is_late {
-        Row::default()
-    } else {
-        row(spec, root, time)?
-    };
-    Ok(Event {
+    let mut event = Event {
         time,
-        members: members.join(","),
+        members,
         missed,
         joined,
-        row,
+        row: Row::default(),
         allows,
-    })
+    };
+    if !event.is_late() {
+        event.row = row(spec, root, time, gap)?;
+    }
+    Ok(event)
 }
 
 /// What an event lets the watermark be, by the strategy's definition.
@@ -284,10 +342,26 @@ fn allowed(spec: &Spec, root: &str, event_time: i64) -> Result<i64, Reason> {
     })
 }
 
-fn row(spec: &Spec, root: &str, time: i64) -> Result<Row, Reason> {
+/// The event's own gap where a window looks at it: whole ms, above 0 and not above the maximum of any of them.
+fn gap(spec: &Spec, root: &str) -> Result<i64, Reason> {
+    let by_field = |window: &&Window| window.shape == Shape::SessionByField;
+    let Some(most) = spec.windows.iter().filter(by_field).map(|window| window.size_ms).min() else {
+        return Ok(0);
+    };
+    let raw = field(root, &["gap".to_owned()]).filter(|raw| is_number(raw));
+    let ms = raw
+        .and_then(|raw| scaled(&raw, 12))
+        .map(|scaled| scaled.div_euclid(10i128.pow(12)));
+    match ms {
+        Some(ms) if 0 < ms && ms <= i128::from(most) => Ok(ms as i64),
+        _ => Err("SessionGapInvalid"),
+    }
+}
+
+fn row(spec: &Spec, root: &str, time: i64, gap: i64) -> Result<Row, Reason> {
     let cells = |(_, function, path): &(String, Function, Vec<String>)| cells(function, path, root);
     let cells = spec.aggregates.iter().map(cells).collect::<Result<_, _>>()?;
-    Ok(Row { time, cells })
+    Ok(Row { time, gap, cells })
 }
 
 fn quoted(text: &str) -> String {
@@ -329,14 +403,11 @@ fn result(spec: &Spec, entry: usize, firing: &windows::Firing) -> Expected {
         ..
     } = firing;
     let (start, end) = (time(firing.start), time(firing.end));
-    let is_cumulative = spec
-        .windows
-        .iter()
-        .any(|other| other.name == *window && other.shape == Shape::Cumulative);
-    let key_end = if is_cumulative {
-        format!(r#","end":{end}"#)
-    } else {
-        String::new()
+    let shape = spec.windows.iter().find(|other| other.name == *window);
+    let key_end = match shape.map(|window| window.shape) {
+        Some(Shape::Cumulative) => format!(r#","end":{end}"#),
+        Some(Shape::Count) => format!(r#","index":{index}"#),
+        _ => String::new(),
     };
     let key = format!(r#"{{"window":"{window}","start":{start}{key_end},"key":{{{members}}}}}"#);
     let value = format!(

@@ -1,7 +1,8 @@
 //! Windows of a valid spec: kinds, sizes in ms, triggers. Must not hold the rules that make them valid.
 
 use super::ms;
-use crate::v1alpha1::{CalendarUnit, Panes, RepeatSpec, WindowSpec};
+use crate::v1alpha1::{self, CalendarUnit, Panes, RepeatSpec, WindowSpec};
+use crate::value::JsonPointer;
 
 /// A window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,7 +11,7 @@ pub struct Window {
     pub name: String,
     /// Its kind and sizes.
     pub kind: WindowKind,
-    /// How long after its end it takes events, ms; 0 for global windows.
+    /// How long after its end it takes events, ms; 0 for global and count windows.
     pub allowed_lateness_ms: i64,
     /// When results are written.
     pub trigger: Trigger,
@@ -49,10 +50,17 @@ pub enum WindowKind {
     },
     /// Ended by a gap without events.
     Session {
-        /// Events at most so far apart are one session, ms.
-        gap_ms: i64,
-        /// Nothing joins across a multiple of this, ms; not below the gap.
+        /// How far apart events of one session are at most.
+        gap: Gap,
+        /// Nothing joins across a multiple of this, ms; not below the gap, and given where the gap is a field.
         max_duration_ms: Option<i64>,
+    },
+    /// So many events of a key, in the order of the log; both 1 or more.
+    Count {
+        /// Events of a window at most.
+        size: u64,
+        /// Events from one result to the next.
+        slide: u64,
     },
     /// Units of the calendar.
     Calendar {
@@ -63,6 +71,15 @@ pub enum WindowKind {
     },
     /// All time.
     Global,
+}
+
+/// How far apart events of one session are at most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// So far, ms.
+    Fixed(i64),
+    /// As each event says in this field.
+    Field(JsonPointer),
 }
 
 /// When results of a window are written.
@@ -135,13 +152,11 @@ fn window_kind(window: &WindowSpec) -> Option<WindowKind> {
             offset_ms: ms(cumulative.offset)?,
         }
     } else if let Some(session) = &window.session {
-        WindowKind::Session {
-            gap_ms: ms(session.gap?)?,
-            max_duration_ms: match session.max_duration {
-                Some(duration) => Some(ms(duration)?),
-                None => None,
-            },
-        }
+        session_kind(session)?
+    } else if let Some(count) = &window.count {
+        let size = u64::try_from(count.size).ok()?;
+        let slide = count.slide.map_or(Ok(size), u64::try_from).ok()?;
+        WindowKind::Count { size, slide }
     } else if let Some(calendar) = &window.calendar {
         WindowKind::Calendar {
             unit: calendar.unit,
@@ -152,6 +167,19 @@ fn window_kind(window: &WindowSpec) -> Option<WindowKind> {
         WindowKind::Global
     };
     Some(kind)
+}
+
+fn session_kind(session: &v1alpha1::Session) -> Option<WindowKind> {
+    let gap = match (session.gap, &session.gap_field) {
+        (Some(gap), _) => Gap::Fixed(ms(gap)?),
+        (None, Some(field)) => Gap::Field(field.clone()),
+        (None, None) => return None,
+    };
+    let max_duration_ms = match session.max_duration {
+        Some(duration) => Some(ms(duration)?),
+        None => None,
+    };
+    Some(WindowKind::Session { gap, max_duration_ms })
 }
 
 fn repeat(spec: &RepeatSpec) -> Option<Repeat> {

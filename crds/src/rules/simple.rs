@@ -5,14 +5,6 @@ use serde_json::{Value, json};
 
 use super::{Check, Place, Rule};
 
-/// Fields of the API that this version refuses by name wherever it runs.
-const NOT_YET: &[&str] = &[
-    "spec.explode",
-    "spec.groupBy[].header",
-    "spec.groupBy[].metadata",
-    "spec.windows[].session.gapField",
-    "spec.windows[].count",
-];
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
     "spec.source.partitioning.any",
@@ -25,9 +17,7 @@ const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
 
 pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
     let of = |paths: &'static [&'static str], place| paths.iter().map(move |path| (*path, place));
-    of(NOT_YET, Place::Laptop)
-        .chain(of(NOT_YET_ON_KAFKA, Place::Kafka))
-        .chain(of(NOT_YET_IN_A_CLUSTER, Place::Cluster))
+    of(NOT_YET_ON_KAFKA, Place::Kafka).chain(of(NOT_YET_IN_A_CLUSTER, Place::Cluster))
 }
 
 /// Unions: path, members that work, members that do not work yet (these have a rule of their own).
@@ -49,7 +39,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
     (
         "spec.groupBy[]",
         &["field", "value", "header", "metadata"],
-        "field, value",
+        "field, value, header, metadata",
     ),
     (
         "spec.groupBy[].whenMissing",
@@ -67,9 +57,9 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
             "calendar",
             "global",
         ],
-        "tumbling, sliding, session, cumulative, calendar, global",
+        "tumbling, sliding, session, cumulative, count, calendar, global",
     ),
-    ("spec.windows[].session", &["gap", "gapField"], "gap"),
+    ("spec.windows[].session", &["gap", "gapField"], "gap, gapField"),
     (
         "spec.windows[].trigger.early",
         &["everyEvents", "every"],

@@ -104,6 +104,25 @@ fn kinds() -> Vec<Rule> {
             },
         ),
         rule(
+            "spec.windows[].session",
+            ".maxDuration",
+            "gapField needs maxDuration: no gap of an event may be longer",
+            "!has(self.gapField) || has(self.maxDuration)",
+            |session| session.get("gapField").is_none() || session.get("maxDuration").is_some(),
+        ),
+        rule(
+            "spec.windows[]",
+            ".count",
+            "a count window is written when it is full: it has no allowedLateness, no trigger and no panes; leave them out",
+            &format!("!has(self.count) || ({CEL_ALONE})"),
+            |window| {
+                window.get("count").is_none()
+                    || (duration_ms(window, "/allowedLateness").unwrap_or(0) == 0
+                        && default_trigger(window)
+                        && accumulates(window))
+            },
+        ),
+        rule(
             "spec.windows[]",
             ".allowedLateness",
             "a global window does not close by event time, so no event is late for it; leave it out",
@@ -112,6 +131,11 @@ fn kinds() -> Vec<Rule> {
         ),
     ]
 }
+
+/// No lateness, and the default trigger and panes.
+const CEL_ALONE: &str = "self.allowedLateness.matches('^0+[a-z]+$') && self.panes == 'Accumulating' && \
+     self.trigger.onTime && !self.trigger.final && !has(self.trigger.early) && \
+     has(self.trigger.late.everyEvents) && self.trigger.late.everyEvents == 1";
 
 fn default_trigger(window: &Value) -> bool {
     window.pointer("/trigger/onTime") != Some(&Value::Bool(false))

@@ -21,6 +21,11 @@ pub fn text(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "maxLength": 4096})
 }
 
+/// A name of a header.
+pub fn header(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "string", "minLength": 1, "maxLength": 249})
+}
+
 /// An expression; whether it is one is checked outside the API server.
 pub fn expression(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": crate::expression::LENGTH_MAX})
@@ -94,6 +99,11 @@ pub fn bounds(_: &mut SchemaGenerator) -> Schema {
 /// A number of events, at least one.
 pub fn events(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 1_000_000_000})
+}
+
+/// Events of a count window: each is kept.
+pub fn window_events(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 10_000})
 }
 
 /// A name in the IANA time zone database; whether it is there is a rule.

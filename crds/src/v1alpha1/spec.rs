@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AggregateSpec, DeletionPolicy, Delivery, EventSpec, GroupKey, LetSpec, NotYet, PodTemplate, Resources, SideOutput,
-    SinkSpec, SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
+    AggregateSpec, DeletionPolicy, Delivery, EventSpec, ExplodeSpec, GroupKey, LetSpec, NotYet, PodTemplate, Resources,
+    SideOutput, SinkSpec, SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
 };
 #[cfg(feature = "k8s")]
 use super::{StreamAggregationStatus, schema};
@@ -78,10 +78,9 @@ pub struct StreamAggregationSpec {
     #[serde(rename = "let", default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "k8s", schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
     pub let_: Vec<LetSpec>,
-    /// Makes one event of each element of an array.
+    /// Makes one event of each element of an array: an event like the record, with the element in the place of the array.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub explode: Option<NotYet>,
+    pub explode: Option<ExplodeSpec>,
     /// The parts of the group key, in the order of the result's `key`. Empty: one group for all events.
     #[serde(default)]
     #[cfg_attr(feature = "k8s", schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]

@@ -4,9 +4,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Empty;
 #[cfg(feature = "k8s")]
 use super::schema;
-use super::{Empty, NotYet};
 use crate::value::{Duration, JsonPointer};
 
 /// One part of the group key.
@@ -24,17 +24,30 @@ pub struct GroupKey {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::identifier"))]
     pub value: Option<String>,
-    /// A header of the record by name.
+    /// A header of the record, by name; of several the last. Its value is a text. Lines on a laptop have no headers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub header: Option<NotYet>,
-    /// A property of the record, such as its topic.
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::header"))]
+    pub header: Option<String>,
+    /// A property of the record. Lines on a laptop have a partition only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub metadata: Option<NotYet>,
-    /// What happens when the field is missing or null. Default: `{reject: {}}`.
+    pub metadata: Option<RecordProperty>,
+    /// What happens when the part is missing or null. Default: `{reject: {}}`.
     #[serde(default)]
     pub when_missing: WhenMissing,
+}
+
+/// A property of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub enum RecordProperty {
+    /// The topic that it is in.
+    Topic,
+    /// The partition that it is in, a number.
+    Partition,
+    /// Its key, a text.
+    Key,
+    /// Its timestamp, ms since the Unix epoch.
+    Timestamp,
 }
 
 /// What happens when a part of the key is missing or null; exactly one member.
@@ -93,10 +106,9 @@ pub struct WindowSpec {
     /// Windows that grow by steps up to a size, then begin anew.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cumulative: Option<Cumulative>,
-    /// Windows of a number of events of their key.
+    /// Windows of a number of events of their key, in the order in which they are read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub count: Option<NotYet>,
+    pub count: Option<CountWindow>,
     /// Days, weeks or months in a time zone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calendar: Option<Calendar>,
@@ -148,11 +160,12 @@ pub struct Session {
     /// Events at most this far apart are one session; a session ends so long after its last event.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Duration>,
-    /// Field that holds the gap of each event.
+    /// Field that holds the gap of each event: a number of milliseconds above 0, at most `maxDuration`. An event without
+    /// such a gap is a dead letter. A session ends where the gap of none of its events reaches further.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub gap_field: Option<NotYet>,
-    /// Nothing joins across a multiple of this since the Unix epoch; not shorter than `gap`. Default: no limit.
+    pub gap_field: Option<JsonPointer>,
+    /// Nothing joins across a multiple of this since the Unix epoch; not shorter than `gap`. With `gapField` it is
+    /// required: sessions are kept so much longer than their end, for an event of the longest gap. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_duration: Option<Duration>,
 }
@@ -169,6 +182,21 @@ pub struct Cumulative {
     /// Shift of the windows' starts from the Unix epoch; shorter than `size`.
     #[serde(default)]
     pub offset: Duration,
+}
+
+/// Windows of a number of events of their key. Each is written once, when it is full; what came since is written at the
+/// end of the input. No event is late for one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct CountWindow {
+    /// Events of a window at most. Each of them is a row in the state of its key.
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::window_events"))]
+    pub size: i64,
+    /// A window is written after every so many events of a key. Default: `size`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::events"))]
+    pub slide: Option<i64>,
 }
 
 /// Days, weeks or months in a time zone.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
-use streamagg_crds::resolved::{Function, Resolved, WindowKind};
+use streamagg_crds::resolved::{Function, Gap, Resolved, WindowKind};
 
 use super::number::{average, decimal, parse};
 use super::{candidate, input, read};
@@ -94,9 +94,16 @@ impl<'a> Batch<'a> {
         let (first_ms, end) = match &window.kind {
             WindowKind::Tumbling { size_ms, .. } => pane(event.time_ms, *size_ms, *size_ms),
             WindowKind::Sliding { size_ms, slide_ms, .. } => pane(event.time_ms, *slide_ms, *size_ms),
-            WindowKind::Session { gap_ms, .. } => (event.time_ms, event.time_ms + gap_ms),
-            WindowKind::Cumulative { .. } | WindowKind::Calendar { .. } | WindowKind::Global => {
-                return Err("the batch answer knows tumbling, sliding and session windows only".to_owned());
+            WindowKind::Session {
+                gap: Gap::Fixed(gap_ms),
+                ..
+            } => (event.time_ms, event.time_ms + gap_ms),
+            WindowKind::Session { gap: Gap::Field(_), .. }
+            | WindowKind::Cumulative { .. }
+            | WindowKind::Count { .. }
+            | WindowKind::Calendar { .. }
+            | WindowKind::Global => {
+                return Err("the batch answer knows tumbling, sliding and session windows of one gap only".to_owned());
             }
         };
         if end + window.allowed_lateness_ms <= before {
@@ -114,7 +121,10 @@ impl<'a> Batch<'a> {
             self.spans.push(Vec::new());
         }
         let gap_ms = match &window.kind {
-            WindowKind::Session { gap_ms, .. } => *gap_ms,
+            WindowKind::Session {
+                gap: Gap::Fixed(gap_ms),
+                ..
+            } => *gap_ms,
             _ => 0,
         };
         let span = Span {
@@ -221,7 +231,10 @@ fn merge(into: &mut Cell, from: &Cell) {
 
 fn windows_of(kind: &WindowKind, spans: &[Span]) -> Vec<(i64, i64, Cell)> {
     match kind {
-        WindowKind::Session { gap_ms, .. } => {
+        WindowKind::Session {
+            gap: Gap::Fixed(gap_ms),
+            ..
+        } => {
             let row = |span: &Span| (span.first_ms, span.last_ms + gap_ms, span.cell.clone());
             spans.iter().map(row).collect()
         }
@@ -241,7 +254,11 @@ fn windows_of(kind: &WindowKind, spans: &[Span]) -> Vec<(i64, i64, Cell)> {
             let row = |span: &Span| (span.first_ms, span.first_ms + size_ms, span.cell.clone());
             spans.iter().map(row).collect()
         }
-        WindowKind::Cumulative { .. } | WindowKind::Calendar { .. } | WindowKind::Global => Vec::new(),
+        WindowKind::Session { gap: Gap::Field(_), .. }
+        | WindowKind::Cumulative { .. }
+        | WindowKind::Count { .. }
+        | WindowKind::Calendar { .. }
+        | WindowKind::Global => Vec::new(),
     }
 }
 

@@ -104,11 +104,16 @@ impl RowStore {
     /// Forgets a row; its number may be used again.
     pub fn release(&mut self, row: u32) {
         debug_assert!(!self.free.contains(&row), "a row is released once");
+        self.clear(row);
+        self.free.push(row);
+    }
+
+    /// Makes a row as it was when it was new.
+    pub fn clear(&mut self, row: u32) {
         let start = row as usize * self.stride;
         self.words[start..start + self.stride].fill(0);
         let extras = row as usize * self.blank.len();
         self.extras[extras..extras + self.blank.len()].clone_from_slice(&self.blank);
-        self.free.push(row);
     }
 
     /// The owner's words of a row.

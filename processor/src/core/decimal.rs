@@ -6,7 +6,7 @@ use ethnum::I256;
 /// Fractional digits that a value keeps.
 pub const FRACTION_DIGITS: i32 = 12;
 /// 10^12: one, in units of a decimal's last digit.
-const ONE: i128 = 1_000_000_000_000;
+pub const ONE: i128 = 1_000_000_000_000;
 /// A value has at most this many digits before the point: |x| < 10^19.
 const INTEGER_DIGITS_MAX: i32 = 19;
 /// Digits of a token that are kept; 10^38 fits in `u128`, and what is dropped is remembered as sticky.

@@ -5,6 +5,7 @@
 //! Must not hold: types or units of fields; that is the caller's business.
 
 mod cursor;
+pub mod elements;
 
 use self::cursor::{Cursor, Scan};
 
@@ -109,6 +110,8 @@ fn prefix(name: &[u8]) -> u64 {
 pub struct FieldTree {
     root: Node,
     pointers: Vec<String>,
+    /// By slot: whether the text of a container is wanted.
+    wholes: Vec<bool>,
     strict: bool,
 }
 
@@ -136,7 +139,9 @@ impl FieldTree {
         let slot = known.unwrap_or(self.pointers.len());
         if known.is_none() {
             self.pointers.push(pointer.to_owned());
+            self.wholes.push(false);
         }
+        self.wholes[slot] |= whole;
         let mut node = &mut self.root;
         let tokens: Vec<Vec<u8>> = pointer
             .split('/')

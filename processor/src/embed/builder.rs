@@ -183,6 +183,11 @@ impl<O: Operators, R, L, D> Stream<O, R, L, D> {
         self
     }
 
+    /// Makes one event of each element of the array at this JSON pointer; the element stands in the array's place.
+    pub fn explode(self, field: &str) -> Self {
+        self.once(&["explode"], json!({"field": field}), Step::Explode)
+    }
+
     /// A CEL condition that events have to meet; one that does not moves the watermark and counts nowhere. All derived
     /// values are there, wherever they stand.
     pub fn condition(self, expression: &str) -> Self {

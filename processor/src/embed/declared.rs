@@ -161,6 +161,7 @@ fn at_step(spec: &Value, error: SpecError) -> BuildError {
         ("event.timestamp", Step::EventTime),
         ("event.watermark", Step::Watermark),
         ("event.maxFutureSkew", Step::MaxFutureSkew),
+        ("explode", Step::Explode),
         ("where", Step::Condition),
         ("maxBadRatio", Step::MaxBadRatio),
         ("source.format", Step::StrictJson),

@@ -26,6 +26,8 @@ pub enum Step {
     Map(usize),
     /// [`super::Stream::flat_map`], the n-th closure from 1.
     FlatMap(usize),
+    /// [`super::Stream::explode`].
+    Explode,
     /// [`super::Stream::derive`], by name.
     Derive(String),
     /// [`super::Stream::condition`].
@@ -56,6 +58,7 @@ impl fmt::Display for Step {
             Self::Filter(place) => write!(out, "filter (closure {place})"),
             Self::Map(place) => write!(out, "map (closure {place})"),
             Self::FlatMap(place) => write!(out, "flat_map (closure {place})"),
+            Self::Explode => out.write_str("explode"),
             Self::Derive(name) => write!(out, "derive {name:?}"),
             Self::Condition => out.write_str("condition"),
             Self::KeyBy(name) => write!(out, "key_by {name:?}"),

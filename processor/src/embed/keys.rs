@@ -1,6 +1,7 @@
 //! Parts of the group key, in the manifest's words. Must not read events.
 
 use serde_json::{Map, Value, json};
+use streamagg_crds::v1alpha1::RecordProperty;
 
 use super::declared::operand;
 
@@ -18,6 +19,16 @@ impl Key {
     /// As `Key::from`: a missing part makes the event a dead letter.
     pub fn new(source: &str) -> Self {
         source.into()
+    }
+
+    /// A header of the record, by name; see [`super::Envelope`].
+    pub fn header(name: &str) -> Self {
+        Self(Map::from_iter([("header".to_owned(), json!(name))]))
+    }
+
+    /// A property of the record.
+    pub fn of_record(property: RecordProperty) -> Self {
+        Self(Map::from_iter([("metadata".to_owned(), json!(property))]))
     }
 
     /// A missing part is null.

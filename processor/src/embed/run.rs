@@ -41,8 +41,8 @@ struct Made {
 struct Element {
     value: Range<usize>,
     timestamp_ms: Option<i64>,
-    /// Offset of the record that it comes from.
-    origin: i64,
+    /// Index in the push of the record that it comes from.
+    record: usize,
     /// Offset by which the engine knows it.
     offset: i64,
 }
@@ -104,7 +104,7 @@ where
             self.outputs.clear();
             return judge(status);
         }
-        for record in records {
+        for (index, record) in records.iter().enumerate() {
             self.next_offset = record.offset + 1;
             let mut offset = self.task.position().input_offset + self.made.elements.len() as i64;
             let made = &mut self.made;
@@ -114,28 +114,30 @@ where
                 made.elements.push(Element {
                     value: start..made.bytes.len(),
                     timestamp_ms: element.timestamp_ms,
-                    origin: record.offset,
+                    record: index,
                     offset: if O::FANS_OUT { offset } else { record.offset },
                 });
                 offset += 1;
             });
             if self.made.elements.len() >= ELEMENTS_MAX || self.made.bytes.len() >= ELEMENT_BYTES_MAX {
-                self.step_over_made()?;
+                self.step_over_made(records)?;
             }
         }
-        self.step_over_made()
+        self.step_over_made(records)
     }
 
-    fn step_over_made(&mut self) -> Result<(), RunError> {
+    /// Steps over what closures made of `pushed`.
+    fn step_over_made(&mut self, pushed: &[Record<'_>]) -> Result<(), RunError> {
         let Made { bytes, elements } = &self.made;
         let record = |element: &Element| Record {
             offset: element.offset,
             value: &bytes[element.value.clone()],
             timestamp_ms: element.timestamp_ms,
+            envelope: pushed[element.record].envelope,
         };
         let records: Vec<Record<'_>> = elements.iter().map(record).collect();
         let status = self.task.step(&records, &mut self.outputs);
-        let origin = |index: usize| (elements[index].origin, records[index].value);
+        let origin = |index: usize| (pushed[elements[index].record].offset, records[index].value);
         deliver(&self.task, &mut self.sinks, &self.outputs, origin)?;
         self.outputs.clear();
         self.made.bytes.clear();
@@ -253,6 +255,7 @@ where
                 let late = LateEvent {
                     offset,
                     value,
+                    elements: &late.elements,
                     windows: &late.windows,
                     watermark_ms: late.watermark_ms,
                     lateness_ms: late.lateness_ms,

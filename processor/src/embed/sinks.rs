@@ -26,6 +26,8 @@ pub struct LateEvent<'a> {
     pub offset: i64,
     /// Its bytes, as the last closure wrote them.
     pub value: &'a [u8],
+    /// With [`super::Stream::explode`]: the elements that are late, from 0; the others counted.
+    pub elements: &'a [u32],
     /// Names of the windows it missed, with commas between.
     pub windows: &'a str,
     /// Watermark that judged it, ms.

@@ -42,6 +42,17 @@ impl Window {
         Self::new("session", json!({"gap": duration(gap)}))
     }
 
+    /// Sessions whose gap is each event's own: a field, by JSON pointer, with a number of ms, at most `max_duration`.
+    pub fn session_by(gap_field: &str, max_duration: Duration) -> Self {
+        let sizes = json!({"gapField": gap_field, "maxDuration": duration(max_duration)});
+        Self::new("session", sizes)
+    }
+
+    /// The last `size` events of a key, after every `slide` of them.
+    pub fn count(size: u32, slide: u32) -> Self {
+        Self::new("count", json!({"size": size, "slide": slide}))
+    }
+
     /// Days, weeks or months in a time zone of the IANA database, such as `Europe/Berlin`.
     pub fn calendar(unit: CalendarUnit, time_zone: &str) -> Self {
         Self::new("calendar", json!({"unit": unit, "timeZone": time_zone}))

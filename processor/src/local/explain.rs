@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use streamagg_crds::job_file::pipeline_revision;
-use streamagg_crds::resolved::{Resolved, Start};
+use streamagg_crds::resolved::{Resolved, Start, WindowKind};
 use streamagg_crds::structure::spec_schema;
 use streamagg_crds::v1alpha1::{API_VERSION, KIND};
 use streamagg_crds::value::Duration;
@@ -72,6 +72,9 @@ fn write_events(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
             text(&derived["value"])
         )?;
     }
+    if let Some(array) = spec["explode"]["field"].as_str() {
+        writeln!(out, "  explode       {array}: one event for each of its elements")?;
+    }
     if let Some(condition) = spec["where"].as_str() {
         writeln!(out, "  where         {condition}")?;
     }
@@ -90,13 +93,18 @@ fn write_events(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
 }
 
 fn key_part(part: &Value) -> String {
+    let around = |member: &str, word: &str| Some(format!("{word} {}", part[member].as_str()?));
     let source = ["field", "value"].iter().find_map(|source| part[source].as_str());
+    let source = source
+        .map(str::to_owned)
+        .or_else(|| around("header", "header"))
+        .or_else(|| around("metadata", "the record's"));
     let missing = match &part["whenMissing"] {
         rule if rule.get("null").is_some() => "missing: null".to_owned(),
         rule if rule.get("default").is_some() => format!("missing: {}", rule["default"]),
         _ => "missing: dead letter".to_owned(),
     };
-    format!("{} = {} ({missing})", text(&part["name"]), source.unwrap_or("…"))
+    format!("{} = {} ({missing})", text(&part["name"]), source.unwrap_or_default())
 }
 
 /// A window in words: its kind, how long it takes events, when it fires, what a firing holds.
@@ -112,6 +120,14 @@ fn write_window(out: &mut String, window: &Value) -> std::fmt::Result {
         Some(lateness) => format!("late events for {lateness} after its end"),
     };
     let trigger = &window["trigger"];
+    if let Some(size) = window["count"]["size"].as_i64() {
+        let slide = window["count"]["slide"].as_i64().unwrap_or(size);
+        let name = text(&window["name"]);
+        return writeln!(
+            out,
+            "  {name}: the last {size} events of a key, after every {slide} of them"
+        );
+    }
     let repeat = |when: &str, repeat: &Value| {
         let every = match (repeat["everyEvents"].as_i64(), repeat["every"].as_str()) {
             (Some(1), _) => "after every event".to_owned(),
@@ -206,7 +222,14 @@ fn write_windows(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
         )?;
     }
     for window in &loaded.job.windows {
-        if !in_panes.contains(&window.name) {
+        if let WindowKind::Count { size, .. } = window.kind {
+            let name = &window.name;
+            writeln!(
+                out,
+                "  {name}: {} rows of {row_bytes} bytes, for as long as the job lives",
+                size + 1
+            )?;
+        } else if !in_panes.contains(&window.name) {
             writeln!(
                 out,
                 "  {}: a row of {row_bytes} bytes for each of its instances that is open",

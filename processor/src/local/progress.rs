@@ -22,6 +22,7 @@ pub(super) struct Totals {
     pub(super) results: u64,
     pub(super) late: u64,
     pub(super) outside: u64,
+    pub(super) empty: u64,
     /// Dead records by reason, those that occurred.
     pub(super) dead: Vec<(RejectReason, u64)>,
     /// Windows that events missed, by name, those that were.
@@ -73,6 +74,9 @@ impl Totals {
         }
         if self.outside > 0 {
             let _ = write!(text, ", {} between windows", grouped(self.outside));
+        }
+        if self.empty > 0 {
+            let _ = write!(text, ", {} without an element", grouped(self.empty));
         }
         let _ = write!(
             text,
@@ -146,6 +150,7 @@ impl Progress {
             results: sum(&|task| task.stats().results),
             late: sum(&|task| task.stats().late),
             outside: sum(&|task| task.stats().outside),
+            empty: sum(&|task| task.stats().empty),
             dead: dead.filter(|(_, count)| *count > 0).collect(),
             losses: losses.filter(|(_, count)| *count > 0).collect(),
             open_windows: sum(&|task| task.open_windows()),
@@ -208,6 +213,7 @@ mod tests {
             results: 12,
             late: 3,
             outside: 0,
+            empty: 0,
             dead: vec![(RejectReason::JsonInvalid, 4), (RejectReason::KeyMissing, 1)],
             losses: vec![("minute".to_owned(), 5)],
             open_windows: 7,

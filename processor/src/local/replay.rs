@@ -8,12 +8,14 @@ use std::sync::Arc;
 use streamagg_crds::overrides::Override;
 use streamagg_crds::value::Instant;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
-use streamagg_processor::pipeline::output::{Output, Outputs, Record};
+use streamagg_processor::pipeline::output::{Envelope, Output, Outputs, Record};
 
-use super::partitioner::Partitioner;
+use super::partitioner::{Partitioner, envelope, in_partition};
 use super::side_output::line_number;
 use super::source::{Filled, IDLE_WAIT, InputSpec, Source};
-use super::{RunError, load, manifest, print, refuse_record_times, refuse_standard_input_twice};
+use super::{
+    RunError, load, manifest, print, refuse_record_times, refuse_spreading_elements, refuse_standard_input_twice,
+};
 use crate::cli::{LineRange, ReplayArguments};
 
 use ledger::{Comparison, Ledger, Selection};
@@ -24,6 +26,7 @@ pub(crate) fn replay(arguments: &ReplayArguments, environment: &[Override]) -> R
     refuse_standard_input_twice(&arguments.manifest, "--published", &arguments.published)?;
     let loaded = load(&arguments.manifest, environment, &arguments.set)?;
     refuse_record_times(&loaded.job)?;
+    refuse_spreading_elements(&loaded.job, arguments.partitions)?;
     let selection = Selection {
         windows: windows(arguments, &loaded)?,
         from_ms: arguments.from.as_ref().map(Instant::ms),
@@ -98,6 +101,8 @@ fn derive(
     let mut tasks: Vec<Task> = (0..arguments.partitions)
         .map(|_| Task::new(Arc::clone(&plan), 0))
         .collect();
+    let needs_envelopes = plan.needs_envelopes();
+    let envelopes: Vec<Envelope<'static>> = (0..tasks.len()).map(envelope).collect();
     let mut outputs = Outputs::default();
     let mut ledger = Ledger::default();
     let mut source = Source::open(input)?;
@@ -112,9 +117,10 @@ fn derive(
         let last = records.last().map_or(0, line_number);
         shares = vec![Vec::new(); tasks.len()];
         for record in records.iter().filter(|record| contains(arguments.lines, record)) {
-            shares[partitioner.partition(record.value)].push(*record);
+            shares[partitioner.partition(record)].push(*record);
         }
-        for (task, share) in tasks.iter_mut().zip(&shares) {
+        for ((task, share), envelope) in tasks.iter_mut().zip(&mut shares).zip(&envelopes) {
+            in_partition(share, envelope, needs_envelopes);
             let status = task.step(share, &mut outputs);
             enter_all(&mut ledger, &mut outputs, selection);
             judge(status, share, job.max_bad_ratio)?;

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use streamagg_crds::resolved::Resolved;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
-use streamagg_processor::pipeline::output::{Output, Outputs, Record};
+use streamagg_processor::pipeline::output::{Envelope, Output, Outputs, Record};
 
 use super::RunError;
 use super::idle::Clock;
-use super::partitioner::Partitioner;
+use super::partitioner::{Partitioner, envelope, in_partition};
 use super::progress::{Progress, Totals};
 use super::side_output::{dead_line, late_line, line_number};
 use super::sink::LineSink;
@@ -40,6 +40,7 @@ pub(super) struct Runner {
     tasks: Vec<Task>,
     /// Only with more than one partition.
     partitioner: Option<Partitioner>,
+    needs_envelopes: bool,
     outputs: Outputs,
     destinations: Destinations,
     progress: Progress,
@@ -99,7 +100,9 @@ impl Runner {
                 .map(|_| Task::new(Arc::clone(&plan), 0))
                 .collect(),
         };
+        let needs_envelopes = plan.needs_envelopes();
         Ok(Some(Self {
+            needs_envelopes,
             source: Source::open_at(input, &place)?,
             clock: Clock::new(job, &tasks),
             state,
@@ -203,8 +206,10 @@ impl Runner {
 
     /// One step of each task that the batch has records for.
     fn step(&mut self) -> Result<(), RunError> {
-        let records = self.source.records();
+        let envelopes: Vec<Envelope<'static>> = (0..self.tasks.len()).map(envelope).collect();
+        let mut records = self.source.records();
         let Some(partitioner) = &mut self.partitioner else {
+            in_partition(&mut records, &envelopes[0], self.needs_envelopes);
             let status = self.clock.step(0, &mut self.tasks[0], &records, &mut self.outputs);
             self.destinations.take(&self.outputs, &records)?;
             self.outputs.clear();
@@ -212,9 +217,10 @@ impl Runner {
         };
         let mut shares: Vec<Vec<Record<'_>>> = vec![Vec::new(); self.tasks.len()];
         for record in &records {
-            shares[partitioner.partition(record.value)].push(*record);
+            shares[partitioner.partition(record)].push(*record);
         }
-        for (index, (task, share)) in self.tasks.iter_mut().zip(&shares).enumerate() {
+        for (index, (task, share)) in self.tasks.iter_mut().zip(&mut shares).enumerate() {
+            in_partition(share, &envelopes[index], self.needs_envelopes);
             let status = self.clock.step(index, task, share, &mut self.outputs);
             self.destinations.take(&self.outputs, share)?;
             self.outputs.clear();

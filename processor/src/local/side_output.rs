@@ -19,6 +19,9 @@ struct Line<'a> {
     lateness_ms: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<&'a str>,
+    /// Where records are taken apart: which of this one's elements are late, from 0.
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    elements: &'a [u32],
     line: i64,
     record: RecordText<'a>,
 }
@@ -53,6 +56,7 @@ pub(super) fn late_line(late: &LateRecord, record: &Record<'_>) -> Vec<u8> {
         watermark: watermark(late.watermark_ms),
         lateness_ms: Some(late.lateness_ms),
         detail: None,
+        elements: &late.elements,
         line: line_number(record),
         record: RecordText::new(record.value),
     })
@@ -66,6 +70,7 @@ pub(super) fn dead_line(dead: &DeadRecord, record: &Record<'_>) -> Vec<u8> {
         watermark: watermark(dead.watermark_ms),
         lateness_ms: None,
         detail: Some(&dead.detail),
+        elements: &[],
         line: line_number(record),
         record: RecordText::new(record.value),
     })
@@ -98,8 +103,9 @@ mod tests {
 
     #[test]
     fn a_late_event_keeps_its_bytes() {
-        let late = LateRecord {
+        let mut late = LateRecord {
             record: 0,
+            elements: Vec::new(),
             windows: "a,b".to_owned(),
             watermark_ms: 70,
             lateness_ms: 60,
@@ -108,6 +114,9 @@ mod tests {
         let line = String::from_utf8(late_line(&late, &Record::new(0, value))).unwrap();
         let expected = r#"{"reason":"Late","window":"a,b","watermark":70,"latenessMs":60,"line":1,"record":{"ts": 10, "cost":0.10}}"#;
         assert_eq!(line, expected);
+        late.elements = vec![0, 3];
+        let line = String::from_utf8(late_line(&late, &Record::new(0, value))).unwrap();
+        assert!(line.contains(r#""latenessMs":60,"elements":[0,3],"line":1"#), "{line}");
     }
 
     #[test]

@@ -10,19 +10,21 @@ use streamagg_crds::resolved::{Resolved, Timestamp, Watermark};
 use streamagg_crds::v1alpha1::TimeUnit;
 
 pub(super) use self::inputs::AggregateInputs;
-pub(super) use self::windows::{CompiledWindow, PaneSetPlan, PaneWindow, Place};
+pub(super) use self::windows::{CompiledWindow, OwnWindows, PaneSetPlan, PaneWindow, Place};
 use super::derive::Derivation;
 use crate::aggregation::layout::{Accumulator, Layout};
 use crate::core::json::FieldTree;
+use crate::core::json::elements::Elements;
 use crate::core::timestamp::Unit;
 use crate::expression::Program;
 use crate::watermark::generator::Generator;
-use crate::window::session::SessionRule;
 
 /// A compiled job.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) fields: FieldTree,
+    /// The array whose elements become events.
+    pub(super) explode: Option<Elements>,
     pub(super) timestamp: TimeSource,
     pub(super) watermark: Generator,
     /// Slot and unit of the marks of a punctuated watermark.
@@ -34,10 +36,8 @@ pub struct Plan {
     pub(super) layout: Layout,
     pub(super) windows: Vec<CompiledWindow>,
     pub(super) pane_sets: Vec<PaneSetPlan>,
-    /// Windows whose instances keep values of their own.
-    pub(super) instance_windows: Vec<usize>,
-    /// Session windows.
-    pub(super) session_windows: Vec<(usize, SessionRule)>,
+    /// Windows that are not on shared panes.
+    pub(super) own_windows: OwnWindows,
     pub(super) max_bad_ratio: f64,
     pub(super) state_layout: StateLayout,
     window_names: Vec<String>,
@@ -67,6 +67,9 @@ pub(super) enum TimeSource {
 pub(super) struct StateLayout {
     pub format: u32,
     pub group_by: Vec<String>,
+    /// The array whose elements are events.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explode: Option<String>,
     pub windows: Vec<StoredWindow>,
     pub pane_sets: Vec<StoredPaneSet>,
     pub accumulators: Vec<Accumulator>,
@@ -117,12 +120,14 @@ impl Plan {
             .as_ref()
             .map(|condition| Program::compile(&condition.root, &mut fields));
         let (layout, inputs) = inputs::layout(job, &mut fields);
-        let mut windows = windows::compile(&job.windows);
+        let mut windows = windows::compile(&job.windows, &mut fields);
         let pane_sets = windows::pane_sets(&windows);
-        let (instance_windows, session_windows) = windows::places(&mut windows, &pane_sets);
-        let state_layout = state_layout(job, &windows, &pane_sets, &layout);
+        let own_windows = windows::places(&mut windows, &pane_sets);
+        let state_layout = state_layout(job, &windows, &pane_sets, &layout, &fields);
+        let explode = job.explode.as_ref().map(|field| Elements::new(&fields, field.as_str()));
         Plan {
             fields,
+            explode,
             timestamp,
             watermark: Generator::new(&job.watermark),
             mark,
@@ -134,8 +139,7 @@ impl Plan {
             window_names: windows.iter().map(|window| window.plan.name.clone()).collect(),
             windows,
             pane_sets,
-            instance_windows,
-            session_windows,
+            own_windows,
             max_bad_ratio: job.max_bad_ratio,
             state_layout,
         }
@@ -158,6 +162,11 @@ impl Plan {
             .collect()
     }
 
+    /// Whether records need what is around their values: [`super::output::Envelope`].
+    pub fn needs_envelopes(&self) -> bool {
+        self.derivation.needs_envelopes()
+    }
+
     /// Names of the windows, in the order of the spec.
     pub fn window_names(&self) -> &[String] {
         &self.window_names
@@ -174,15 +183,25 @@ fn unit(unit: TimeUnit) -> Unit {
     }
 }
 
-fn state_layout(job: &Resolved, windows: &[CompiledWindow], pane_sets: &[PaneSetPlan], layout: &Layout) -> StateLayout {
+fn state_layout(
+    job: &Resolved,
+    windows: &[CompiledWindow],
+    pane_sets: &[PaneSetPlan],
+    layout: &Layout,
+    fields: &FieldTree,
+) -> StateLayout {
     StateLayout {
         format: STATE_FORMAT,
         group_by: job
             .group_by
             .iter()
-            .map(|part| format!("{}={}", part.name, job.identity(&part.input)))
+            .map(|part| format!("{}={}", part.name, job.key_identity(&part.source)))
             .collect(),
-        windows: windows.iter().map(windows::stored_window).collect(),
+        explode: job.explode.as_ref().map(|field| field.as_str().to_owned()),
+        windows: windows
+            .iter()
+            .map(|window| windows::stored_window(window, fields))
+            .collect(),
         pane_sets: pane_sets
             .iter()
             .map(|set| StoredPaneSet {

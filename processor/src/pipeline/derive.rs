@@ -2,13 +2,15 @@
 //! Must not hold state, or what becomes of an event that has no key.
 
 use smallvec::SmallVec;
-use streamagg_crds::resolved::{self, Input, Missing};
-use streamagg_crds::v1alpha1::KeyDefault;
+use streamagg_crds::resolved::{self, Input, KeySource, Missing};
+use streamagg_crds::v1alpha1::{KeyDefault, RecordProperty};
 
+use crate::core::decimal;
 use crate::core::json::{FieldTree, Kind};
 use crate::core::key;
 use crate::error::RejectReason;
 use crate::expression::{Budget, EvaluationError, Event, Program, Value};
+use crate::pipeline::output::Record;
 
 /// Values of `let`, in order.
 pub type Values<'a> = SmallVec<[Value<'a>; 8]>;
@@ -39,11 +41,64 @@ pub struct Derivation {
     parts: Vec<Part>,
 }
 
+/// What a part of the key is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PartSource {
+    /// A value of the event.
+    Value(Source),
+    /// A header of its record.
+    Header(String),
+    /// A property of its record.
+    Property(RecordProperty),
+}
+
+impl PartSource {
+    fn compile(source: &KeySource, fields: &mut FieldTree) -> Self {
+        match source {
+            KeySource::Input(input) => Self::Value(Source::compile(input, fields)),
+            KeySource::Header(name) => Self::Header(name.clone()),
+            KeySource::Property(property) => Self::Property(*property),
+        }
+    }
+
+    /// Appends the canonical bytes of what is around a record; false when it is missing.
+    fn write_around(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<bool, RejectReason> {
+        let envelope = record.envelope;
+        let text = match self {
+            Self::Value(_) => None,
+            Self::Header(name) => {
+                let headers = envelope.map_or(&[][..], |envelope| &envelope.headers);
+                let last = headers.iter().rev().find(|(known, _)| known == name);
+                last.and_then(|(_, value)| *value)
+            }
+            Self::Property(RecordProperty::Topic) => envelope.and_then(|envelope| envelope.topic).map(str::as_bytes),
+            Self::Property(RecordProperty::Key) => envelope.and_then(|envelope| envelope.key),
+            Self::Property(RecordProperty::Partition) => {
+                let partition = envelope.map(|envelope| i64::from(envelope.partition));
+                return Ok(write_integer(partition, out));
+            }
+            Self::Property(RecordProperty::Timestamp) => return Ok(write_integer(record.timestamp_ms, out)),
+        };
+        let Some(text) = text else {
+            return Ok(false);
+        };
+        let text = std::str::from_utf8(text).map_err(|_| RejectReason::KeyInvalid)?;
+        Value::Text(text.into()).write_canonical(out)
+    }
+}
+
+fn write_integer(number: Option<i64>, out: &mut Vec<u8>) -> bool {
+    if let Some(number) = number {
+        decimal::write_signed(number, out);
+    }
+    number.is_some()
+}
+
 #[derive(Clone, Debug)]
 struct Part {
     /// `"name":`, with a comma before it from the second on.
     prefix: Vec<u8>,
-    source: Source,
+    source: PartSource,
     /// Canonical text that stands for a missing part; without it the event is rejected.
     when_missing: Option<Vec<u8>>,
 }
@@ -59,9 +114,9 @@ pub struct LetProblem {
 
 /// An event has no key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyProblem {
+pub struct KeyProblem<'a> {
     /// What the part is made of.
-    pub source: Source,
+    pub source: &'a PartSource,
     /// Why it cannot be.
     pub reason: RejectReason,
 }
@@ -78,7 +133,7 @@ impl Derivation {
             let comma = if parts.is_empty() { "" } else { "," };
             parts.push(Part {
                 prefix: format!("{comma}{}:", serde_json::Value::from(part.name.as_str())).into_bytes(),
-                source: Source::compile(&part.input, fields),
+                source: PartSource::compile(&part.source, fields),
                 when_missing: match &part.when_missing {
                     Missing::Reject => None,
                     Missing::Null => Some(b"null".to_vec()),
@@ -90,6 +145,15 @@ impl Derivation {
             });
         }
         Self { lets, parts }
+    }
+
+    /// Whether a part of the key is not in the values of records.
+    pub fn needs_envelopes(&self) -> bool {
+        let around = |part: &Part| match part.source {
+            PartSource::Value(_) | PartSource::Property(RecordProperty::Timestamp) => false,
+            PartSource::Header(_) | PartSource::Property(_) => true,
+        };
+        self.parts.iter().any(around)
     }
 
     /// Name of a value of `let`.
@@ -115,25 +179,32 @@ impl Derivation {
         Ok(())
     }
 
-    /// Appends the canonical bytes of an event's key.
+    /// Appends the canonical bytes of the key of an event of `record`.
     ///
     /// # Errors
     /// The first part that cannot be made.
-    pub fn write_key(&self, event: Event<'_>, values: &[Value<'_>], out: &mut Vec<u8>) -> Result<(), KeyProblem> {
+    pub fn write_key(
+        &self,
+        record: &Record<'_>,
+        event: Event<'_>,
+        values: &[Value<'_>],
+        out: &mut Vec<u8>,
+    ) -> Result<(), KeyProblem<'_>> {
         for part in &self.parts {
             out.extend_from_slice(&part.prefix);
-            let source = part.source;
+            let source = &part.source;
             let refused = |reason| KeyProblem { source, reason };
             let is_there = match source {
-                Source::Field(slot) => {
-                    let slot = event.slots[slot];
+                PartSource::Value(Source::Field(slot)) => {
+                    let slot = event.slots[*slot];
                     let is_there = !matches!(slot.kind, Kind::Missing | Kind::Null);
                     if is_there {
                         key::write_canonical(slot, event.document, out).map_err(refused)?;
                     }
                     is_there
                 }
-                Source::Let(index) => values[index].write_canonical(out).map_err(refused)?,
+                PartSource::Value(Source::Let(index)) => values[*index].write_canonical(out).map_err(refused)?,
+                PartSource::Header(_) | PartSource::Property(_) => source.write_around(record, out).map_err(refused)?,
             };
             if !is_there {
                 let text = part.when_missing.as_ref();

@@ -10,6 +10,7 @@ pub mod clock;
 mod commit;
 mod decisions;
 pub mod failpoint;
+mod records;
 mod replay;
 mod running;
 mod saving;

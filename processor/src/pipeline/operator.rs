@@ -7,7 +7,9 @@ mod bad_ratio;
 mod cell;
 mod clock;
 pub mod combine;
+mod count;
 mod emit;
+mod explode;
 mod fire;
 mod instance;
 mod judge;
@@ -15,6 +17,7 @@ pub mod merge;
 mod pane;
 mod persist;
 mod persist_cells;
+mod persist_counts;
 mod running;
 mod session;
 mod size;
@@ -28,6 +31,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::bad_ratio::BadRatio;
 use self::clock::Clock;
+use self::count::CountSet;
 use self::instance::InstanceSet;
 use self::judge::{AHEAD, Rejection, Scratch, Verdict};
 use self::pane::PaneSet;
@@ -67,6 +71,7 @@ pub struct Task {
     sets: Vec<PaneSet>,
     instances: Vec<InstanceSet>,
     sessions: Vec<SessionSet>,
+    counts: Vec<CountSet>,
     ticks: Ticks,
     late: LateFirings,
     bad_ratio: BadRatio,
@@ -107,13 +112,14 @@ impl Task {
     fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
         Task {
             sets: plan.pane_sets.iter().map(PaneSet::new).collect(),
-            instances: plan
-                .instance_windows
-                .iter()
+            instances: (plan.own_windows.instances.iter())
                 .map(|index| InstanceSet::new(&plan, *index))
                 .collect(),
-            sessions: (plan.session_windows.iter())
+            sessions: (plan.own_windows.sessions.iter())
                 .map(|(index, rule)| SessionSet::new(&plan, *index, *rule))
+                .collect(),
+            counts: (plan.own_windows.counts.iter())
+                .map(|(index, rule)| CountSet::new(&plan, *index, *rule))
                 .collect(),
             ticks: Ticks::new(&plan),
             scratch: Scratch::new(&plan),
@@ -165,7 +171,7 @@ impl Task {
         debug_assert!(record.offset >= self.position.input_offset, "offsets ascend");
         self.clock.begin(self.position.input_offset);
         self.advance_position(record);
-        let bad = match self.judge(place, &mut outputs.decisions) {
+        let bad = match self.judge(place, record, &mut outputs.decisions) {
             Ok(verdict) => {
                 self.obey(verdict, index, record, outputs);
                 false
@@ -231,11 +237,12 @@ impl Task {
         self.keys.len()
     }
 
-    /// Rows of state: (pane, key) pairs over all pane sets, keys of instances, sessions.
+    /// Rows of state: (pane, key) pairs over all pane sets, keys of instances, sessions, rows of count windows.
     pub fn rows(&self) -> usize {
         let shared: usize = self.sets.iter().map(PaneSet::rows).sum();
         let own: usize = self.instances.iter().map(|set| set.cells.len()).sum();
-        shared + own + self.sessions.iter().map(|set| set.cells.len()).sum::<usize>()
+        let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
+        shared + own + sessions + self.counts.iter().map(CountSet::rows).sum::<usize>()
     }
 
     /// Window instances that have state and have not been purged.
@@ -255,7 +262,8 @@ impl Task {
         }
         let own: usize = self.instances.iter().map(|set| set.instances.len()).sum();
         let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
-        (open.len() + own + sessions) as u64
+        let counts: usize = self.counts.iter().map(CountSet::len).sum();
+        (open.len() + own + sessions + counts) as u64
     }
 
     fn advance_position(&mut self, record: &Record<'_>) {
@@ -268,12 +276,8 @@ impl Task {
 
     fn obey(&mut self, verdict: Verdict, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
         match verdict {
-            Verdict::Counted { event_time_ms, key } => {
-                self.add_to_sessions(event_time_ms, key, outputs);
-                if !self.scratch.firing.is_empty() {
-                    self.fire_for_event(key, outputs);
-                }
-            }
+            Verdict::Counted { event_time_ms, key } => self.counted(event_time_ms, key, outputs),
+            Verdict::Elements => self.count_elements(index, record, outputs, true),
             Verdict::Filtered => self.stats.filtered += 1,
             Verdict::Outside => self.stats.outside += 1,
             Verdict::Late { event_time_ms } => self.put_late(event_time_ms, index, record, outputs),
@@ -281,13 +285,34 @@ impl Task {
         self.advance_watermark(self.scratch.candidate_ms, outputs);
     }
 
+    /// What is left to do for an event that was added to panes and instances.
+    fn counted(&mut self, event_time_ms: i64, key: u32, outputs: &mut Outputs) {
+        self.add_to_sessions(event_time_ms, key, outputs);
+        if !self.scratch.firing.is_empty() {
+            self.fire_for_event(key, outputs);
+        }
+    }
+
     fn put_late(&mut self, event_time_ms: i64, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
         self.stats.late += 1;
+        let windows = self.missed_names(&self.scratch.missed);
+        self.put_late_record(event_time_ms, windows, Vec::new(), (index, record), outputs);
+    }
+
+    fn put_late_record(
+        &mut self,
+        event_time_ms: i64,
+        windows: String,
+        elements: Vec<u32>,
+        (index, record): (usize, &Record<'_>),
+        outputs: &mut Outputs,
+    ) {
         let watermark_ms = self.position.watermark_ms;
         self.count_output(xxh3_64(&record.offset.to_le_bytes()));
         outputs.list.push(Output::Late(LateRecord {
             record: index,
-            windows: self.missed_names(),
+            elements,
+            windows,
             watermark_ms,
             lateness_ms: watermark_ms - event_time_ms,
         }));
@@ -304,9 +329,8 @@ impl Task {
         }));
     }
 
-    /// Names of the windows that the event in hand missed, in the order of the spec.
-    fn missed_names(&self) -> String {
-        let missed = &self.scratch.missed;
+    /// Names of windows missed, in the order of the spec.
+    fn missed_names(&self, missed: &[u64]) -> String {
         let names = self
             .plan
             .windows

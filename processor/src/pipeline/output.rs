@@ -14,6 +14,21 @@ pub struct Record<'a> {
     pub value: &'a [u8],
     /// The record's own timestamp, ms since the epoch; absent where the transport has none (lines, old brokers).
     pub timestamp_ms: Option<i64>,
+    /// What is around the value; needed only where [`super::builder::Plan::needs_envelopes`] says so.
+    pub envelope: Option<&'a Envelope<'a>>,
+}
+
+/// What is around the value of a record. What is absent is missing where it is a part of the key.
+#[derive(Clone, Debug, Default)]
+pub struct Envelope<'a> {
+    /// The topic.
+    pub topic: Option<&'a str>,
+    /// The partition.
+    pub partition: u32,
+    /// The key.
+    pub key: Option<&'a [u8]>,
+    /// Names and values of headers, in order.
+    pub headers: Vec<(&'a str, Option<&'a [u8]>)>,
 }
 
 impl<'a> Record<'a> {
@@ -23,6 +38,7 @@ impl<'a> Record<'a> {
             offset,
             value,
             timestamp_ms: None,
+            envelope: None,
         }
     }
 }
@@ -47,11 +63,13 @@ pub struct ResultRecord {
 pub struct LateRecord {
     /// Index of the record in the batch handed to the step.
     pub record: usize,
+    /// Where records are taken apart: the elements of this one that are late, from 0, ascending. The others counted.
+    pub elements: Vec<u32>,
     /// Names of the windows it missed, with commas between.
     pub windows: String,
     /// Watermark that judged it, ms.
     pub watermark_ms: i64,
-    /// Watermark − event time, ms.
+    /// Watermark − event time, ms; of several elements the largest.
     pub lateness_ms: i64,
 }
 

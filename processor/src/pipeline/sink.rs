@@ -195,6 +195,10 @@ impl EpochBuffer {
                     ];
                     headers.push(header("streamagg-watermark", late.watermark_ms));
                     headers.push(header("streamagg-lateness-ms", late.lateness_ms));
+                    if !late.elements.is_empty() {
+                        let elements: Vec<String> = late.elements.iter().map(u32::to_string).collect();
+                        headers.push(header("streamagg-elements", elements.join(",")));
+                    }
                     Entry::Side(plan.side_entry(false, source(late.record), headers))
                 }
                 Output::Dead(dead) if plan.dead.is_some() => {

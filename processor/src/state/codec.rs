@@ -12,6 +12,7 @@
 //! | `0x05` | window (1 byte), session start (8, order-preserving), key bytes | cell, bound: the end |
 //! | `0x01 'S'` | – | source partitions of a window task: watermark, sequence and lineage of each (JSON) |
 //! | `0x06` | pane set (1 byte), barred (8, order-preserving), pane start (8, order-preserving), key bytes | as `0x02` |
+//! | `0x07` | window (1 byte), place among the last events (8, order-preserving; −1: the counters), key bytes | a place: smallest and largest time (8 each), row; the counters: events, events at the last pane, panes (8 each), then as a place for the present block |
 //! | `0x40`–`0x7f` | the shell's entries | |
 //!
 //! A cell is: bound, events, events since the last pane, panes (8 bytes each), index of the last pane (8), its timing
@@ -42,6 +43,8 @@ pub const SESSION_CELL: u8 = 0x05;
 pub const SOURCES: &[u8] = b"\x01S";
 /// Tag of a row of a pane that some of its windows do not take.
 pub const BARRED_ROW: u8 = 0x06;
+/// Tag of a key in a count window.
+pub const COUNT_ROW: u8 = 0x07;
 /// First tag that is not the engine's.
 pub const ENGINE_END: u8 = 0x40;
 
@@ -136,6 +139,37 @@ pub fn instance_range(window: usize, end_ms: i64) -> Range<Vec<u8>> {
     time_range(INSTANCE_CELL, window, end_ms)
 }
 
+/// Writes the key of the counters of a key in a count window, or of a place among its last events.
+pub fn write_count_key(window: usize, place: Option<usize>, key: &[u8], out: &mut Vec<u8>) {
+    write_timed_key(COUNT_ROW, window, place.map_or(-1, |place| place as i64), key, out);
+}
+
+/// Keys of everything in a count window.
+pub fn count_range(window: usize) -> Range<Vec<u8>> {
+    let mut start = Vec::new();
+    write_timed_key(COUNT_ROW, window, i64::MIN, &[], &mut start);
+    start..time_range(COUNT_ROW, window, i64::MAX).end
+}
+
+/// Writes numbers and a row behind them.
+pub fn write_numbered_row(numbers: &[i64], layout: &Layout, row: RowRef<'_>, out: &mut Vec<u8>) {
+    out.clear();
+    numbers
+        .iter()
+        .for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+    layout.encode(row, out);
+}
+
+/// Reads what [`write_numbered_row`] wrote; `None` for anything else.
+pub fn read_numbered_row<const N: usize>(bytes: &[u8], layout: &Layout, row: RowMut<'_>) -> Option<[i64; N]> {
+    let (numbers, rest) = bytes.split_at_checked(N * 8)?;
+    let mut read = [0; N];
+    for (number, bytes) in read.iter_mut().zip(numbers.as_chunks::<8>().0) {
+        *number = i64::from_le_bytes(*bytes);
+    }
+    layout.decode(rest, row).then_some(read)
+}
+
 /// What a cell begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CellHeader {
@@ -207,15 +241,12 @@ pub fn read_cell(bytes: &[u8]) -> Option<CellParts<'_>> {
 
 /// Writes a row.
 pub fn write_row(born_ms: i64, layout: &Layout, row: RowRef<'_>, out: &mut Vec<u8>) {
-    out.clear();
-    out.extend_from_slice(&born_ms.to_le_bytes());
-    layout.encode(row, out);
+    write_numbered_row(&[born_ms], layout, row, out);
 }
 
 /// Reads a row of `layout` and answers its birth; `None` for anything that [`write_row`] did not write.
 pub fn read_row(bytes: &[u8], layout: &Layout, row: RowMut<'_>) -> Option<i64> {
-    let (born, rest) = bytes.split_first_chunk::<8>()?;
-    layout.decode(rest, row).then(|| i64::from_le_bytes(*born))
+    read_numbered_row(bytes, layout, row).map(|[born_ms]| born_ms)
 }
 
 #[cfg(test)]

@@ -1,19 +1,40 @@
 //! Sessions: how far an event reaches and what it joins. Must not hold: which sessions there are.
 
-/// The rule of a session window: events at most `gap_ms` apart are one session; nothing joins across a multiple of
-/// `max_duration_ms` since the epoch.
+/// The rule of a session window: events at most a gap apart are one session; nothing joins across a multiple of
+/// `max_duration_ms` since the epoch. Where each event has a gap of its own, it reaches as far as that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionRule {
-    /// Above 0.
-    pub gap_ms: i64,
-    /// Not below the gap.
+    /// Where gaps come from.
+    pub gap: GapSource,
+    /// Not below any gap.
     pub max_duration_ms: Option<i64>,
 }
 
+/// Where the gap of an event comes from; gaps are above 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapSource {
+    /// All have this one, ms.
+    Fixed(i64),
+    /// From a field of the event, by its slot.
+    Field {
+        /// The slot.
+        slot: usize,
+        /// The longest gap that is taken, ms.
+        most_ms: i64,
+    },
+}
+
 impl SessionRule {
+    /// The longest gap that an event can have, ms.
+    pub fn longest_gap_ms(&self) -> i64 {
+        match self.gap {
+            GapSource::Fixed(gap_ms) | GapSource::Field { most_ms: gap_ms, .. } => gap_ms,
+        }
+    }
+
     /// The session of an event alone: from its time to its time and the gap, or to the next multiple of the maximum.
-    pub fn span_of(&self, time_ms: i64) -> (i64, i64) {
-        let end = time_ms.saturating_add(self.gap_ms);
+    pub fn span_of(&self, time_ms: i64, gap_ms: i64) -> (i64, i64) {
+        let end = time_ms.saturating_add(gap_ms);
         let end = match self.max_duration_ms {
             Some(most) => end.min((time_ms - time_ms.rem_euclid(most)).saturating_add(most)),
             None => end,
@@ -22,11 +43,11 @@ impl SessionRule {
     }
 
     /// Whether an event at `time_ms` belongs to the session `[start_ms, end_ms)`.
-    pub fn joins(&self, time_ms: i64, (start_ms, end_ms): (i64, i64)) -> bool {
+    pub fn joins(&self, time_ms: i64, gap_ms: i64, (start_ms, end_ms): (i64, i64)) -> bool {
         let same_stretch = self
             .max_duration_ms
             .is_none_or(|most| time_ms.div_euclid(most) == start_ms.div_euclid(most));
-        same_stretch && time_ms <= end_ms && time_ms.saturating_add(self.gap_ms) >= start_ms
+        same_stretch && time_ms <= end_ms && time_ms.saturating_add(gap_ms) >= start_ms
     }
 }
 
@@ -37,24 +58,25 @@ mod tests {
     #[test]
     fn events_exactly_a_gap_apart_are_one_session_and_one_ms_more_are_two() {
         let rule = SessionRule {
-            gap_ms: 10,
+            gap: GapSource::Fixed(10),
             max_duration_ms: None,
         };
-        assert_eq!(rule.span_of(5), (5, 15));
-        assert!(rule.joins(15, (5, 15)) && !rule.joins(16, (5, 15)));
-        assert!(rule.joins(-5, (5, 15)) && !rule.joins(-6, (5, 15)));
+        assert_eq!((rule.span_of(5, 10), rule.longest_gap_ms()), ((5, 15), 10));
+        assert!(rule.joins(15, 10, (5, 15)) && !rule.joins(16, 10, (5, 15)));
+        assert!(rule.joins(-5, 10, (5, 15)) && !rule.joins(-6, 10, (5, 15)));
     }
 
     #[test]
     fn nothing_joins_across_a_multiple_of_the_maximum() {
         let rule = SessionRule {
-            gap_ms: 10,
+            gap: GapSource::Field { slot: 0, most_ms: 100 },
             max_duration_ms: Some(100),
         };
-        assert_eq!(rule.span_of(95), (95, 100));
-        assert_eq!(rule.span_of(-5), (-5, 0));
-        assert!(!rule.joins(100, (95, 100)));
-        assert!(rule.joins(99, (95, 100)));
-        assert!(!rule.joins(99, (100, 110)));
+        assert_eq!(rule.longest_gap_ms(), 100);
+        assert_eq!(rule.span_of(95, 10), (95, 100));
+        assert_eq!(rule.span_of(-5, 100), (-5, 0));
+        assert!(!rule.joins(100, 10, (95, 100)));
+        assert!(rule.joins(99, 10, (95, 100)));
+        assert!(!rule.joins(99, 10, (100, 110)));
     }
 }

@@ -5,6 +5,7 @@ use streamagg_crds::v1alpha1::Panes;
 
 use super::assigner::Aligned;
 use super::calendar::Calendar;
+use super::count::CountRule;
 use super::session::SessionRule;
 
 /// A window of the spec, compiled.
@@ -33,6 +34,8 @@ pub enum Assigner {
     Global,
     /// Where events are.
     Session(SessionRule),
+    /// Over numbers of events, whatever their times.
+    Count(CountRule),
 }
 
 /// One instance of a window, ordered as instances fire: by end, start, then the rank of the window's name.

@@ -111,6 +111,28 @@ fn explain_says_in_words_what_becomes_of_an_event() {
 }
 
 #[test]
+fn explain_says_what_elements_headers_and_last_events_mean() {
+    let scene = Scene::new();
+    let key =
+        "groupBy=[{name: region, header: x-region, whenMissing: {default: none}}, {name: p, metadata: Partition}]";
+    let windows = "windows=[{name: last, count: {size: 100, slide: 10}}, {name: visit, session: {gapField: /gap, maxDuration: 1h}}]";
+    let set = ["--set", "explode={field: /choices}", "--set", key, "--set", windows];
+    let mut arguments = vec!["explain".to_owned(), "-f".to_owned(), scene.text("job.yaml")];
+    arguments.extend(set.iter().map(ToString::to_string));
+    let ended = run(&arguments);
+    let text = exact(&ended, 0);
+    for line in [
+        "  explode       /choices: one event for each of its elements\n",
+        "  key           region = header x-region (missing: \"none\"), p = the record's Partition (missing: dead letter)\n",
+        "  last: the last 100 events of a key, after every 10 of them\n",
+        "  visit: session gapField /gap, maxDuration 1h; no late events; fires on time, late after every event;",
+        "  last: 101 rows of ",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_manifest_may_come_from_a_pipe() {
     let manifest = super::scene::MANIFEST;
     let valid = run_with_input(&["validate", "-f", "-"], manifest.as_bytes());

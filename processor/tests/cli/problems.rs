@@ -81,6 +81,10 @@ fn flags_that_cannot_work_end_with_2_and_are_named() {
             "generator option `speed` does not exist",
         ),
         (vec!["--partitions", "0"], "--partitions"),
+        (
+            vec!["--partitions", "2", "--set", "explode={field: /choices}"],
+            "--partitions spreads records by their key",
+        ),
         (vec!["--state", "/tmp/x"], "--state"),
         (vec!["--from", "kafka"], "--from"),
         (vec!["--table", "--output", "-"], "--table and --output -"),

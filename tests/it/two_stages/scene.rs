@@ -12,6 +12,7 @@ use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_tests::generator;
 use streamagg_tests::oracle::{self, Entry, Expected, Panes, Shape, Spec, Trigger, Window};
 
+use crate::around::envelope;
 use crate::engine::expected_form;
 
 /// A spec whose windows two stages take, and the log of each source partition; every one ends.
@@ -31,6 +32,7 @@ impl Scene {
             bound_ms: 0,
             watermark: oracle::Watermark::Bounded,
             skew_ms: None,
+            explode: None,
             group_by: Vec::new(),
             windows: vec![Window {
                 name: "m".to_owned(),
@@ -58,7 +60,9 @@ impl Scene {
 fn for_two_stages(window: Window) -> Window {
     let (shape, size_ms, slide_ms, offset_ms) = match window.shape {
         Shape::Sliding | Shape::Cumulative => (window.shape, window.size_ms, window.slide_ms, window.offset_ms),
-        Shape::Session | Shape::Day | Shape::Global => (Shape::Sliding, 40, 40, 0),
+        Shape::Session | Shape::SessionByField | Shape::Day | Shape::Global | Shape::Count => {
+            (Shape::Sliding, 40, 40, 0)
+        }
     };
     Window {
         name: window.name,
@@ -145,6 +149,7 @@ pub fn combine_entries(
                     let (value, timestamp_ms) = log[*place].record().expect("it is one");
                     Record {
                         timestamp_ms,
+                        envelope: Some(envelope(*place)),
                         ..Record::new(2 * *place as i64, value)
                     }
                 };

@@ -84,6 +84,7 @@ fn window_spec(window: &Window) -> Value {
         Shape::Cumulative => ("cumulative", json!({"size": size, "step": slide, "offset": offset})),
         Shape::Session if window.size_ms == 0 => ("session", json!({"gap": slide})),
         Shape::Session => ("session", json!({"gap": slide, "maxDuration": size})),
+        Shape::SessionByField => ("session", json!({"gapField": "/gap", "maxDuration": size})),
         Shape::Day => {
             let zone = ZONES.iter().find(|(_, offset_ms)| *offset_ms == window.offset_ms);
             (
@@ -92,6 +93,8 @@ fn window_spec(window: &Window) -> Value {
             )
         }
         Shape::Global => ("global", json!({})),
+        Shape::Count if window.size_ms == window.slide_ms => ("count", json!({"size": window.size_ms})),
+        Shape::Count => ("count", json!({"size": window.size_ms, "slide": window.slide_ms})),
     };
     let repeat = |repeat: Repeat| match repeat {
         Repeat::Events(events) => json!({"everyEvents": events}),
@@ -124,7 +127,13 @@ pub fn manifest(spec: &Spec) -> Value {
             Missing::Null => json!({"null": {}}),
             Missing::Default(text) => json!({"default": serde_json::from_str::<Value>(text).unwrap_or_default()}),
         };
-        json!({"name": name, "field": pointer(path), "whenMissing": rule})
+        match path.first().and_then(|name| name.strip_prefix('@')) {
+            Some(property @ ("Topic" | "Partition" | "Key" | "Timestamp")) => {
+                json!({"name": name, "metadata": property, "whenMissing": rule})
+            }
+            Some(header) => json!({"name": name, "header": header, "whenMissing": rule}),
+            None => json!({"name": name, "field": pointer(path), "whenMissing": rule}),
+        }
     };
     let aggregate = |(name, function, path): &(String, Function, Vec<String>)| {
         let mut document = self::function(function, path);
@@ -144,6 +153,7 @@ pub fn manifest(spec: &Spec) -> Value {
         Watermark::Periodic { step_ms } => json!({"periodic": {"bound": ms(spec.bound_ms), "step": ms(*step_ms)}}),
     };
     json!({
+        "explode": spec.explode.as_ref().map(|path| json!({"field": pointer(path)})),
         "source": {
             "kafka": {"bootstrapServers": ["127.0.0.1:9092"], "topics": ["events"]},
             "format": {"json": {"strict": false}},

@@ -48,8 +48,10 @@ pub(super) fn window() -> impl Strategy<Value = Window> {
         6 => Just(Shape::Sliding),
         2 => Just(Shape::Cumulative),
         5 => Just(Shape::Session),
+        3 => Just(Shape::SessionByField),
         1 => Just(Shape::Day),
         1 => Just(Shape::Global),
+        3 => Just(Shape::Count),
     ];
     let lateness = prop_oneof![Just(0), 0..200i64];
     (shape, size, slide, 0..1000i64, lateness, trigger()).prop_map(
@@ -68,8 +70,15 @@ pub(super) fn window() -> impl Strategy<Value = Window> {
                     let gap = size.min(90);
                     (slide.map_or(0, |more| gap + 3 * more), gap, 0)
                 }
+                Shape::SessionByField => (30 + size, 0, 0),
                 Shape::Day => (0, 0, ZONES[offset as usize % ZONES.len()].1),
                 Shape::Global => (0, 0, 0),
+                // Numbers of events, small enough for several firings of a key.
+                Shape::Count => (1 + size % 13, slide.map_or(1 + size % 13, |slide| 1 + slide % 9), 0),
+            };
+            let (trigger, panes) = match shape {
+                Shape::Count => (Trigger::default(), Panes::Accumulating),
+                _ => (trigger, panes),
             };
             Window {
                 name: String::new(),
@@ -77,7 +86,11 @@ pub(super) fn window() -> impl Strategy<Value = Window> {
                 size_ms,
                 slide_ms,
                 offset_ms,
-                lateness_ms: if shape == Shape::Global { 0 } else { lateness },
+                lateness_ms: if matches!(shape, Shape::Global | Shape::Count) {
+                    0
+                } else {
+                    lateness
+                },
                 trigger,
                 panes,
             }

@@ -55,6 +55,8 @@ pub(super) enum Value {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Row {
     pub time: i64,
+    /// Its own gap, ms; 0 where no window looks at it.
+    pub gap: i64,
     pub cells: Vec<[Option<Value>; 2]>,
 }
 

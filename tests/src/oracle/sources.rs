@@ -13,21 +13,23 @@ pub fn answer_of_sources(spec: &Spec, logs: &[Vec<Entry>]) -> BTreeMap<String, S
     let mut windows: BTreeMap<(i64, i64, usize, String), Vec<Row>> = BTreeMap::new();
     for log in logs {
         let (mut watermark, mut clock) = (NO_WATERMARK, None);
-        for entry in log {
-            match entry {
+        for (entry, item) in log.iter().enumerate() {
+            match item {
                 Entry::IdleAdvance(to) => watermark = watermark.max(*to),
                 Entry::EndOfInput => watermark = i64::MAX,
                 Entry::Clock(now) => clock = Some(*now),
                 Entry::Tick(_) => {}
                 Entry::Record(_) | Entry::Stamped(..) => {
-                    let Ok(event) = accept(spec, entry, watermark, clock) else {
+                    let Ok(events) = accept(spec, (entry, item), watermark, clock) else {
                         continue;
                     };
-                    for (start, end, index) in &event.joined {
-                        let id = (*start, *end, *index, event.members.clone());
-                        windows.entry(id).or_default().push(event.row.clone());
+                    for event in &events {
+                        for (start, end, index) in &event.joined {
+                            let id = (*start, *end, *index, event.members.clone());
+                            windows.entry(id).or_default().push(event.row.clone());
+                        }
                     }
-                    watermark = watermark.max(event.allows);
+                    watermark = events.iter().map(|event| event.allows).fold(watermark, i64::max);
                 }
             }
         }

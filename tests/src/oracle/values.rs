@@ -6,6 +6,25 @@ const YEARS_0_TO_9999_MS: std::ops::RangeInclusive<i128> = -62_167_219_200_000..
 
 /// The raw text of a field; `None` when it is missing or null.
 pub(super) fn field(root: &str, path: &[String]) -> Option<String> {
+    found(root, path).filter(|raw| *raw != "null").map(str::to_owned)
+}
+
+/// The texts that an event becomes when each element of an array in turn stands in its place; none without the array.
+/// `Err` when something else is there.
+pub(super) fn exploded(root: &str, path: &[String]) -> Result<Vec<String>, Reason> {
+    let Some(array) = found(root, path).filter(|raw| *raw != "null") else {
+        return Ok(Vec::new());
+    };
+    if !array.starts_with('[') {
+        return Err("FieldTypeInvalid");
+    }
+    let start = array.as_ptr() as usize - root.as_ptr() as usize;
+    let (before, behind) = (&root[..start], &root[start + array.len()..]);
+    let event = |element: &&str| format!("{before}{element}{behind}");
+    Ok(elements(array).iter().map(event).collect())
+}
+
+fn found<'a>(root: &'a str, path: &[String]) -> Option<&'a str> {
     let mut raw = root;
     for part in path {
         let parts = elements(raw);
@@ -19,7 +38,7 @@ pub(super) fn field(root: &str, path: &[String]) -> Option<String> {
             members.find(|(text, _)| name(text).as_ref() == Some(part))?.1[1..].trim()
         };
     }
-    (raw != "null").then(|| raw.to_owned())
+    Some(raw)
 }
 
 /// The elements of an array or the members of an object, in a valid text; nothing for anything else.

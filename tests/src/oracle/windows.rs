@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use super::aggregates::Row;
 use super::{Event, Spec};
 
-/// A window. `slide_ms` of a tumbling one is its size, of a cumulative one its step, of a session its gap.
+/// A window. `slide_ms` of a tumbling one is its size, of a cumulative one its step, of a session its gap; `size_ms` and
+/// `slide_ms` of a count window are numbers of events.
 #[derive(Clone, Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Window {
@@ -30,10 +31,14 @@ pub enum Shape {
     Cumulative,
     /// `slide_ms` is the gap, `size_ms` the maximum duration, 0 for none.
     Session,
+    /// The gap is each event's own, in the field `gap`; `size_ms` is the maximum duration.
+    SessionByField,
     /// One day of a zone that is always so many ms (`offset_ms`) ahead of UTC.
     Day,
     /// All time.
     Global,
+    /// The last `size_ms` events of a key, every `slide_ms` of them.
+    Count,
 }
 
 /// When it fires.
@@ -108,6 +113,8 @@ pub(super) struct State {
     /// Events so far: each has its number.
     events: usize,
     ticks: BTreeMap<(usize, bool), i64>,
+    /// All events of a key in a count window, how many when it last fired, how often it did.
+    counts: BTreeMap<(usize, String), (Vec<Row>, usize, usize)>,
 }
 
 /// Starts of the sliding windows that cover `time`.
@@ -119,8 +126,8 @@ pub fn starts(window: &Window, time: i64) -> Vec<i64> {
         .collect()
 }
 
-/// Start and end of every instance that covers `time`; of a session the event alone.
-pub(super) fn spans(window: &Window, time: i64) -> Vec<(i64, i64)> {
+/// Start and end of every instance that covers `time`; of a session the event alone, with its `gap` in ms.
+pub(super) fn spans(window: &Window, time: i64, gap: i64) -> Vec<(i64, i64)> {
     const DAY: i64 = 86_400_000;
     match window.shape {
         Shape::Sliding => starts(window, time)
@@ -132,8 +139,8 @@ pub(super) fn spans(window: &Window, time: i64) -> Vec<(i64, i64)> {
             let ends = (1..=window.size_ms / window.slide_ms).map(|n| start + n * window.slide_ms);
             ends.filter(|end| *end > time).map(|end| (start, end)).collect()
         }
-        Shape::Session => {
-            let end = time + window.slide_ms;
+        Shape::Session | Shape::SessionByField => {
+            let end = time + own_gap(window, gap);
             let next = (time.div_euclid(window.size_ms.max(1)) + 1) * window.size_ms;
             vec![(time, if window.size_ms == 0 { end } else { end.min(next) })]
         }
@@ -142,23 +149,37 @@ pub(super) fn spans(window: &Window, time: i64) -> Vec<(i64, i64)> {
             vec![(start, start + DAY)]
         }
         Shape::Global => vec![(i64::MIN, i64::MAX)],
+        Shape::Count => vec![(time, time + 1)],
+    }
+}
+
+fn is_session(window: &Window) -> bool {
+    matches!(window.shape, Shape::Session | Shape::SessionByField)
+}
+
+fn own_gap(window: &Window, gap: i64) -> i64 {
+    match window.shape {
+        Shape::Session => window.slide_ms,
+        _ => gap,
     }
 }
 
 /// The watermark at which an event is late for an instance: for a session its time, the gap and the lateness.
-pub(super) fn late_from(window: &Window, time: i64, end: i64) -> i64 {
+pub(super) fn late_from(window: &Window, time: i64, gap: i64, end: i64) -> i64 {
     match window.shape {
-        Shape::Session => time + window.slide_ms + window.lateness_ms,
+        Shape::Session | Shape::SessionByField => time + own_gap(window, gap) + window.lateness_ms,
+        Shape::Count => i64::MAX,
         _ => closes(window, end),
     }
 }
 
 /// The watermark at which nothing can reach an instance any more.
 pub(super) fn closes(window: &Window, end: i64) -> i64 {
-    let gap = if window.shape == Shape::Session {
-        window.slide_ms
-    } else {
-        0
+    // An event of the longest gap may still reach it.
+    let gap = match window.shape {
+        Shape::Session => window.slide_ms,
+        Shape::SessionByField => window.size_ms,
+        _ => 0,
     };
     end.saturating_add(gap + window.lateness_ms)
 }
@@ -172,7 +193,7 @@ fn sessions(window: &Window, mut rows: Vec<(usize, Row)>) -> Vec<Session> {
     let mut found: Vec<Session> = Vec::new();
     for (number, row) in rows {
         let time = row.time;
-        let (_, end) = spans(window, time)[0];
+        let (_, end) = spans(window, time, row.gap)[0];
         let stretch = |time: i64| {
             if window.size_ms == 0 {
                 0
@@ -197,7 +218,13 @@ impl State {
         let mut changed: Vec<Id> = Vec::new();
         for (start, end, index) in &event.joined {
             let window = &spec.windows[*index];
-            if window.shape == Shape::Session {
+            if window.shape == Shape::Count {
+                let key = (*index, event.members.clone());
+                self.counts.entry(key).or_default().0.push(event.row.clone());
+                changed.push(self.count_id(spec, *index, &event.members));
+                continue;
+            }
+            if is_session(window) {
                 changed.push(self.add_to_session(window, *index, &event, emit));
                 continue;
             }
@@ -210,6 +237,13 @@ impl State {
         changed.sort();
         for id in changed {
             let ended = id.0 <= watermark;
+            if let Some(index) = count_window(spec, &id) {
+                let (rows, _, _) = &self.counts[&(index, id.3.clone())];
+                if rows.len().is_multiple_of(spec.windows[index].slide_ms as usize) {
+                    self.fire_count(spec, index, &id, emit);
+                }
+                continue;
+            }
             let instance = &self.open[&id];
             let trigger = spec.windows[instance.window].trigger;
             let waiting = instance.rows.len() - instance.published;
@@ -264,10 +298,27 @@ impl State {
 
     /// The watermark goes from `from` to `to`.
     pub(super) fn advance(&mut self, spec: &Spec, from: i64, to: i64, emit: &mut dyn FnMut(&Firing)) {
-        for id in self.open.keys().cloned().collect::<Vec<_>>() {
+        let mut ids: Vec<Id> = self.open.keys().cloned().collect();
+        if to == i64::MAX {
+            let counts = self
+                .counts
+                .keys()
+                .map(|(index, members)| self.count_id(spec, *index, members));
+            ids.extend(counts.collect::<Vec<_>>());
+            ids.sort();
+        }
+        for id in ids {
+            if let Some(index) = count_window(spec, &id) {
+                let (rows, fired_at, _) = &self.counts[&(index, id.3.clone())];
+                if rows.len() > *fired_at {
+                    self.fire_count(spec, index, &id, emit);
+                }
+                self.counts.remove(&(index, id.3.clone()));
+                continue;
+            }
             let window = &spec.windows[self.open[&id].window];
             if window.trigger.on_time && from < id.0 && id.0 <= to {
-                let stays = closes(window, id.0) == id.0 && window.shape != Shape::Session;
+                let stays = closes(window, id.0) == id.0 && !is_session(window);
                 self.fire(spec, &id, "OnTime", stays || to == i64::MAX, emit);
             }
             if closes(window, id.0) > to {
@@ -283,6 +334,25 @@ impl State {
             }
             self.open.remove(&id);
         }
+    }
+
+    /// The last events of a key in a count window: from the smallest to behind the largest of their times.
+    fn count_id(&self, spec: &Spec, index: usize, members: &str) -> Id {
+        let window = &spec.windows[index];
+        let rows = last(&self.counts[&(index, members.to_owned())].0, window.size_ms);
+        let times = rows.iter().map(|row| row.time);
+        let (start, end) = (times.clone().min(), times.max());
+        let (start, end) = (start.unwrap_or_default(), end.unwrap_or_default() + 1);
+        (end, start, window.name.clone(), members.to_owned())
+    }
+
+    fn fire_count(&mut self, spec: &Spec, index: usize, id: &Id, emit: &mut dyn FnMut(&Firing)) {
+        let Some((rows, fired_at, fired)) = self.counts.get_mut(&(index, id.3.clone())) else {
+            return;
+        };
+        let numbered = last(rows, spec.windows[index].size_ms).iter().cloned().enumerate();
+        emit(&firing("Upsert", id, (*fired, "OnTime", true), numbered.collect()));
+        (*fired_at, *fired) = (rows.len(), *fired + 1);
     }
 
     pub(super) fn tick(&mut self, spec: &Spec, now: i64, watermark: i64, emit: &mut dyn FnMut(&Firing)) {
@@ -324,6 +394,17 @@ impl State {
         instance.published = instance.rows.len();
         instance.panes.push((timing, last));
     }
+}
+
+/// The count window that has this name, if it is one.
+fn count_window(spec: &Spec, id: &Id) -> Option<usize> {
+    let is = |window: &Window| window.name == id.2 && window.shape == Shape::Count;
+    spec.windows.iter().position(is)
+}
+
+/// The last so many.
+fn last(rows: &[Row], most: i64) -> &[Row] {
+    &rows[rows.len().saturating_sub(most as usize)..]
 }
 
 fn firing(op: &'static str, id: &Id, pane: (usize, &'static str, bool), rows: Vec<(usize, Row)>) -> Firing {

@@ -109,6 +109,30 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// The object or array that begins here.
+    pub fn container(&mut self, node: &Node, slots: &mut [Slot]) -> Result<Scan, JsonError> {
+        let opening = self.peek();
+        self.at += 1;
+        if opening == Some(b'{') {
+            self.object(node, slots)
+        } else {
+            self.array(node, slots)
+        }
+    }
+
+    /// The next element of an array, behind its opening bracket or the element before; `None` at its end.
+    pub fn element(&mut self, is_first: bool) -> Result<Option<Slot>, JsonError> {
+        self.skip_space();
+        match self.peek() {
+            Some(b']') => return Ok(None),
+            Some(b',') if !is_first => self.at += 1,
+            _ if is_first => {}
+            _ => return Err(self.error("a comma or closing bracket")),
+        }
+        self.skip_space();
+        self.value().map(Some)
+    }
+
     /// One value; records it when it is in use, descends when something below it is.
     fn member(&mut self, child: Option<&Child>, slots: &mut [Slot]) -> Result<Scan, JsonError> {
         let Some(child) = child else {
@@ -139,12 +163,7 @@ impl<'a> Cursor<'a> {
                 };
                 self.missing -= 1;
             }
-            self.at += 1;
-            let scan = if opening == Some(b'{') {
-                self.object(&child.node, slots)?
-            } else {
-                self.array(&child.node, slots)?
-            };
+            let scan = self.container(&child.node, slots)?;
             if scan == Scan::Complete {
                 return Ok(scan);
             }

@@ -25,6 +25,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
         watermark: Watermark::Monotonic,
         idle: None,
         max_future_skew_ms: None,
+        explode: None,
         lets: Vec::new(),
         condition: None,
         group_by: Vec::new(),

@@ -1,14 +1,16 @@
 //! Compiles the windows of a job: where their instances lie, which share panes, where the state of each is.
 //! Must not hold: fields, keys or aggregates.
 
-use streamagg_crds::resolved::{self, Trigger, WindowKind};
+use streamagg_crds::resolved::{self, Gap, Trigger, WindowKind};
 use streamagg_crds::v1alpha1::Panes;
 use streamagg_crds::value::time_zone;
 
 use super::StoredWindow;
+use crate::core::json::FieldTree;
 use crate::window::assigner::{Aligned, greatest_common_divisor};
 use crate::window::calendar::Calendar;
-use crate::window::session::SessionRule;
+use crate::window::count::CountRule;
+use crate::window::session::{GapSource, SessionRule};
 use crate::window::types::{Assigner, WindowPlan};
 
 /// A window joins a set of panes as long as no window of the set then consists of more panes than this, or than it
@@ -36,6 +38,8 @@ pub(in crate::pipeline) enum Place {
     Instances(usize),
     /// In sessions.
     Sessions(usize),
+    /// In the last events of keys.
+    Counts(usize),
 }
 
 /// Windows that share panes.
@@ -57,8 +61,8 @@ pub(in crate::pipeline) struct PaneWindow {
     pub allowed_lateness_ms: i64,
 }
 
-/// Windows of the spec, their state not yet placed.
-pub(super) fn compile(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
+/// Windows of the spec, their state not yet placed; the fields they use get slots of `fields`.
+pub(super) fn compile(specs: &[resolved::Window], fields: &mut FieldTree) -> Vec<CompiledWindow> {
     let rank = |name: &str| {
         specs
             .iter()
@@ -68,7 +72,7 @@ pub(super) fn compile(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
     let compile = |spec: &resolved::Window| CompiledWindow {
         plan: WindowPlan {
             name: spec.name.clone(),
-            assigner: assigner(&spec.kind),
+            assigner: assigner(&spec.kind, fields),
             allowed_lateness_ms: spec.allowed_lateness_ms,
             trigger: spec.trigger,
             panes: spec.panes,
@@ -80,7 +84,7 @@ pub(super) fn compile(specs: &[resolved::Window]) -> Vec<CompiledWindow> {
     specs.iter().map(compile).collect()
 }
 
-fn assigner(kind: &WindowKind) -> Assigner {
+fn assigner(kind: &WindowKind, fields: &mut FieldTree) -> Assigner {
     match kind {
         WindowKind::Tumbling { size_ms, offset_ms } => Assigner::Aligned(Aligned::tumbling(*size_ms, *offset_ms)),
         WindowKind::Sliding {
@@ -93,11 +97,15 @@ fn assigner(kind: &WindowKind) -> Assigner {
             step_ms,
             offset_ms,
         } => Assigner::Aligned(Aligned::cumulative(*size_ms, *step_ms, *offset_ms)),
-        WindowKind::Session {
-            gap_ms,
-            max_duration_ms,
-        } => Assigner::Session(SessionRule {
-            gap_ms: *gap_ms,
+        WindowKind::Session { gap, max_duration_ms } => Assigner::Session(SessionRule {
+            gap: match gap {
+                Gap::Fixed(gap_ms) => GapSource::Fixed(*gap_ms),
+                Gap::Field(field) => GapSource::Field {
+                    slot: fields.add(field.as_str()),
+                    // Validation sees to it that there is a maximum.
+                    most_ms: max_duration_ms.unwrap_or(0),
+                },
+            },
             max_duration_ms: *max_duration_ms,
         }),
         // Validation has found the zone.
@@ -105,6 +113,10 @@ fn assigner(kind: &WindowKind) -> Assigner {
             Assigner::Calendar(Calendar::new(*unit, time_zone(name).unwrap_or(jiff::tz::TimeZone::UTC)))
         }
         WindowKind::Global => Assigner::Global,
+        WindowKind::Count { size, slide } => Assigner::Count(CountRule {
+            size: *size,
+            slide: *slide,
+        }),
     }
 }
 
@@ -115,16 +127,24 @@ fn shares_panes(window: &WindowPlan) -> Option<&Aligned> {
         Assigner::Aligned(aligned) if window.trigger == Trigger::default() && window.panes == Panes::Accumulating => {
             Some(aligned)
         }
-        Assigner::Aligned(_) | Assigner::Calendar(_) | Assigner::Global | Assigner::Session(_) => None,
+        Assigner::Aligned(_) | Assigner::Calendar(_) | Assigner::Global | Assigner::Session(_) | Assigner::Count(_) => {
+            None
+        }
     }
 }
 
-/// Says of every window where its state is; answers those with instances of their own and the sessions.
-pub(super) fn places(
-    windows: &mut [CompiledWindow],
-    pane_sets: &[PaneSetPlan],
-) -> (Vec<usize>, Vec<(usize, SessionRule)>) {
-    let (mut instances, mut sessions) = (Vec::new(), Vec::new());
+/// Windows that are not on shared panes, by their index in the spec.
+#[derive(Clone, Debug, Default)]
+pub(in crate::pipeline) struct OwnWindows {
+    /// Those whose instances keep values of their own.
+    pub instances: Vec<usize>,
+    pub sessions: Vec<(usize, SessionRule)>,
+    pub counts: Vec<(usize, CountRule)>,
+}
+
+/// Says of every window where its state is.
+pub(super) fn places(windows: &mut [CompiledWindow], pane_sets: &[PaneSetPlan]) -> OwnWindows {
+    let mut own = OwnWindows::default();
     for (index, window) in windows.iter_mut().enumerate() {
         let shared = pane_sets
             .iter()
@@ -132,16 +152,20 @@ pub(super) fn places(
         window.place = match (shared, &window.plan.assigner) {
             (Some(set), _) => Place::Panes(set),
             (None, Assigner::Session(rule)) => {
-                sessions.push((index, *rule));
-                Place::Sessions(sessions.len() - 1)
+                own.sessions.push((index, *rule));
+                Place::Sessions(own.sessions.len() - 1)
+            }
+            (None, Assigner::Count(rule)) => {
+                own.counts.push((index, *rule));
+                Place::Counts(own.counts.len() - 1)
             }
             (None, Assigner::Aligned(_) | Assigner::Calendar(_) | Assigner::Global) => {
-                instances.push(index);
-                Place::Instances(instances.len() - 1)
+                own.instances.push(index);
+                Place::Instances(own.instances.len() - 1)
             }
         };
     }
-    (instances, sessions)
+    own
 }
 
 /// Puts windows on shared panes (width = greatest common divisor) where that keeps panes few.
@@ -186,22 +210,29 @@ pub(super) fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
 }
 
 /// What of a window the layout document of the state says.
-pub(super) fn stored_window(window: &CompiledWindow) -> StoredWindow {
+pub(super) fn stored_window(window: &CompiledWindow, fields: &FieldTree) -> StoredWindow {
     let plan = &window.plan;
     let shape = match &plan.assigner {
         Assigner::Aligned(aligned) if aligned.is_cumulative() => "cumulative".to_owned(),
         Assigner::Aligned(_) => String::new(),
         Assigner::Calendar(calendar) => format!("calendar {}", calendar.description()),
         Assigner::Global => "global".to_owned(),
-        Assigner::Session(rule) => format!("session {} {}", rule.gap_ms, rule.max_duration_ms.unwrap_or(0)),
+        Assigner::Session(rule) => {
+            let gap = match rule.gap {
+                GapSource::Fixed(gap_ms) => gap_ms.to_string(),
+                GapSource::Field { slot, .. } => fields.pointer(slot).to_owned(),
+            };
+            format!("session {gap} {}", rule.max_duration_ms.unwrap_or(0))
+        }
+        Assigner::Count(rule) => format!("count {} {}", rule.size, rule.slide),
     };
     let (size_ms, slide_ms, offset_ms) = match &plan.assigner {
         Assigner::Aligned(aligned) => (aligned.size_ms(), aligned.slide_ms(), aligned.offset_ms()),
-        Assigner::Calendar(_) | Assigner::Global | Assigner::Session(_) => (0, 0, 0),
+        Assigner::Calendar(_) | Assigner::Global | Assigner::Session(_) | Assigner::Count(_) => (0, 0, 0),
     };
     let kind = match window.place {
         Place::Panes(_) => shape,
-        Place::Instances(_) | Place::Sessions(_) => format!("{shape}, {:?}", plan.panes),
+        Place::Instances(_) | Place::Sessions(_) | Place::Counts(_) => format!("{shape}, {:?}", plan.panes),
     };
     StoredWindow {
         name: plan.name.clone(),

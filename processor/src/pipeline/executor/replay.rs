@@ -7,10 +7,11 @@ use rdkafka::message::{BorrowedMessage, Message};
 
 use super::board::Board;
 use super::failpoint::Place;
+use super::records::{envelopes, records};
 use super::{End, JobContext};
 use crate::kafka::consumer::{PartitionReader, ReadError, digest};
 use crate::pipeline::operator::{StepStatus, Task};
-use crate::pipeline::output::{Outputs, Record};
+use crate::pipeline::output::Outputs;
 use crate::pipeline::position::Decision;
 use crate::state::backend::{Backend, Changes};
 use crate::state::local::{self, LocalState, TaskDirectory};
@@ -120,14 +121,8 @@ impl Replay<'_> {
         outputs: &mut Outputs,
     ) -> usize {
         let before = batch.partition_point(|message| message.offset() < target);
-        let records: Vec<Record<'_>> = batch[..before]
-            .iter()
-            .map(|message| Record {
-                offset: message.offset(),
-                value: message.payload().unwrap_or_default(),
-                timestamp_ms: message.timestamp().to_millis(),
-            })
-            .collect();
+        let envelopes = envelopes(&batch[..before], self.context.plan.needs_envelopes());
+        let records = records(&batch[..before], &envelopes);
         let mut done = 0;
         while done < records.len() {
             self.obey_due(task, next_decision, outputs);

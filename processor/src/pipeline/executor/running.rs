@@ -11,6 +11,7 @@ use super::board::View;
 use super::clock::TaskClock;
 use super::commit::Epoch;
 use super::failpoint::Place;
+use super::records::{envelopes, records};
 use super::replay::save;
 use super::saving::Saving;
 use super::startup::Started;
@@ -18,7 +19,7 @@ use super::{End, Executor};
 use crate::kafka::consumer::{ReadError, digest};
 use crate::pipeline::epoch::OpenEpoch;
 use crate::pipeline::operator::StepStatus;
-use crate::pipeline::output::{Outputs, Record};
+use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
 use crate::pipeline::sink::{EpochBuffer, SourceRecord};
 use crate::state::checkpoint::due::Pace;
@@ -204,14 +205,8 @@ impl Running<'_> {
             self.open.seen_offset = self.started.reader.seen_offset();
             return Ok(());
         }
-        let records: Vec<Record<'_>> = batch
-            .iter()
-            .map(|message| Record {
-                offset: message.offset(),
-                value: message.payload().unwrap_or_default(),
-                timestamp_ms: message.timestamp().to_millis(),
-            })
-            .collect();
+        let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
+        let records = records(&batch, &envelopes);
         let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
         let began = Instant::now();
         let status = self.started.task.step(&records, &mut self.outputs);

@@ -140,7 +140,7 @@ impl Combine {
         let task = &mut self.task;
         task.clock.begin(task.position.input_offset);
         task.advance_position(record);
-        let verdict = task.judge(place, &mut outputs.decisions);
+        let verdict = task.judge(place, record, &mut outputs.decisions);
         let bad = verdict.is_err();
         match verdict {
             Ok(verdict) => self.obey(verdict, index, record, outputs, shuffle),
@@ -208,6 +208,7 @@ impl Combine {
         match verdict {
             // Windows that have ended fire in the window tasks, when the partial comes there.
             Verdict::Counted { .. } => {}
+            Verdict::Elements => self.task.count_elements(index, record, outputs, false),
             Verdict::Filtered => self.task.stats.filtered += 1,
             Verdict::Outside => self.task.stats.outside += 1,
             Verdict::Late { event_time_ms } => self.task.put_late(event_time_ms, index, record, outputs),
@@ -331,7 +332,7 @@ impl Plan {
     /// # Errors
     /// [`NotInTwoStages`] names the first window that cannot.
     pub fn in_two_stages(&self) -> Result<(), NotInTwoStages> {
-        let kept_alone = |place: Place| matches!(place, Place::Instances(_) | Place::Sessions(_));
+        let kept_alone = |place: Place| matches!(place, Place::Instances(_) | Place::Sessions(_) | Place::Counts(_));
         let Some(window) = self.windows.iter().find(|window| kept_alone(window.place)) else {
             return Ok(());
         };
@@ -340,6 +341,7 @@ impl Plan {
             Assigner::Calendar(_) => "a calendar window",
             Assigner::Global => "a global window",
             Assigner::Session(_) => "a session window",
+            Assigner::Count(_) => "a count window",
         };
         Err(NotInTwoStages {
             window: window.plan.name.clone(),

@@ -100,10 +100,17 @@ impl Emitter<'_> {
         out.extend_from_slice(&compiled.name_json);
         out.extend_from_slice(b",\"start\":");
         write_time(window.start_ms, out);
-        // Cumulative windows share their start: without the end a compacted topic would keep the longest only.
-        if matches!(&compiled.plan.assigner, Assigner::Aligned(aligned) if aligned.is_cumulative()) {
-            out.extend_from_slice(b",\"end\":");
-            write_time(window.end_ms, out);
+        // Where results share their start, a compacted topic would keep one of them only.
+        match &compiled.plan.assigner {
+            Assigner::Aligned(aligned) if aligned.is_cumulative() => {
+                out.extend_from_slice(b",\"end\":");
+                write_time(window.end_ms, out);
+            }
+            Assigner::Count(_) => {
+                out.extend_from_slice(b",\"index\":");
+                decimal::write_integer(firing.pane.index, out);
+            }
+            Assigner::Aligned(_) | Assigner::Calendar(_) | Assigner::Global | Assigner::Session(_) => {}
         }
         out.extend_from_slice(b",\"key\":{");
         out.extend_from_slice(key_bytes);

@@ -3,7 +3,7 @@
 
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
 use super::pane::Pane;
-use super::{END_OF_INPUT, Task};
+use super::{CountSet, END_OF_INPUT, InstanceSet, SessionSet, Task};
 use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::Place;
 use crate::pipeline::output::Outputs;
@@ -11,6 +11,13 @@ use crate::window::types::Window;
 
 /// A window that fires; with a slot, for the key of that cell only.
 pub(super) type Due = (Window, Option<u32>);
+
+/// The windows that are not on shared panes.
+pub(super) struct OwnSets<'a> {
+    pub instances: &'a mut [InstanceSet],
+    pub sessions: &'a mut [SessionSet],
+    pub counts: &'a mut [CountSet],
+}
 
 impl Task {
     /// Moves the watermark up (never down), fires what has ended and purges what cannot change any more.
@@ -27,18 +34,23 @@ impl Task {
         for (window, slot) in &due {
             match (self.plan.windows[window.index].place, slot) {
                 (Place::Instances(number), _) => {
-                    let (set, mut emitter) = self.instances_and_emitter(number, outputs);
-                    set.fire(*window, from_ms, &mut emitter);
+                    let (sets, mut emitter) = self.own_sets(outputs);
+                    sets.instances[number].fire(*window, from_ms, &mut emitter);
                 }
                 (Place::Sessions(number), Some(slot)) => {
-                    let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
-                    set.fire(*window, *slot, from_ms, &mut emitter);
+                    let (sets, mut emitter) = self.own_sets(outputs);
+                    sets.sessions[number].fire(*window, *slot, from_ms, &mut emitter);
                 }
-                (Place::Panes(_) | Place::Sessions(_), _) => self.fire_on_time(*window, outputs),
+                (Place::Counts(number), Some(slot)) => {
+                    let (sets, mut emitter) = self.own_sets(outputs);
+                    sets.counts[number].fire(*window, *slot, &mut emitter);
+                }
+                (Place::Panes(_) | Place::Sessions(_) | Place::Counts(_), _) => self.fire_on_time(*window, outputs),
             }
         }
         // Sessions are looked at before they are due; what is kept must not depend on when. So nothing is purged then.
-        if !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms) {
+        let ended = to_ms == END_OF_INPUT;
+        if ended || !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms) {
             self.purge(to_ms, &due);
         }
         self.next_due_ms = self.next_due();
@@ -62,6 +74,9 @@ impl Task {
         for set in &mut self.sessions {
             set.due_between(from_ms, to_ms, &mut due);
         }
+        if to_ms == END_OF_INPUT {
+            self.counts.iter().for_each(|set| set.waiting(&mut due));
+        }
         self.sort(&mut due);
         due
     }
@@ -73,6 +88,7 @@ impl Task {
                 self.keys.bytes(match self.plan.windows[window.index].place {
                     Place::Sessions(number) => self.sessions[number].cells.get(slot).key,
                     Place::Instances(number) => self.instances[number].cells.get(slot).key,
+                    Place::Counts(number) => self.counts[number].key(slot),
                     // Shared panes have no slots.
                     Place::Panes(_) => return &[][..],
                 })
@@ -197,7 +213,7 @@ impl Task {
     pub(super) fn panes_of(&self, window: &Window) -> &[Pane] {
         match self.plan.windows[window.index].place {
             Place::Panes(set) => self.sets[set].range(window.start_ms, window.end_ms),
-            Place::Instances(_) | Place::Sessions(_) => &[],
+            Place::Instances(_) | Place::Sessions(_) | Place::Counts(_) => &[],
         }
     }
 
@@ -209,10 +225,11 @@ impl Task {
         // Taken out, for the sets need the rest of the task.
         let mut scratch = std::mem::take(&mut self.scratch);
         let mut firing = std::mem::take(&mut scratch.firing);
-        let inputs = scratch.inputs(event_time_ms, self.position.input_offset - 1);
+        let inputs = scratch.inputs(event_time_ms);
         for number in &scratch.sessions {
-            let (set, mut emitter) = self.sessions_and_emitter(*number, outputs);
-            let added = set.add(key, &inputs, &mut emitter);
+            let (sets, mut emitter) = self.own_sets(outputs);
+            let set = &mut sets.sessions[*number];
+            let added = set.add(key, scratch.gap_ms(*number), &inputs, &mut emitter);
             let (is_due, next_due_ms) = (
                 set.is_due(&added.window, added.slot, emitter.position.watermark_ms),
                 set.next_due(),
@@ -246,18 +263,41 @@ impl Task {
         match self.plan.windows[window.index].place {
             Place::Panes(_) => self.fire_late(window, key, outputs),
             Place::Instances(number) => {
-                let (set, mut emitter) = self.instances_and_emitter(number, outputs);
-                if let Some(slot) = set.find(&window, key) {
-                    set.fire_key(window, slot, &mut emitter);
+                let (sets, mut emitter) = self.own_sets(outputs);
+                if let Some(slot) = sets.instances[number].find(&window, key) {
+                    sets.instances[number].fire_key(window, slot, &mut emitter);
                 }
             }
             Place::Sessions(number) => {
-                let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
-                if let Some(slot) = set.find(&window, key) {
-                    set.fire_key(window, slot, &mut emitter);
+                let (sets, mut emitter) = self.own_sets(outputs);
+                if let Some(slot) = sets.sessions[number].find(&window, key) {
+                    sets.sessions[number].fire_key(window, slot, &mut emitter);
+                }
+            }
+            Place::Counts(number) => {
+                let (sets, mut emitter) = self.own_sets(outputs);
+                if let Some(entry) = sets.counts[number].find(key) {
+                    sets.counts[number].fire(window, entry, &mut emitter);
                 }
             }
         }
+    }
+
+    /// The windows with cells of their own, and what writes their results: disjoint parts of the task.
+    pub(super) fn own_sets<'a>(&'a mut self, outputs: &'a mut Outputs) -> (OwnSets<'a>, Emitter<'a>) {
+        let sets = OwnSets {
+            instances: &mut self.instances,
+            sessions: &mut self.sessions,
+            counts: &mut self.counts,
+        };
+        let emitter = Emitter {
+            plan: &self.plan,
+            keys: &self.keys,
+            position: &mut self.position,
+            stats: &mut self.stats,
+            outputs,
+        };
+        (sets, emitter)
     }
 
     /// A window on shared panes that has ended and still takes events fires again for the key of one.
@@ -290,36 +330,6 @@ impl Task {
         self.emit(&firing, outputs);
     }
 
-    pub(super) fn instances_and_emitter<'a>(
-        &'a mut self,
-        number: usize,
-        outputs: &'a mut Outputs,
-    ) -> (&'a mut super::InstanceSet, Emitter<'a>) {
-        let emitter = Emitter {
-            plan: &self.plan,
-            keys: &self.keys,
-            position: &mut self.position,
-            stats: &mut self.stats,
-            outputs,
-        };
-        (&mut self.instances[number], emitter)
-    }
-
-    pub(super) fn sessions_and_emitter<'a>(
-        &'a mut self,
-        number: usize,
-        outputs: &'a mut Outputs,
-    ) -> (&'a mut super::SessionSet, Emitter<'a>) {
-        let emitter = Emitter {
-            plan: &self.plan,
-            keys: &self.keys,
-            position: &mut self.position,
-            stats: &mut self.stats,
-            outputs,
-        };
-        (&mut self.sessions[number], emitter)
-    }
-
     /// Forgets what no event can reach any more. Late firings go first: they refer to keys of panes.
     pub(super) fn purge(&mut self, watermark_ms: i64, due: &[Due]) {
         let (late, unsaved, windows) = (&mut self.late, &mut self.unsaved, &self.plan.windows);
@@ -348,6 +358,9 @@ impl Task {
             set.purge(watermark_ms, &mut self.keys, |end_ms| {
                 unsaved.purged_instances.push((index, end_ms));
             });
+        }
+        if watermark_ms == END_OF_INPUT {
+            self.counts.iter_mut().for_each(|set| set.clear(&mut self.keys));
         }
         for (window, slot) in due {
             if let (Place::Sessions(number), Some(slot)) = (self.plan.windows[window.index].place, slot) {

@@ -72,8 +72,8 @@ impl InstanceSet {
                 spans.push(self.recent);
             }
             Assigner::Global => spans.push(Window::ALL_TIME),
-            // Sessions have a set of their own kind.
-            Assigner::Session(_) => {}
+            // These have sets of their own kind.
+            Assigner::Session(_) | Assigner::Count(_) => {}
         }
     }
 

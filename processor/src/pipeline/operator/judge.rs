@@ -1,13 +1,13 @@
-//! Judging one event: bytes → JSON → time and mark → future skew → `let` → `where` → key → lateness → aggregates'
+//! Judging one event: bytes → JSON → time and mark → future skew → `let` → `where` → key and gaps → lateness → aggregates'
 //! filters and fields; the first that fails decides, and an event that fails anywhere touches no aggregate.
 
 mod ahead;
 mod look;
 
-pub(super) use self::ahead::AHEAD;
-use self::ahead::{Outcome, Seen};
+pub(super) use self::ahead::{AHEAD, Outcome, Seen};
 use super::Task;
 use crate::aggregation::inputs::{Inputs, Place};
+use crate::core::json::elements::ElementSlots;
 use crate::core::json::{Kind, Slot};
 use crate::core::timestamp;
 use crate::error::RejectReason;
@@ -24,6 +24,8 @@ pub(super) enum Verdict {
     Filtered,
     /// No window covers its time.
     Outside,
+    /// It was taken apart, and its elements are good: [`Task::count_elements`] does the rest.
+    Elements,
     /// All its windows are purged; `Scratch::missed` names them.
     Late { event_time_ms: i64 },
 }
@@ -38,11 +40,13 @@ pub(super) struct Rejection {
 /// Buffers used again for every event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Scratch {
-    slots: Vec<Slot>,
+    pub slots: Vec<Slot>,
+    /// Fields of the record in hand, where records are taken apart.
+    pub elements: ElementSlots,
     /// Records read and not judged yet, by their place among them.
-    ahead: Vec<Seen>,
+    pub ahead: Vec<Seen>,
     /// The record in hand.
-    seen: Seen,
+    pub seen: Seen,
     /// (pane set, pane start) that the event updates.
     targets: Vec<(usize, i64)>,
     /// (instance set, instance) that the event updates.
@@ -58,25 +62,35 @@ pub(super) struct Scratch {
     pub candidate_ms: i64,
     /// Source partition of the events; 0 where a task has but one.
     pub partition: u32,
+    /// Where the event in hand stands in its partition: what breaks ties of time.
+    pub offset: i64,
+    /// Whether some window takes every event, whatever its time.
+    takes_all: bool,
 }
 
 impl Scratch {
-    fn has_target(&self) -> bool {
-        !(self.targets.is_empty() && self.instances.is_empty() && self.sessions.is_empty())
+    /// Whether the event in hand counts somewhere.
+    pub fn has_target(&self) -> bool {
+        self.takes_all || !(self.targets.is_empty() && self.instances.is_empty() && self.sessions.is_empty())
     }
 
-    /// The inputs of the event in hand, which stands at `offset`.
-    pub fn inputs(&self, time_ms: i64, offset: i64) -> Inputs<'_> {
+    /// The inputs of the event in hand.
+    pub fn inputs(&self, time_ms: i64) -> Inputs<'_> {
         Inputs {
             place: Place {
                 time_ms,
                 partition: self.partition,
-                offset,
+                offset: self.offset,
             },
             numbers: &self.seen.numbers,
             scalars: &self.seen.scalars,
             filters: &self.seen.filters,
         }
+    }
+
+    /// The gap of the event in hand in a set of sessions, ms.
+    pub fn gap_ms(&self, sessions: usize) -> i64 {
+        self.seen.gaps_ms[sessions]
     }
 
     fn clear_targets(&mut self) {
@@ -90,6 +104,7 @@ impl Scratch {
     pub fn new(plan: &Plan) -> Self {
         Self {
             slots: vec![Slot::MISSING; plan.fields.len()],
+            elements: ElementSlots::default(),
             ahead: Vec::new(),
             seen: Seen::new(plan),
             targets: Vec::with_capacity(plan.pane_sets.len()),
@@ -100,13 +115,23 @@ impl Scratch {
             missed: vec![0; plan.windows.len()],
             candidate_ms: NO_WATERMARK,
             partition: 0,
+            offset: 0,
+            takes_all: !plan.own_windows.counts.is_empty(),
         }
     }
 }
 
 impl Task {
     /// Judges the record that [`Task::look_ahead`] read at this place.
-    pub(super) fn judge(&mut self, place: usize, decisions: &mut Vec<Decision>) -> Result<Verdict, Rejection> {
+    pub(super) fn judge(
+        &mut self,
+        place: usize,
+        record: &Record<'_>,
+        decisions: &mut Vec<Decision>,
+    ) -> Result<Verdict, Rejection> {
+        if self.plan.explode.is_some() {
+            return self.judge_elements(record, decisions).map(|()| Verdict::Elements);
+        }
         let scratch = &mut self.scratch;
         std::mem::swap(&mut scratch.seen, &mut scratch.ahead[place]);
         let outcome = std::mem::take(&mut scratch.seen.outcome);
@@ -124,28 +149,34 @@ impl Task {
             Outcome::Filtered | Outcome::Nothing => return Ok(Verdict::Filtered),
             Outcome::Keyed(inputs) => inputs,
         };
-        if !self.find_targets(event_time_ms) {
-            return Ok(Verdict::Late { event_time_ms });
+        if self.find_targets(event_time_ms) {
+            self.count_losses();
+            if !self.scratch.has_target() {
+                return Ok(Verdict::Late { event_time_ms });
+            }
         }
         inputs?;
         if !self.scratch.has_target() {
             return Ok(Verdict::Outside);
         }
-        Ok(self.add(event_time_ms))
+        self.scratch.offset = record.offset;
+        let key = self.add(event_time_ms);
+        Ok(Verdict::Counted { event_time_ms, key })
     }
 
     /// Finds the panes, instances and sessions that the event updates, the ended windows it makes fire and those it
-    /// misses. Answers false when it is late: it missed windows and counts in none.
-    fn find_targets(&mut self, event_time_ms: i64) -> bool {
+    /// misses; answers whether there are such. One that misses windows and has no target is late.
+    pub(super) fn find_targets(&mut self, event_time_ms: i64) -> bool {
         self.scratch.clear_targets();
-        let mut missed_any = self.find_panes(event_time_ms);
-        missed_any |= self.find_instances(event_time_ms);
-        if missed_any {
-            for (loss, missed) in self.stats.losses.iter_mut().zip(&self.scratch.missed) {
-                *loss += missed;
-            }
+        let missed_in_panes = self.find_panes(event_time_ms);
+        self.find_instances(event_time_ms) || missed_in_panes
+    }
+
+    /// Counts the windows that the event in hand missed.
+    pub(super) fn count_losses(&mut self) {
+        for (loss, missed) in self.stats.losses.iter_mut().zip(&self.scratch.missed) {
+            *loss += missed;
         }
-        !missed_any || self.scratch.has_target()
     }
 
     /// Answers whether the event missed a window.
@@ -204,7 +235,7 @@ impl Task {
             }
         }
         for (number, set) in self.sessions.iter().enumerate() {
-            if set.is_late(event_time_ms, watermark) {
+            if set.is_late(event_time_ms, scratch.seen.gaps_ms[number], watermark) {
                 missed_any = true;
                 scratch.missed[set.index()] += 1;
             } else {
@@ -214,13 +245,14 @@ impl Task {
         missed_any
     }
 
-    fn add(&mut self, event_time_ms: i64) -> Verdict {
+    /// Adds the event in hand to its panes, instances and last events; answers its key.
+    pub(super) fn add(&mut self, event_time_ms: i64) -> u32 {
         let scratch = &mut self.scratch;
         let seen = &scratch.seen;
         let key = self.keys.intern_found(seen.key_hash, &seen.key, seen.known);
         let watermark = self.position.watermark_ms;
         let mut firing = std::mem::take(&mut scratch.firing);
-        let inputs = scratch.inputs(event_time_ms, self.position.input_offset - 1);
+        let inputs = scratch.inputs(event_time_ms);
         for (set_index, start) in &scratch.targets {
             let set = &mut self.sets[*set_index];
             let (row, due_ms) = set.row(&self.plan, *start, key, watermark, &mut self.keys);
@@ -236,8 +268,11 @@ impl Task {
                 firing.push(set.window(*span));
             }
         }
+        for set in &mut self.counts {
+            firing.extend(set.add(key, &self.plan.layout, &inputs, &mut self.keys));
+        }
         self.scratch.firing = firing;
-        Verdict::Counted { event_time_ms, key }
+        key
     }
 }
 

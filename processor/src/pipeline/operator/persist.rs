@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::Task;
+use super::count::CountSet;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::{Plan, STATE_FORMAT, StateLayout};
@@ -32,6 +33,7 @@ impl Task {
         }
         let (mut key, mut value) = (Vec::new(), Vec::new());
         self.take_cells(changes);
+        self.take_counts(changes);
         for (index, set) in self.sets.iter_mut().enumerate() {
             for pane in set.panes_mut() {
                 let dirty = pane.take_dirty();
@@ -79,6 +81,7 @@ impl Task {
         task.load_rows(&stored, &migration, backend)?;
         task.load_late(&migration, backend)?;
         task.load_cells(&stored, &migration, backend)?;
+        task.load_counts(&stored, &migration, backend)?;
         if let Some(document) = backend.get(codec::TICKS)? {
             (task.ticks.load(&plan, &document)).map_err(|error| corrupt("ticks", error))?;
         }
@@ -92,6 +95,7 @@ impl Task {
         task.unsaved.layout = stored != plan.state_layout;
         if task.unsaved.layout {
             task.ticks.mark_changed();
+            task.counts.iter_mut().for_each(CountSet::mark_all);
         }
         if !task.unsaved.layout {
             task.mark_clean();
@@ -161,6 +165,14 @@ impl Migration {
             return refuse(format!(
                 "groupBy changed from {:?} to {:?}",
                 stored.group_by, present.group_by
+            ));
+        }
+        if stored.explode != present.explode {
+            let name = |explode: &Option<String>| explode.clone().unwrap_or_else(|| "nothing".to_owned());
+            return refuse(format!(
+                "explode changed from {} to {}",
+                name(&stored.explode),
+                name(&present.explode)
             ));
         }
         let mut windows = Vec::with_capacity(stored.windows.len());

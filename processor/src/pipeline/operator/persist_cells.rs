@@ -95,7 +95,7 @@ impl Task {
                         set.cells.load(slot, cell, has_published, &copy);
                         Ok(())
                     }
-                    (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_), _) => {
+                    (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_) | Place::Counts(_), _) => {
                         Err(corrupt("cell key", "a window of another kind"))
                     }
                 }

@@ -93,12 +93,15 @@ impl SessionSet {
     }
 
     /// Whether an event comes too late to be sure of finding the session it belongs to.
-    pub fn is_late(&self, time_ms: i64, watermark_ms: i64) -> bool {
-        self.closes_at(time_ms) <= watermark_ms
+    pub fn is_late(&self, time_ms: i64, gap_ms: i64, watermark_ms: i64) -> bool {
+        time_ms.saturating_add(gap_ms).saturating_add(self.lateness_ms) <= watermark_ms
     }
 
+    /// An event of the longest gap that is not late finds every session that it touches.
     fn closes_at(&self, end_ms: i64) -> i64 {
-        end_ms.saturating_add(self.rule.gap_ms).saturating_add(self.lateness_ms)
+        end_ms
+            .saturating_add(self.rule.longest_gap_ms())
+            .saturating_add(self.lateness_ms)
     }
 
     fn window_of(&self, slot: u32) -> Window {
@@ -113,9 +116,9 @@ impl SessionSet {
 
     /// Counts one event in: in a new session, in the one it touches, or in what those it touches become together.
     /// What was published of sessions that are no more is taken back. Answers the session it is in.
-    pub fn add(&mut self, key: u32, inputs: &Inputs<'_>, emitter: &mut Emitter<'_>) -> Added {
+    pub fn add(&mut self, key: u32, gap_ms: i64, inputs: &Inputs<'_>, emitter: &mut Emitter<'_>) -> Added {
         let (layout, time_ms) = (&emitter.plan.layout, inputs.place.time_ms);
-        let (mut start_ms, mut end_ms) = self.rule.span_of(time_ms);
+        let (mut start_ms, mut end_ms) = self.rule.span_of(time_ms, gap_ms);
         let rule = self.rule;
         let slots = self.by_key.get(key as usize).map_or(&[][..], |slots| slots);
         let spans = &self.spans;
@@ -123,7 +126,7 @@ impl SessionSet {
         let touched: SmallVec<[u32; 4]> = slots
             .iter()
             .copied()
-            .filter(|slot| rule.joins(time_ms, span(*slot)))
+            .filter(|slot| rule.joins(time_ms, gap_ms, span(*slot)))
             .collect();
         for slot in &touched {
             start_ms = start_ms.min(span(*slot).0);

@@ -2,6 +2,7 @@
 //! Must not hold: limits, or what is done when they are reached.
 
 use super::Task;
+use super::count::CountSet;
 use super::instance::{Instance, InstanceSet};
 use super::pane::{Pane, PaneSet};
 use super::session::SessionSet;
@@ -17,7 +18,8 @@ impl Task {
         let own: usize = self.instances.iter().map(InstanceSet::heap_bytes).sum();
         let sessions: usize = self.sessions.iter().map(SessionSet::heap_bytes).sum();
         let late = (self.late.counts.len() + self.late.dirty.len()) * TREE_ENTRY_BYTES;
-        self.keys.heap_bytes() + shared + own + sessions + late
+        let counts: usize = self.counts.iter().map(CountSet::heap_bytes).sum();
+        self.keys.heap_bytes() + shared + own + sessions + counts + late
     }
 }
 

@@ -17,6 +17,8 @@ pub struct Stats {
     pub filtered: u64,
     /// Events between windows (a slide above the size).
     pub outside: u64,
+    /// Records taken apart that had no element: no event.
+    pub empty: u64,
     /// Dead records by reason; use [`Stats::rejected`].
     pub(super) rejected: [u64; RejectReason::COUNT],
 }

@@ -1,6 +1,7 @@
 //! The task against answers computed by hand; the batch oracle in `tests/` covers the breadth.
 
 mod derived;
+mod more;
 
 use std::sync::Arc;
 

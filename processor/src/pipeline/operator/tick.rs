@@ -97,7 +97,7 @@ impl Task {
             Place::Instances(number) => self.instances[number].ticked(early, late, watermark_ms, due),
             Place::Sessions(number) => self.sessions[number].ticked(early, late, watermark_ms, due),
             // A window with such a trigger is not on shared panes.
-            Place::Panes(_) => {}
+            Place::Panes(_) | Place::Counts(_) => {}
         }
     }
 
@@ -114,14 +114,14 @@ impl Task {
         for (window, slot) in due {
             match (self.plan.windows[window.index].place, slot) {
                 (Place::Instances(number), Some(slot)) => {
-                    let (set, mut emitter) = self.instances_and_emitter(number, outputs);
-                    set.fire_key(window, slot, &mut emitter);
+                    let (sets, mut emitter) = self.own_sets(outputs);
+                    sets.instances[number].fire_key(window, slot, &mut emitter);
                 }
                 (Place::Sessions(number), Some(slot)) => {
-                    let (set, mut emitter) = self.sessions_and_emitter(number, outputs);
-                    set.fire_key(window, slot, &mut emitter);
+                    let (sets, mut emitter) = self.own_sets(outputs);
+                    sets.sessions[number].fire_key(window, slot, &mut emitter);
                 }
-                (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_), _) => {}
+                (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_) | Place::Counts(_), _) => {}
             }
         }
     }

@@ -63,6 +63,7 @@ fn results_late_and_dead_records_go_out_in_order_with_their_headers() {
         assert!(outputs.list.is_empty() && outputs.bytes.is_empty());
     }
     outputs.list.push(Output::Late(LateRecord {
+        elements: Vec::new(),
         record: 0,
         windows: "minute".into(),
         watermark_ms: 9,
@@ -107,6 +108,7 @@ fn late_and_dead_records_without_a_topic_are_dropped() {
     let (mut plan, mut buffer, mut outputs) = (plan(), EpochBuffer::default(), Outputs::default());
     (plan.late, plan.dead) = (None, None);
     outputs.list.push(Output::Late(LateRecord {
+        elements: Vec::new(),
         record: 0,
         windows: "m".into(),
         watermark_ms: 9,
@@ -122,6 +124,7 @@ fn a_record_that_is_too_large_becomes_one_that_says_so() {
     let entry = result(&mut outputs.bytes, &[b'x'; 20_000]);
     outputs.list.push(entry);
     outputs.list.push(Output::Late(LateRecord {
+        elements: Vec::new(),
         record: 0,
         windows: "m".into(),
         watermark_ms: 9,

@@ -5,7 +5,7 @@
 
 use super::{Rejection, event_time, look, mark};
 use crate::aggregation::inputs::Scalars;
-use crate::core::json::Slot;
+use crate::core::json::{JsonError, Slot};
 use crate::core::key::{self, KeyTable, Known};
 use crate::error::RejectReason;
 use crate::pipeline::builder::Plan;
@@ -18,7 +18,7 @@ pub(in crate::pipeline::operator) const AHEAD: usize = 32;
 
 /// What is wrong with a record, or what can be done with it.
 #[derive(Debug, Default)]
-pub(super) enum Outcome {
+pub(in crate::pipeline::operator) enum Outcome {
     /// Nothing was read, or its place in the batch was judged already.
     #[default]
     Nothing,
@@ -34,7 +34,7 @@ pub(super) enum Outcome {
 
 /// What one record says.
 #[derive(Debug, Default)]
-pub(super) struct Seen {
+pub(in crate::pipeline::operator) struct Seen {
     pub outcome: Outcome,
     pub event_time_ms: i64,
     /// The watermark that it allows.
@@ -46,6 +46,8 @@ pub(super) struct Seen {
     pub numbers: Vec<Option<i128>>,
     pub scalars: Scalars,
     pub filters: Vec<bool>,
+    /// Gap in each set of sessions, ms; those that are no field's stay as they are.
+    pub gaps_ms: Vec<i64>,
 }
 
 /// Buffers that are filled anew for every batch: a copy of a task needs none of it.
@@ -54,6 +56,7 @@ impl Clone for Seen {
         Self {
             numbers: self.numbers.clone(),
             filters: self.filters.clone(),
+            gaps_ms: self.gaps_ms.clone(),
             candidate_ms: self.candidate_ms,
             ..Self::default()
         }
@@ -66,15 +69,28 @@ impl Seen {
             candidate_ms: NO_WATERMARK,
             numbers: vec![None; plan.inputs.list.len()],
             filters: vec![false; plan.inputs.filters.len()],
+            gaps_ms: (plan.own_windows.sessions.iter())
+                .map(|(_, rule)| rule.longest_gap_ms())
+                .collect(),
             ..Self::default()
         }
     }
 
     fn read(&mut self, plan: &Plan, slots: &mut [Slot], record: &Record<'_>) {
+        let extracted = plan.fields.extract(record.value, slots);
+        self.see(plan, slots, record, extracted);
+    }
+
+    /// What the record says by fields that were extracted.
+    pub fn see(&mut self, plan: &Plan, slots: &[Slot], record: &Record<'_>, extracted: Result<(), JsonError>) {
         self.known = None;
-        self.outcome = match self.read_time(plan, slots, record) {
+        let timed = extracted.map_err(|error| Rejection {
+            reason: RejectReason::JsonInvalid,
+            detail: error.to_string(),
+        });
+        self.outcome = match timed.and_then(|()| self.read_time(plan, slots, record)) {
             Err(rejection) => Outcome::Refused(rejection),
-            Ok(()) => match look::look(plan, slots, self, record.value) {
+            Ok(()) => match look::look(plan, slots, self, record) {
                 Err(rejection) => Outcome::Failed(rejection),
                 Ok(None) => Outcome::Filtered,
                 Ok(Some(inputs)) => {
@@ -85,11 +101,7 @@ impl Seen {
         };
     }
 
-    fn read_time(&mut self, plan: &Plan, slots: &mut [Slot], record: &Record<'_>) -> Result<(), Rejection> {
-        plan.fields.extract(record.value, slots).map_err(|error| Rejection {
-            reason: RejectReason::JsonInvalid,
-            detail: error.to_string(),
-        })?;
+    fn read_time(&mut self, plan: &Plan, slots: &[Slot], record: &Record<'_>) -> Result<(), Rejection> {
         self.event_time_ms = event_time(plan, slots, record)?;
         let mark_ms = mark(plan, slots, record.value)?;
         self.candidate_ms = plan.watermark.candidate(self.event_time_ms, mark_ms);
@@ -107,6 +119,10 @@ impl Task {
     /// Reads up to [`AHEAD`] records that are judged next, by their places here.
     pub(in crate::pipeline::operator) fn look_ahead(&mut self, records: &[Record<'_>]) {
         let (plan, scratch) = (&*self.plan, &mut self.scratch);
+        if plan.explode.is_some() {
+            // One record is as many events as it has elements.
+            return;
+        }
         while scratch.ahead.len() < records.len() {
             scratch.ahead.push(Seen::new(plan));
         }

@@ -10,7 +10,9 @@ use crate::core::key;
 use crate::error::RejectReason;
 use crate::expression::{Budget, EvaluationError, Event, Value};
 use crate::pipeline::builder::Plan;
-use crate::pipeline::derive::{Source, Values};
+use crate::pipeline::derive::{KeyProblem, PartSource, Source, Values};
+use crate::pipeline::output::Record;
+use crate::window::session::GapSource;
 
 /// Computes what expressions and aggregates see of the event: its key, its inputs. `None` when `where` does not hold.
 /// What is wrong with the inputs comes as a value, because lateness is judged before it counts.
@@ -18,8 +20,9 @@ pub(super) fn look(
     plan: &Plan,
     slots: &[Slot],
     seen: &mut Seen,
-    value: &[u8],
+    record: &Record<'_>,
 ) -> Result<Option<Result<(), Rejection>>, Rejection> {
+    let value = record.value;
     let event = Event { document: value, slots };
     let mut budget = Budget::default();
     let failed = |what: String, error: EvaluationError| Rejection {
@@ -38,8 +41,14 @@ pub(super) fn look(
     }
     seen.key.clear();
     plan.derivation
-        .write_key(event, &values, &mut seen.key)
-        .map_err(|problem| refused(plan, event, problem.source, &values, problem.reason))?;
+        .write_key(record, event, &values, &mut seen.key)
+        .map_err(|problem| no_key(plan, event, &values, problem))?;
+    for (gap_ms, (_, rule)) in seen.gaps_ms.iter_mut().zip(&plan.own_windows.sessions) {
+        if let GapSource::Field { slot, most_ms } = rule.gap {
+            *gap_ms =
+                read_gap(slots[slot], value, most_ms).map_err(|reason| rejection(plan, slots, slot, value, reason))?;
+        }
+    }
     for (verdict, filter) in seen.filters.iter_mut().zip(&plan.inputs.filters) {
         match filter.program.holds(event, &values, &mut budget) {
             Ok(holds) => *verdict = holds,
@@ -79,6 +88,23 @@ pub(super) fn look(
         }
     }
     Ok(Some(Ok(())))
+}
+
+/// A gap between sessions: a number of ms, a fraction floored, above 0 and at most `most_ms`.
+fn read_gap(slot: Slot, document: &[u8], most_ms: i64) -> Result<i64, RejectReason> {
+    let number = match slot.kind {
+        Kind::Number => decimal::parse(slot.text(document)),
+        _ => return Err(RejectReason::SessionGapInvalid),
+    };
+    let ms = match number {
+        Ok(number) => number.div_euclid(decimal::ONE),
+        Err(NumberError::Malformed) => return Err(RejectReason::JsonInvalid),
+        Err(NumberError::OutOfRange) => return Err(RejectReason::SessionGapInvalid),
+    };
+    match i64::try_from(ms) {
+        Ok(ms) if 0 < ms && ms <= most_ms => Ok(ms),
+        Ok(_) | Err(_) => Err(RejectReason::SessionGapInvalid),
+    }
 }
 
 /// Longest text that an aggregate keeps, in bytes of its canonical form.
@@ -128,6 +154,26 @@ fn read_number(slot: Slot, document: &[u8]) -> Result<Option<i128>, RejectReason
         Kind::True | Kind::False | Kind::String | Kind::EscapedString | Kind::Container => {
             Err(RejectReason::FieldTypeInvalid)
         }
+    }
+}
+
+/// Names the part of the key, and what was found there.
+fn no_key(plan: &Plan, event: Event<'_>, values: &[Value<'_>], problem: KeyProblem<'_>) -> Rejection {
+    let reason = problem.reason;
+    let found = match reason {
+        RejectReason::KeyMissing => "nothing",
+        _ => "no UTF-8 text",
+    };
+    match problem.source {
+        PartSource::Value(source) => refused(plan, event, *source, values, reason),
+        PartSource::Header(name) => Rejection {
+            reason,
+            detail: format!("header {name}: found {found}"),
+        },
+        PartSource::Property(property) => Rejection {
+            reason,
+            detail: format!("record {property:?}: found {found}"),
+        },
     }
 }
 

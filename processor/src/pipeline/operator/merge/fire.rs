@@ -140,7 +140,7 @@ fn barred_panes<'a>(
     let (start_ms, end_ms) = (window.start_ms, window.end_ms);
     let set = match compiled.place {
         Place::Panes(set) => Some(set),
-        Place::Instances(_) | Place::Sessions(_) => None,
+        Place::Instances(_) | Place::Sessions(_) | Place::Counts(_) => None,
     };
     let sets = set.map(|set| barred.range((set, NO_WATERMARK)..(set, purged_at_ms)));
     sets.into_iter()

@@ -3,9 +3,14 @@
 use super::*;
 
 /// A plan with lines of YAML added to the spec.
-fn plan_with(more: &str, group_by: &str, aggregates: &str) -> Arc<Plan> {
+pub(super) fn plan_with(more: &str, group_by: &str, aggregates: &str) -> Arc<Plan> {
+    timed_plan_with("/ts", more, group_by, aggregates)
+}
+
+/// The same with the time in this field.
+pub(super) fn timed_plan_with(time: &str, more: &str, group_by: &str, aggregates: &str) -> Arc<Plan> {
     let manifest = format!(
-        "apiVersion: streamagg.io/v1alpha1\nkind: StreamAggregation\nmetadata: {{name: t}}\nspec:\n  source: {{kafka: {{bootstrapServers: [b:9092], topics: [in]}}, partitioning: {{byKey: {{}}}}}}\n  event: {{timestamp: {{field: /ts, unit: Milliseconds}}, watermark: {{boundedOutOfOrderness: {{bound: 5ms}}}}}}\n  groupBy: {group_by}\n  windows: [{{name: w, tumbling: {{size: 10ms}}}}]\n  aggregates: {aggregates}\n  sink: {{kafka: {{topic: out}}}}\n  state: {{backend: Memory}}\n{more}"
+        "apiVersion: streamagg.io/v1alpha1\nkind: StreamAggregation\nmetadata: {{name: t}}\nspec:\n  source: {{kafka: {{bootstrapServers: [b:9092], topics: [in]}}, partitioning: {{byKey: {{}}}}}}\n  event: {{timestamp: {{field: {time}, unit: Milliseconds}}, watermark: {{boundedOutOfOrderness: {{bound: 5ms}}}}}}\n  groupBy: {group_by}\n  windows: [{{name: w, tumbling: {{size: 10ms}}}}]\n  aggregates: {aggregates}\n  sink: {{kafka: {{topic: out}}}}\n  state: {{backend: Memory}}\n{more}"
     );
     let manifest = parse_manifest(&manifest).unwrap();
     Arc::new(Plan::compile(&resolve(&manifest.spec, "default", "t").unwrap()))

@@ -1,0 +1,34 @@
+//! Messages of the broker as the engine takes them. Must not judge them.
+
+use rdkafka::Message;
+use rdkafka::message::{BorrowedMessage, Headers};
+
+use crate::pipeline::output::{Envelope, Record};
+
+/// What is around the values of a batch: one for each message where it is `needed`, otherwise nothing is looked at.
+pub(super) fn envelopes<'a>(batch: &'a [BorrowedMessage<'_>], needed: bool) -> Vec<Envelope<'a>> {
+    let envelope = |message: &'a BorrowedMessage<'_>| Envelope {
+        topic: Some(message.topic()),
+        partition: u32::try_from(message.partition()).unwrap_or(0),
+        key: message.key(),
+        headers: message.headers().map_or_else(Vec::new, |headers| {
+            headers.iter().map(|header| (header.key, header.value)).collect()
+        }),
+    };
+    batch
+        .iter()
+        .take(if needed { batch.len() } else { 0 })
+        .map(envelope)
+        .collect()
+}
+
+/// A batch as records; `envelopes` are those of [`envelopes`].
+pub(super) fn records<'a>(batch: &'a [BorrowedMessage<'_>], envelopes: &'a [Envelope<'a>]) -> Vec<Record<'a>> {
+    let record = |(index, message): (usize, &'a BorrowedMessage<'_>)| Record {
+        offset: message.offset(),
+        value: message.payload().unwrap_or_default(),
+        timestamp_ms: message.timestamp().to_millis(),
+        envelope: envelopes.get(index),
+    };
+    batch.iter().enumerate().map(record).collect()
+}
