@@ -54,4 +54,12 @@ pub struct Window {
 impl Window {
     /// Start and end of the instance of a global window; results show them as null.
     pub const ALL_TIME: (i64, i64) = (i64::MIN, i64::MAX);
+
+    /// From start to end; that of all time is 0, for it has none.
+    pub fn length_ms(&self) -> i64 {
+        match (self.start_ms, self.end_ms) {
+            Self::ALL_TIME => 0,
+            (start_ms, end_ms) => end_ms.saturating_sub(start_ms),
+        }
+    }
 }

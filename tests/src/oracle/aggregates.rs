@@ -130,6 +130,8 @@ pub(super) fn compute(function: &Function, rows: &[Row], column: usize, length_m
         Function::Last => scalars(rows, column)[scalars(rows, column).len() - 1].1.clone(),
         Function::TopK(k) => top(*k, &scalars(rows, column)),
         Function::ArgMin(_) | Function::ArgMax(_) => extreme_event(function, rows, column),
+        // All time has no length.
+        Function::EventRate(_) | Function::SumRate(_) if length_ms == i64::MAX => null(),
         // A pane of the events since, and there are none.
         Function::EventRate(_) if rows.is_empty() => null(),
         Function::EventRate(per) => show(&round(&one * rows.len() * *per, length_ms.into())),

@@ -138,9 +138,7 @@ impl Emitter<'_> {
         });
         decimal::write_integer(u64::from(self.position.result_revision), out);
         out.extend_from_slice(b"},\"values\":{");
-        self.plan
-            .layout
-            .write_values(firing.values, window.end_ms.saturating_sub(window.start_ms), out);
+        self.plan.layout.write_values(firing.values, window.length_ms(), out);
         out.extend_from_slice(b"}}");
         let value_end = out.len();
         let hash = xxh3_64(&out[value_start..]);
