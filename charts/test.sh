@@ -55,7 +55,7 @@ ok "alerts and dashboard ask for metrics that exist"
 "$here/render.sh" --check || fail "config/operator"
 ok "the manifests without Helm are what the chart renders"
 
-for wrong in image.tagg=x replicas=0 log.format=xml watchNamespace=Team_A monitoring.rules.enable=true; do
+for wrong in image.tagg=x replicas=0 log.format=xml otlp.endpoint=collector watchNamespace=Team_A monitoring.rules.enable=true; do
   if "$helm" template t "$chart" --kube-version 1.34.0 --set "$wrong" >/dev/null 2>"$scratch/err"; then
     fail "--set $wrong was accepted"
   fi
@@ -64,13 +64,16 @@ done
 ok "wrong values are refused by name"
 
 "$helm" install streamagg "$chart" --namespace streamagg-system --create-namespace >/dev/null
-"$kubectl" wait --for=condition=Established --timeout=60s crd/streamaggregations.streamagg.io >/dev/null
+"$kubectl" wait --for=condition=Established --timeout=60s crd/streamaggregations.streamagg.io crd/streamcheckpoints.streamagg.io >/dev/null
 "$kubectl" -n streamagg-system get deployment/streamagg serviceaccount/streamagg role/streamagg-lease >/dev/null
 ok "installs for all namespaces"
 
 account=streamagg-system:streamagg
 may $account yes watch streamaggregations.streamagg.io -A
 may $account yes patch streamaggregations.streamagg.io --subresource=status -n team-a
+may $account yes patch streamcheckpoints.streamagg.io -n team-a
+may $account yes patch streamcheckpoints.streamagg.io --subresource=status -n team-a
+may $account no create streamcheckpoints.streamagg.io -n team-a
 may $account yes create statefulsets.apps -n team-a
 may $account yes delete pods -n team-a
 may $account yes create secrets -n team-a
@@ -132,7 +135,7 @@ judged "chart with monitoring" "${render[@]}" -n streamagg-system
 judged "chart with every value set" "${render[@]}" -n streamagg-system -f "$here/monitoring/values-full.yaml"
 judged "chart for one namespace" "${render[@]}" -n team-a --set watchNamespace=team-a
 judged "config/operator" "$kubectl" kustomize "$here/../config/operator"
-for directory in argocd flux; do
+for directory in argocd flux checkpoint; do
   for file in "$here/../config/$directory"/*.yaml; do
     judged "config/$directory/$(basename "$file")" cat "$file"
   done

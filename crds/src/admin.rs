@@ -1,6 +1,8 @@
 //! What a processor pod answers on its admin API (`/v1/...`): the documents operator and processor exchange.
 //! Must not hold: HTTP, clients, decisions.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Port of a pod's admin server: probes and metrics without a token, `/v1` with one.
@@ -110,7 +112,19 @@ pub struct CheckpointInfo {
     pub bytes: u64,
 }
 
+/// Reason of a pin that failed since the checkpoint is not in the store any more.
+pub const CHECKPOINT_MISSING: &str = "CheckpointMissing";
+
+/// Body of `POST /v1/pins?holder=…`: checkpoints that are kept until `DELETE /v1/pins?holder=…&tasks=…` releases them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PinRequest {
+    /// Id of the checkpoint, by task; the task need not be held by the pod that is asked.
+    pub checkpoints: BTreeMap<u32, String>,
+}
+
 /// Answer to `POST /v1/checkpoint?id=…` and `POST /v1/drain?id=…`; both are idempotent in `id`: asking again polls.
+/// Also the answer about pins, whose id is the holder: asking again polls, and after a failure tries again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct OperationStatus {

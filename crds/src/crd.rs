@@ -1,4 +1,4 @@
-//! The CustomResourceDefinition: what the derive gives, with the rules of [`crate::rules`] written into it.
+//! The CustomResourceDefinitions: what the derives give, with the rules of [`crate::rules`] written into it.
 //! Must not apply it to a cluster.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -6,7 +6,7 @@ use kube::CustomResourceExt;
 use serde_json::{Value, json};
 
 use crate::rules::{Check, Rule, rules};
-use crate::v1alpha1::StreamAggregation;
+use crate::v1alpha1::{StreamAggregation, StreamCheckpoint};
 
 /// Where the schema stands in a definition.
 const SCHEMA: &str = "/spec/versions/0/schema/openAPIV3Schema";
@@ -25,7 +25,7 @@ pub enum CrdError {
     NoSuchPath(&'static str),
 }
 
-/// The definition.
+/// The definition of aggregations.
 ///
 /// # Errors
 /// When a rule does not fit the schema.
@@ -33,7 +33,7 @@ pub fn crd() -> Result<CustomResourceDefinition, CrdError> {
     Ok(serde_json::from_value(crd_json()?)?)
 }
 
-/// The definition as YAML, for `kubectl apply` and the chart.
+/// The definition of aggregations as YAML, for `kubectl apply` and the chart.
 ///
 /// # Errors
 /// When a rule does not fit the schema.
@@ -41,18 +41,48 @@ pub fn crd_yaml() -> Result<String, CrdError> {
     Ok(serde_yaml::to_string(&crd_json()?)?)
 }
 
-/// The definition as JSON, members sorted.
+/// The definition of aggregations as JSON, members sorted.
 ///
 /// # Errors
 /// When a rule does not fit the schema.
 pub fn crd_json() -> Result<Value, CrdError> {
-    let mut definition = serde_json::to_value(StreamAggregation::crd())?;
-    definition.sort_all_objects();
+    let mut definition = definition(&StreamAggregation::crd())?;
     let schema = definition.pointer_mut(SCHEMA).ok_or(CrdError::NoSuchPath(""))?;
-    tidy(schema);
     for rule in rules() {
         write_rule(schema, &rule)?;
     }
+    Ok(definition)
+}
+
+/// The definition of checkpoints.
+///
+/// # Errors
+/// When the schema is not of the expected shape.
+pub fn checkpoint_crd() -> Result<CustomResourceDefinition, CrdError> {
+    Ok(serde_json::from_value(checkpoint_crd_json()?)?)
+}
+
+/// The definition of checkpoints as YAML.
+///
+/// # Errors
+/// When the schema is not of the expected shape.
+pub fn checkpoint_crd_yaml() -> Result<String, CrdError> {
+    Ok(serde_yaml::to_string(&checkpoint_crd_json()?)?)
+}
+
+/// The definition of checkpoints as JSON, members sorted.
+///
+/// # Errors
+/// When the schema is not of the expected shape.
+pub fn checkpoint_crd_json() -> Result<Value, CrdError> {
+    definition(&StreamCheckpoint::crd())
+}
+
+fn definition(derived: &CustomResourceDefinition) -> Result<Value, CrdError> {
+    let mut definition = serde_json::to_value(derived)?;
+    definition.sort_all_objects();
+    let schema = definition.pointer_mut(SCHEMA).ok_or(CrdError::NoSuchPath(""))?;
+    tidy(schema);
     // A status that was never written says so: no generation was looked at.
     if let Some(status) = schema.pointer_mut("/properties/status") {
         status["default"] = json!({"observedGeneration": -1});
@@ -121,19 +151,21 @@ mod tests {
     const SIZE_MAX: usize = 150_000;
 
     #[test]
-    fn the_committed_definition_is_what_the_types_and_rules_give() {
+    fn the_committed_definitions_are_what_the_types_and_rules_give() {
         let committed = include_str!("../generated/streamaggregations.streamagg.io.yaml");
+        let checkpoints = include_str!("../generated/streamcheckpoints.streamagg.io.yaml");
         assert!(
-            crd_yaml().unwrap() == committed,
+            crd_yaml().unwrap() == committed && checkpoint_crd_yaml().unwrap() == checkpoints,
             "crds/generated is stale; run crds/generate.sh"
         );
     }
 
     #[test]
-    fn the_chart_installs_the_same_definition() {
+    fn the_chart_installs_the_same_definitions() {
         let copy = include_str!("../../charts/streamagg/files/streamaggregations.streamagg.io.yaml");
+        let checkpoints = include_str!("../../charts/streamagg/files/streamcheckpoints.streamagg.io.yaml");
         assert!(
-            crd_yaml().unwrap() == copy,
+            crd_yaml().unwrap() == copy && checkpoint_crd_yaml().unwrap() == checkpoints,
             "the chart's copy is stale; run crds/generate.sh"
         );
     }

@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 
-use crate::crd::{CrdError, crd_json};
+use crate::crd::{CrdError, checkpoint_crd_json, crd_json};
 use crate::job_file::decides_results;
 use crate::rules::{Check, Place, Rule, not_yet, rules};
 
+const OBJECT: &str = "/spec/versions/0/schema/openAPIV3Schema/properties";
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
 
 const HEAD: &str = "# Reference of the manifest\n\n\
@@ -18,6 +19,11 @@ optional. *Change* says what a change of the field does to a running job; \u{201
 follow the new spec.\n\n\
 Durations are a whole number and one of `ms s m h d`; sizes are Kubernetes quantities; fields of events are JSON pointers \
 (RFC 6901).\n";
+
+const CHECKPOINT_HEAD: &str = "\n## StreamCheckpoint\n\n\
+A checkpoint of an aggregation on demand (short name `scp`), kept until the object is deleted; [operator.md](operator.md#checkpoints) \
+says how it comes about. It needs `spec.state.checkpoints.store` of the aggregation.\n\n\
+| field | type | what it is |\n|---|---|---|\n";
 
 /// What a change does, by the longest prefix of the path. Fields that decide results are not here: see [`effect`].
 const EFFECTS: [(&str, &str); 14] = [
@@ -100,6 +106,18 @@ pub fn reference() -> Result<String, CrdError> {
         }
         marks.push_str(place_in_words(rule.from));
         text.push_str(&format!("- `{path}`: {}{marks}\n", rule.message));
+    }
+    text.push_str(CHECKPOINT_HEAD);
+    let definition = checkpoint_crd_json()?;
+    for part in ["spec", "status"] {
+        let schema = format!("{OBJECT}/{part}");
+        let schema = definition.pointer(&schema).ok_or(CrdError::NoSuchPath("spec"))?;
+        let mut rows = Vec::new();
+        collect(schema, part, &[], &mut rows);
+        for row in rows.iter().filter(|row| !row.path.starts_with("status.conditions[]")) {
+            let description = row.description.replace('|', "\\|");
+            text.push_str(&format!("| `{}` | {} | {description} |\n", row.path, row.kind));
+        }
     }
     Ok(text)
 }

@@ -1,4 +1,4 @@
-//! The `StreamAggregation` kind, `streamagg.io/v1alpha1`: what a user declares and what the operator reports.
+//! The kinds of `streamagg.io/v1alpha1`: what a user declares and what the operator reports.
 //! Must not hold rules across fields ([`crate::validate`]) or what follows from a manifest ([`crate::resolved`]).
 
 mod aggregate;
@@ -13,6 +13,8 @@ mod spec;
 mod state;
 mod window;
 
+#[cfg(feature = "k8s")]
+mod checkpoint;
 #[cfg(feature = "k8s")]
 mod schema;
 #[cfg(feature = "k8s")]
@@ -45,6 +47,8 @@ pub use window::{
 };
 
 #[cfg(feature = "k8s")]
+pub use checkpoint::{CheckpointPhase, StreamCheckpoint, StreamCheckpointSpec, StreamCheckpointStatus, TaskCheckpoint};
+#[cfg(feature = "k8s")]
 pub use spec::StreamAggregation;
 #[cfg(feature = "k8s")]
 pub use status::{
@@ -60,3 +64,5 @@ pub const VERSION: &str = "v1alpha1";
 pub const API_VERSION: &str = "streamagg.io/v1alpha1";
 /// `kind` of a manifest.
 pub const KIND: &str = "StreamAggregation";
+/// `kind` of a checkpoint on demand.
+pub const CHECKPOINT_KIND: &str = "StreamCheckpoint";

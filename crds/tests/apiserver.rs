@@ -18,12 +18,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams, Request, ValidationDirective};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
-use kube::{Client, Config, CustomResourceExt};
-use serde_json::Value;
-use streamagg_crds::crd::crd;
+use kube::{Client, Config, ResourceExt};
+use serde_json::{Value, json};
+use streamagg_crds::crd::{checkpoint_crd, crd};
 use streamagg_crds::rules::rules;
 use streamagg_crds::structure::spec_schema;
-use streamagg_crds::v1alpha1::StreamAggregation;
+use streamagg_crds::v1alpha1::{StreamAggregation, StreamCheckpoint};
 
 /// How long the server may take to serve a new definition.
 const ESTABLISHED_SECONDS_MAX: u32 = 60;
@@ -40,21 +40,24 @@ async fn client() -> Client {
     Client::try_from(config).unwrap()
 }
 
-/// Applies the definition and waits until objects can be created.
+/// Applies the definitions and waits until objects can be created.
 async fn install(client: &Client) {
+    for definition in [crd().unwrap(), checkpoint_crd().unwrap()] {
+        install_one(client, &definition).await;
+    }
+}
+
+async fn install_one(client: &Client, definition: &CustomResourceDefinition) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let name = StreamAggregation::crd_name();
+    let name = definition.name_any();
+    let apply = PatchParams::apply("crds-test").force();
     definitions
-        .patch(
-            name,
-            &PatchParams::apply("crds-test").force(),
-            &Patch::Apply(crd().unwrap()),
-        )
+        .patch(&name, &apply, &Patch::Apply(definition))
         .await
         .unwrap();
     let mut seen = None;
     for _ in 0..ESTABLISHED_SECONDS_MAX * 10 {
-        seen = definitions.get_status(name).await.unwrap().status;
+        seen = definitions.get_status(&name).await.unwrap().status;
         let conditions = seen.iter().flat_map(|status| status.conditions.iter().flatten());
         if conditions
             .into_iter()
@@ -150,6 +153,58 @@ async fn the_server_takes_the_definition_and_judges_every_manifest_as_rust_does(
     paths.sort();
     assert_eq!(paths, REFUSED_OF_FUTURE);
     refuses_changes_as_rust_does(&client).await;
+    judges_checkpoints(&client).await;
+}
+
+/// Checkpoints have no rules that Rust knows too: name, no other field, and no change.
+async fn judges_checkpoints(client: &Client) {
+    let resource = ApiResource::erase::<StreamCheckpoint>(&());
+    let objects: Api<DynamicObject> = Api::namespaced_with(client.clone(), "default", &resource);
+    let object = |name: &str, spec: Value| -> DynamicObject {
+        let object = json!({
+            "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamCheckpoint", "metadata": {"name": name}, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    };
+    let strict = PatchParams {
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply("crds-test").force()
+    };
+    for (spec, path) in [
+        (json!({}), "spec.aggregation"),
+        (json!({"aggregation": "Base"}), "spec.aggregation"),
+        (json!({"aggregation": "a".repeat(53)}), "spec.aggregation"),
+    ] {
+        let refused = causes(
+            objects
+                .create(&PostParams::default(), &object("refused", spec.clone()))
+                .await,
+        );
+        assert!(refused.iter().any(|(field, _)| field == path), "{spec}: {refused:?}");
+    }
+    let kept = object("kept", json!({"aggregation": "base"}));
+    let stored = objects.patch("kept", &strict, &Patch::Apply(&kept)).await.unwrap();
+    assert_eq!(stored.data["status"]["observedGeneration"], -1);
+    let other = object("kept", json!({"aggregation": "other"}));
+    let refused = causes(objects.patch("kept", &strict, &Patch::Apply(&other)).await);
+    assert!(
+        refused
+            .iter()
+            .any(|(field, message)| field == "spec.aggregation" && message.contains("create another")),
+        "{refused:?}"
+    );
+    let status = json!({"status": {"phase": "Complete"}});
+    objects
+        .patch_status("kept", &PatchParams::default(), &Patch::Merge(status))
+        .await
+        .unwrap();
+    for (selector, count) in [
+        ("spec.aggregation=base,status.phase=Complete", 1),
+        ("spec.aggregation=other", 0),
+    ] {
+        let found = objects.list(&ListParams::default().fields(selector)).await.unwrap();
+        assert_eq!(found.items.len(), count, "{selector}");
+    }
 }
 
 async fn refuses_changes_as_rust_does(client: &Client) {
@@ -176,13 +231,13 @@ async fn subresources_work(objects: &Api<DynamicObject>) {
         field_validation: Some(ValidationDirective::Strict),
         ..PatchParams::default()
     };
-    let status = serde_json::json!({"status": {"state": "Running", "replicas": 2, "selector": "a=b"}});
+    let status = json!({"status": {"state": "Running", "replicas": 2, "selector": "a=b"}});
     let object = objects
         .patch_status("base", &strict, &Patch::Merge(status))
         .await
         .unwrap();
     assert_eq!(object.data["status"]["observedGeneration"], -1);
-    let to_three = serde_json::json!({"spec": {"replicas": 3}});
+    let to_three = json!({"spec": {"replicas": 3}});
     let scale = objects
         .patch_scale("base", &strict, &Patch::Merge(to_three))
         .await

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use streamagg_crds::admin::{OperationStatus, PodStatus};
+use streamagg_crds::admin::{OperationStatus, PinRequest, PodStatus};
 use streamagg_crds::assignment::Assignment;
 use thiserror::Error;
 
@@ -87,8 +87,7 @@ impl AdminClient {
     /// # Errors
     /// See [`enum@Error`].
     pub async fn drain(&self, endpoint: &Endpoint, id: &str, tasks: &[u32]) -> Result<OperationStatus, Error> {
-        let tasks = tasks.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
-        let url = format!("{}/v1/drain?id={id}&tasks={tasks}", endpoint.base);
+        let url = format!("{}/v1/drain?id={id}&tasks={}", endpoint.base, list(tasks));
         answer(self.http.post(url).bearer_auth(&endpoint.token)).await
     }
 
@@ -100,6 +99,28 @@ impl AdminClient {
         let url = format!("{}/v1/checkpoint?id={id}", endpoint.base);
         answer(self.http.post(url).bearer_auth(&endpoint.token)).await
     }
+
+    /// `POST /v1/pins?holder=…`: checkpoints that are kept, by task; asking again polls.
+    ///
+    /// # Errors
+    /// See [`enum@Error`].
+    pub async fn pin(&self, endpoint: &Endpoint, holder: &str, pins: &PinRequest) -> Result<OperationStatus, Error> {
+        let url = format!("{}/v1/pins?holder={holder}", endpoint.base);
+        answer(self.http.post(url).bearer_auth(&endpoint.token).json(pins)).await
+    }
+
+    /// `DELETE /v1/pins?holder=…&tasks=…`: what the holder keeps of these tasks may go; asking again polls.
+    ///
+    /// # Errors
+    /// See [`enum@Error`].
+    pub async fn release(&self, endpoint: &Endpoint, holder: &str, tasks: &[u32]) -> Result<OperationStatus, Error> {
+        let url = format!("{}/v1/pins?holder={holder}&tasks={}", endpoint.base, list(tasks));
+        answer(self.http.delete(url).bearer_auth(&endpoint.token)).await
+    }
+}
+
+fn list(tasks: &[u32]) -> String {
+    tasks.iter().map(u32::to_string).collect::<Vec<_>>().join(",")
 }
 
 async fn answer<T: DeserializeOwned>(request: reqwest::RequestBuilder) -> Result<T, Error> {

@@ -6,7 +6,7 @@ pub mod build;
 pub mod cache;
 pub mod desired;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 pub mod memory;
 pub mod observe;
 pub mod observed;
@@ -25,10 +25,13 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::runtime::controller::Action as Requeue;
 use kube::runtime::events::Recorder;
 use kube::{Client, Resource, ResourceExt};
+use streamagg_crds::v1alpha1::KIND;
+use tracing::Instrument;
 
 use crate::admin_client::AdminClient;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::telemetry::{self, step};
 use cache::Caches;
 use memory::Memory;
 use observe::Seen;
@@ -57,6 +60,8 @@ pub struct Context {
     pub default_image: Option<String>,
     /// What may be forgotten without harm.
     pub memory: Memory,
+    /// The same for checkpoints, by namespace and name of theirs.
+    pub checkpoints: Memory,
     /// What the watches said, while there are watches (`run`).
     pub caches: Option<Caches>,
 }
@@ -95,15 +100,13 @@ where
     let (metrics, started) = (&context.metrics, Instant::now());
     metrics.queue.leave(&namespace, &name);
     metrics.reconciling.inc();
-    let outcome = reconcile_once(&namespace, &name, &context).await;
+    let span = telemetry::reconcile_span(KIND, &namespace, &name);
+    let outcome = reconcile_once(&namespace, &name, &context)
+        .instrument(span.clone())
+        .await;
+    telemetry::end(&span, outcome.as_ref().err());
     metrics.reconciling.dec();
-    let label = outcome.as_ref().map_or_else(Error::kind, |_| "ok");
-    metrics.reconciles.with_label_values(&[label]).inc();
-    let seconds = metrics.reconcile_seconds.with_label_values(&[label]);
-    seconds.observe(started.elapsed().as_secs_f64());
-    if let Err(error) = &outcome {
-        metrics.errors.with_label_values(&[&error.reason()]).inc();
-    }
+    metrics.reconciled(outcome.as_ref().err(), started.elapsed());
     if !context.known(&namespace, &name) {
         // It went while it was looked at.
         context.forget(&namespace, &name);
@@ -120,30 +123,44 @@ where
 /// # Errors
 /// See [`reconcile`].
 pub async fn reconcile_once(namespace: &str, name: &str, context: &Context) -> Result<Duration, Error> {
-    if let Some(seen) = observe::from_caches(namespace, name, context).await? {
+    let looked = observe::from_caches(namespace, name, context).instrument(step("observe", "cache"));
+    if let Some(seen) = looked.await? {
         context.metrics.looks.with_label_values(&["cache"]).inc();
         let wish = wish(&seen, context);
         let plan = plan::plan(&wish, &seen.observed);
         if plan.only_reports(&seen.observed) {
-            status::write(&seen, &wish, &plan, context).await?;
+            status::write(&seen, &wish, &plan, context)
+                .instrument(step("status", ""))
+                .await?;
             return Ok(plan.requeue);
         }
     }
     context.metrics.looks.with_label_values(&["server"]).inc();
-    let Some(mut seen) = observe::from_server(namespace, name, context).await? else {
+    let looked = observe::from_server(namespace, name, context).instrument(step("observe", "server"));
+    let Some(mut seen) = looked.await? else {
         context.forget(namespace, name);
         return Ok(GONE);
     };
     let wish = wish(&seen, context);
     let mut plan = plan::plan(&wish, &seen.observed);
-    let applied = apply::apply(&mut seen, &plan, context).await;
+    let actions = plan
+        .actions
+        .iter()
+        .map(plan::Action::kind)
+        .collect::<Vec<_>>()
+        .join(" ");
+    let applied = apply::apply(&mut seen, &plan, context)
+        .instrument(step("apply", &actions))
+        .await;
     if let Err(error) = &applied {
         // What the log says must not run ahead of what was done.
         plan.rollout = seen.observed.status.rollout.clone();
         plan.notes.clear();
         plan.verdict = refusal(error).or(plan.verdict);
     }
-    status::write(&seen, &wish, &plan, context).await?;
+    status::write(&seen, &wish, &plan, context)
+        .instrument(step("status", ""))
+        .await?;
     applied?;
     Ok(plan.requeue)
 }
@@ -190,12 +207,7 @@ fn refusal(error: &Error) -> Option<Verdict> {
 /// Errors are retried with a capped back-off; a conflict at once.
 pub fn error_policy<K: Resource>(object: &Arc<K>, error: &Error, context: &Context) -> Requeue {
     let (namespace, name) = (object.namespace().unwrap_or_default(), object.name_any());
-    let delay = match error {
-        Error::Conflict { .. } => Duration::from_millis(200),
-        Error::Api { .. } | Error::Incomplete { .. } | Error::Document { .. } => {
-            context.memory.next_backoff(&namespace, &name, error.retry_after())
-        }
-    };
+    let delay = context.memory.delay_after(&namespace, &name, error);
     tracing::warn!(namespace, name, %error, retry_in_ms = delay.as_millis(), "reconcile failed");
     Requeue::requeue(delay)
 }

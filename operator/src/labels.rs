@@ -23,6 +23,8 @@ pub const RESTART: &str = "streamagg.io/restart";
 pub const PAUSED: &str = "streamagg.io/paused";
 /// Finalizer that keeps a deleted aggregation until its volumes are gone; only with `deletionPolicy.state: Delete`.
 pub const FINALIZER: &str = "streamagg.io/state";
+/// Finalizer that keeps a deleted StreamCheckpoint until what it keeps in the store is released.
+pub const PINS_FINALIZER: &str = "streamagg.io/pins";
 /// Revision of the pod template a pod or StatefulSet carries.
 pub const REVISION: &str = "streamagg.io/revision";
 /// Revision without the restart nonce: tells a restart from an upgrade.

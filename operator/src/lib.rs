@@ -2,6 +2,7 @@
 //! Must not hold: window, aggregation or Kafka logic; the pods do that.
 
 pub mod admin_client;
+pub mod checkpoint;
 pub mod controller;
 pub mod error;
 pub mod http;

@@ -12,7 +12,7 @@ use streamagg_operator::controller::{Context, run};
 use streamagg_operator::http::{self, Health};
 use streamagg_operator::lease::Candidate;
 use streamagg_operator::metrics::Metrics;
-use streamagg_operator::telemetry::{self, LogFormat};
+use streamagg_operator::telemetry::{self, LogFormat, Spans};
 use streamagg_operator::{names, preflight, resolver};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -42,16 +42,40 @@ struct Arguments {
     /// What is logged, in RUST_LOG's syntax.
     #[arg(long, env = "RUST_LOG", default_value = "info,kube_runtime=warn,kube_client=warn")]
     log_filter: String,
+    /// Base address of an OTLP collector (HTTP) that spans of reconciles are sent to, such as http://collector:4318;
+    /// default: none are made.
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT")]
+    otlp_endpoint: Option<String>,
+    /// Share of the reconciles whose spans are sent, 0 to 1.
+    #[arg(long, env = "OTLP_SAMPLE", default_value_t = 1.0)]
+    otlp_sample: f64,
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if let Err(message) = telemetry::install(arguments.log_format, &arguments.log_filter) {
-        eprintln!("error: {message}");
-        return ExitCode::from(2);
+impl Arguments {
+    /// Where spans go, if anywhere.
+    fn spans(&self) -> Option<Spans> {
+        let endpoint = self.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty())?;
+        Some(Spans {
+            endpoint,
+            sample: self.otlp_sample,
+            identity: self.identity.clone(),
+        })
     }
-    match operate(arguments).await {
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let installed = telemetry::install(arguments.log_format, &arguments.log_filter, arguments.spans().as_ref());
+    let telemetry = match installed {
+        Ok(telemetry) => telemetry,
+        Err(message) => {
+            eprintln!("error: {message}");
+            return ExitCode::from(2);
+        }
+    };
+    let outcome = operate(arguments);
+    telemetry.shutdown();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
@@ -60,6 +84,7 @@ async fn main() -> ExitCode {
     }
 }
 
+#[tokio::main]
 async fn operate(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>> {
     let metrics = Metrics::new()?;
     let health = Health::new(metrics.clone());
@@ -85,6 +110,7 @@ async fn operate(arguments: Arguments) -> Result<(), Box<dyn std::error::Error>>
         caches: None,
         default_image: arguments.processor_image,
         memory: Memory::default(),
+        checkpoints: Memory::default(),
         client: client.clone(),
     });
     let lost = match &arguments.lease_namespace {

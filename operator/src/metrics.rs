@@ -2,9 +2,12 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 use streamagg_crds::v1alpha1::StreamAggregationStatus;
+
+use crate::error::Error;
 
 /// Conditions exported as 0 while absent: these are present only while True, or always.
 const CONDITIONS: [&str; 7] = [
@@ -43,6 +46,8 @@ pub struct Metrics {
     pub actions: IntCounterVec,
     /// Rollouts that ended, by kind and outcome.
     pub rollouts: IntCounterVec,
+    /// StreamCheckpoints that ended, by outcome.
+    pub checkpoints: IntCounterVec,
     /// 1 while this replica reconciles, 0 while it waits for the lease.
     pub leader: IntGauge,
     conditions: IntGaugeVec,
@@ -103,6 +108,10 @@ impl Metrics {
             "streamagg_operator_rollouts_total",
             "Ended rollouts by kind and outcome",
         );
+        let checkpoints = Opts::new(
+            "streamagg_operator_checkpoints_total",
+            "StreamCheckpoints that ended, by outcome",
+        );
         let reconciling = Opts::new("streamagg_operator_reconciling", "Reconciles under way");
         let depth = Opts::new("streamagg_operator_queue_depth", "Aggregations whose change waits");
         let leader = Opts::new("streamagg_operator_leader", "1 while this replica reconciles");
@@ -125,10 +134,23 @@ impl Metrics {
             watch_errors: counter(watch_errors, &["resource"])?,
             actions: counter(actions, &["action"])?,
             rollouts: counter(rollouts, &["kind", "outcome"])?,
+            checkpoints: counter(checkpoints, &["outcome"])?,
             leader: gauge(leader)?,
             conditions,
             registry,
         })
+    }
+
+    /// A reconcile ended.
+    pub fn reconciled(&self, error: Option<&Error>, took: Duration) {
+        let label = error.map_or("ok", Error::kind);
+        self.reconciles.with_label_values(&[label]).inc();
+        self.reconcile_seconds
+            .with_label_values(&[label])
+            .observe(took.as_secs_f64());
+        if let Some(error) = error {
+            self.errors.with_label_values(&[&error.reason()]).inc();
+        }
     }
 
     /// Shows the conditions of an aggregation.

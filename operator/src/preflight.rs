@@ -16,6 +16,13 @@ pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ),
     ("streamagg.io", "streamaggregations", "status", &["patch"]),
     (
+        "streamagg.io",
+        "streamcheckpoints",
+        "",
+        &["get", "list", "watch", "patch"],
+    ),
+    ("streamagg.io", "streamcheckpoints", "status", &["patch"]),
+    (
         "apps",
         "statefulsets",
         "",
@@ -47,6 +54,9 @@ pub const RIGHTS: &[(&str, &str, &str, &[&str])] = &[
     ("events.k8s.io", "events", "", &["create", "patch"]),
 ];
 
+/// What the API server has to serve of our group.
+const KINDS: [&str; 2] = ["streamaggregations", "streamcheckpoints"];
+
 /// What is missing.
 #[derive(Debug, Error)]
 pub enum Error {
@@ -55,9 +65,9 @@ pub enum Error {
     Api(#[from] Box<kube::Error>),
     /// The resource type is not installed.
     #[error(
-        "the API server does not serve streamaggregations.streamagg.io/v1alpha1; install the CRDs of the chart (`kubectl apply -f crds/generated`)"
+        "the API server does not serve {0}.streamagg.io/v1alpha1; install the CRDs of the chart (`kubectl apply --server-side -k crds/generated`)"
     )]
-    NoCustomResource,
+    NoCustomResource(&'static str),
     /// RBAC refuses something.
     #[error(
         "missing rights in {scope}: {rights}; grant them to the operator's ServiceAccount (the chart's Role lists all)"
@@ -76,15 +86,15 @@ pub enum Error {
 /// See [`enum@Error`]; all missing rights are named at once.
 pub async fn check(client: &Client, namespace: Option<&str>) -> Result<(), Error> {
     let served = client.list_api_group_resources("streamagg.io/v1alpha1").await;
-    match served {
-        Ok(list)
-            if list
-                .resources
-                .iter()
-                .any(|resource| resource.name == "streamaggregations") => {}
-        Ok(_) => return Err(Error::NoCustomResource),
-        Err(kube::Error::Api(status)) if status.code == 404 => return Err(Error::NoCustomResource),
+    let served = match served {
+        Ok(list) => list.resources,
+        Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
         Err(error) => return Err(Box::new(error).into()),
+    };
+    for kind in KINDS {
+        if !served.iter().any(|resource| resource.name == kind) {
+            return Err(Error::NoCustomResource(kind));
+        }
     }
     let mut missing = Vec::new();
     for (group, resource, subresource, verbs) in RIGHTS {

@@ -11,11 +11,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use streamagg_crds::admin::{OperationPhase, OperationStatus};
+use streamagg_crds::admin::{OperationPhase, OperationStatus, PinRequest};
 
 use crate::pipeline::executor::board::RequestKind;
 use crate::serve::parse_assignment;
+use crate::serve::pins::Question;
 use crate::serve::pod::Pod;
+use crate::state::checkpoint::is_name;
+
+/// Most tasks that one request about pins names.
+const PINS_MAX: usize = 10_000;
 
 #[derive(Clone)]
 struct Token(Option<Arc<str>>);
@@ -27,6 +32,7 @@ pub fn router(pod: Arc<Pod>, token: Option<String>) -> Router {
         .route("/v1/assignment", get(assignment).post(take_assignment))
         .route("/v1/checkpoint", post(checkpoint))
         .route("/v1/drain", post(drain))
+        .route("/v1/pins", post(pin).delete(release))
         .layer(middleware::from_fn_with_state(Token(token.map(Arc::from)), authorize));
     Router::new()
         .route("/livez", get(live))
@@ -138,15 +144,70 @@ fn operate(pod: &Pod, kind: RequestKind, query: &Operation) -> Response {
     if query.id.is_empty() || query.id.len() > 253 {
         return (StatusCode::BAD_REQUEST, "id: 1 to 253 characters\n").into_response();
     }
+    match query.tasks.as_deref().map(parse_tasks).transpose() {
+        Ok(tasks) => answer(pod.operate(kind, &query.id, tasks.as_deref())),
+        Err(message) => (StatusCode::BAD_REQUEST, message).into_response(),
+    }
+}
+
+fn parse_tasks(text: &str) -> Result<Vec<u32>, String> {
+    let tasks = text.split(',').map(str::parse).collect::<Result<_, _>>();
+    tasks.map_err(|error| format!("tasks: {error}\n"))
+}
+
+#[derive(Deserialize)]
+struct Holder {
+    holder: String,
+    tasks: Option<String>,
+}
+
+async fn pin(State(pod): State<Arc<Pod>>, Query(query): Query<Holder>, body: Bytes) -> Response {
+    let question = serde_json::from_slice(&body)
+        .map_err(|error| format!("body: {error}\n"))
+        .and_then(
+            |request: PinRequest| match request.checkpoints.values().find(|id| !is_name(id)) {
+                Some(id) => Err(format!("checkpoints: {id:?} is no id of a checkpoint\n")),
+                None => Ok(Question::Pin {
+                    holder: query.holder,
+                    checkpoints: request.checkpoints,
+                }),
+            },
+        );
+    about_pins(&pod, question)
+}
+
+async fn release(State(pod): State<Arc<Pod>>, Query(query): Query<Holder>) -> Response {
     let tasks = query
         .tasks
         .as_deref()
-        .map(|text| text.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>());
-    let tasks = match tasks.transpose() {
-        Ok(tasks) => tasks,
-        Err(error) => return (StatusCode::BAD_REQUEST, format!("tasks: {error}\n")).into_response(),
+        .ok_or_else(|| "tasks: name them, such as 0,1\n".to_owned());
+    let question = tasks.and_then(parse_tasks).map(|tasks| Question::Release {
+        holder: query.holder,
+        tasks: tasks.into_iter().collect(),
+    });
+    about_pins(&pod, question)
+}
+
+fn about_pins(pod: &Pod, question: Result<Question, String>) -> Response {
+    let bad = |message: String| (StatusCode::BAD_REQUEST, message).into_response();
+    let question = match question {
+        Ok(question) => question,
+        Err(message) => return bad(message),
     };
-    answer(pod.operate(kind, &query.id, tasks.as_deref()))
+    if !is_name(question.holder()) {
+        return bad("holder: 1 to 63 letters, digits, '-', '_' or '.', not beginning with '.'\n".to_owned());
+    }
+    if question.tasks().len() > PINS_MAX {
+        return bad(format!("at most {PINS_MAX} tasks in a request\n"));
+    }
+    match pod.pins(&question) {
+        Some(status) => answer(status),
+        None => (
+            StatusCode::CONFLICT,
+            "there is no checkpoint store (spec.state.checkpoints.store)\n",
+        )
+            .into_response(),
+    }
 }
 
 fn answer(status: OperationStatus) -> Response {

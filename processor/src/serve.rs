@@ -3,6 +3,7 @@
 //! Reads its documents, starts the admin server and the pod, waits for the signal to end. Must not hold: rules of the
 //! protocol or of the admin API.
 
+pub mod pins;
 pub mod pod;
 mod supervise;
 

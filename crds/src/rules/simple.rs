@@ -240,26 +240,20 @@ fn absent(path: &'static str, from: Place) -> Rule {
 }
 
 fn only() -> Vec<Rule> {
-    let text = [("spec.upgrade.onCheckpointFailure", "Block", Place::Cluster)]
-        .map(|(path, value, from)| (path, json!(value), format!("'{value}'"), from));
-    let other = [
+    [
         ("spec.upgrade.rollback", json!(false), Place::Cluster),
         ("spec.upgrade.canary", json!(false), Place::Cluster),
     ]
-    .map(|(path, value, from)| (path, value.clone(), value.to_string(), from));
-    text.into_iter()
-        .chain(other)
-        .map(|(path, value, literal, from)| {
-            let message = format!(
-                "{path} other than {} is not supported yet by this version; remove it",
-                literal.trim_matches('\'')
-            );
-            Rule {
-                from,
-                ..node(path, message, format!("self == {literal}"), Check::Only(value))
-            }
-        })
-        .collect()
+    .into_iter()
+    .map(|(path, value, from)| {
+        let message = format!("{path} other than {value} is not supported yet by this version; remove it");
+        let cel = format!("self == {value}");
+        Rule {
+            from,
+            ..node(path, message, cel, Check::Only(value))
+        }
+    })
+    .collect()
 }
 
 fn union(path: &'static str, members: &'static [&'static str], works: &str) -> Rule {

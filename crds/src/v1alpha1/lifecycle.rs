@@ -20,7 +20,10 @@ pub struct UpgradeSpec {
     /// The order of steps.
     #[serde(default)]
     pub strategy: UpgradeStrategy,
-    /// What happens when the checkpoint before a change fails.
+    /// What happens when the checkpoint before a change fails three times, or is not there after two minutes. `Block`: the
+    /// change waits and is tried again. `UseLatest`: it goes on with each task's volume, or its newest checkpoint and a
+    /// longer replay. `Abort`: it is given up until the spec changes again. Whatever is chosen the old revision runs until
+    /// then, and nothing is lost.
     #[serde(default)]
     pub on_checkpoint_failure: CheckpointFailurePolicy,
     /// What happens when the new spec cannot read the old state.
@@ -68,12 +71,13 @@ pub enum UpgradeStrategy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "k8s", derive(JsonSchema))]
 pub enum CheckpointFailurePolicy {
-    /// The change waits; the old revision goes on.
+    /// The change waits and is tried again; the old revision goes on.
     #[default]
     Block,
-    /// The newest checkpoint there is serves.
+    /// After three failed tries, or one of two minutes, the change goes on all the same: each task is restored from its
+    /// volume, or from its newest checkpoint and the input after it. A task that has neither is still waited for.
     UseLatest,
-    /// The change is given up.
+    /// After three failed tries, or one of two minutes, the change is given up until the spec changes again.
     Abort,
 }
 

@@ -36,6 +36,17 @@ pub fn object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 }
 
+/// Name of an aggregation that another object refers to, for good.
+pub fn aggregation_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": 52, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        "x-kubernetes-validations": [{
+            "rule": "self == oldSelf",
+            "message": "cannot change: a checkpoint is taken once; create another StreamCheckpoint instead",
+        }],
+    })
+}
+
 /// Topic-safe, with room for the suffixes of internal topics.
 pub fn job_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": TOPIC_PATTERN})

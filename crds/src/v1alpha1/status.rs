@@ -56,6 +56,10 @@ pub struct StreamAggregationStatus {
     /// The checkpoint that the annotation `streamagg.io/checkpoint` last asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_request: Option<CheckpointRequest>,
+    /// The change that was given up since its checkpoint failed (`upgrade.onCheckpointFailure: Abort`). It is not begun
+    /// again; any other is, and so is the same of a later generation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aborted_rollout: Option<Rollout>,
     /// The change under way: a write-ahead log, written before each step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rollout: Option<Rollout>,
@@ -80,6 +84,7 @@ impl Default for StreamAggregationStatus {
             image: None,
             restart_nonce: None,
             checkpoint_request: None,
+            aborted_rollout: None,
             rollout: None,
         }
     }
@@ -181,6 +186,9 @@ pub struct Rollout {
     /// Checkpoint taken for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
+    /// Why it goes on without a checkpoint of every task (`upgrade.onCheckpointFailure: UseLatest`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub without_checkpoint: Option<String>,
     /// When it began.
     pub started_at: Time,
     /// When the step began.

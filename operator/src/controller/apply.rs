@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::StreamAggregation;
 
+use super::memory::Asked;
 use super::observe::Seen;
 use super::plan::{Action, Plan, PodTarget, Propagation};
 use super::{Context, build};
@@ -267,7 +268,8 @@ impl Writer<'_> {
         match self.context.admin.drain(&endpoint, id, tasks).await {
             Ok(answer) => {
                 let Seen { namespace, name, .. } = self.seen;
-                self.context.memory.remember_drain(namespace, name, &pod.uid, answer);
+                let memory = &self.context.memory;
+                memory.remember(namespace, name, Asked::Drain, &pod.uid, answer);
             }
             Err(error) => tracing::warn!(pod = pod.name, id, %error, "drain not asked, trying again"),
         }
@@ -278,9 +280,8 @@ impl Writer<'_> {
         match self.context.admin.checkpoint(&endpoint, id).await {
             Ok(answer) => {
                 let Seen { namespace, name, .. } = self.seen;
-                self.context
-                    .memory
-                    .remember_checkpoint(namespace, name, &pod.uid, answer);
+                let memory = &self.context.memory;
+                memory.remember(namespace, name, Asked::Checkpoint, &pod.uid, answer);
             }
             Err(error) => tracing::warn!(pod = pod.name, id, %error, "checkpoint not asked, trying again"),
         }

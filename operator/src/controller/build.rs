@@ -63,6 +63,7 @@ pub fn build(aggregation: &ValidatedAggregation) -> Desired {
             .map(|checkpoints| milliseconds(checkpoints.interval)),
         stabilization_ms: milliseconds(aggregation.spec.upgrade.stabilization),
         waits_for_token: aggregation.references == References::WithoutToken,
+        on_checkpoint_failure: aggregation.spec.upgrade.on_checkpoint_failure,
         has_store: aggregation.spec.state.checkpoints.is_some(),
         objects: Objects {
             service_account: service::service_account(aggregation),

@@ -6,6 +6,8 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use streamagg_crds::v1alpha1::CheckpointFailurePolicy;
+
 use super::observed::VolumeFacts;
 
 /// The spec's wishes and the objects that carry them out.
@@ -35,6 +37,8 @@ pub struct Desired {
     pub stabilization_ms: i64,
     /// The revision is not final until the token is there, which keys the digest of what the spec refers to.
     pub waits_for_token: bool,
+    /// `spec.upgrade.onCheckpointFailure`.
+    pub on_checkpoint_failure: CheckpointFailurePolicy,
     /// There is a store that moved tasks can be restored from.
     pub has_store: bool,
     /// The objects.

@@ -1,12 +1,14 @@
 //! Aggregations for tests. Must not be used by shipping code.
 
+use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
-use streamagg_crds::v1alpha1::StreamAggregation;
+use streamagg_crds::v1alpha1::{DeletionPolicy, StreamAggregation, StreamAggregationStatus};
 
 use super::build::build;
 use super::desired::Desired;
-use super::observed::{References, StatefulSetFacts};
+use super::observed::{Observed, References, StatefulSetFacts};
+use super::requests::Requests;
 use super::validate::validate;
 
 /// A small valid aggregation; `change` is merged over its spec.
@@ -61,4 +63,30 @@ pub fn desired(change: &Value, live: Option<&StatefulSetFacts>) -> Desired {
     let aggregation = aggregation(change);
     let validated = validate(&aggregation, live, Some("example.org/default:1"), &References::None);
     build(&validated.unwrap_or_else(|problems| panic!("{}: {problems:?}", aggregation.name_any())))
+}
+
+/// Nothing but the object, as it is right after it was created.
+pub fn observed(now: Timestamp) -> Observed {
+    Observed {
+        now,
+        generation: 1,
+        deleted_at: None,
+        finalizers: Vec::new(),
+        resource_version: "1".to_owned(),
+        deletion_policy: DeletionPolicy::default(),
+        status: StreamAggregationStatus::default(),
+        stateful_set: None,
+        assignment: None,
+        foreign: Vec::new(),
+        token_exists: true,
+        children: Vec::new(),
+        job_config_maps: Vec::new(),
+        pods: Vec::new(),
+        references: References::None,
+        requests: Requests::default(),
+        paused: false,
+        lag_samples: Vec::new(),
+        running_since: None,
+        claims: Vec::new(),
+    }
 }

@@ -1,4 +1,4 @@
-//! What the operator remembers between reconciles and may lose at any moment: answers of drains, when figures were
+//! What the operator remembers between reconciles and may lose at any moment: answers of pods, when figures were
 //! last written, back-off. Must not hold anything a decision needs after a restart; that is in the status.
 
 use std::collections::HashMap;
@@ -10,12 +10,15 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use streamagg_crds::admin::OperationStatus;
 
 use super::plan::health::LAG_SAMPLES;
+use crate::error::Error;
 
 /// First delay after an error.
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 /// Longest delay after errors in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// Delay after somebody else wrote first.
+const CONFLICT_DELAY: Duration = Duration::from_millis(200);
 /// Time between two samples of the lag.
 const LAG_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 
@@ -27,8 +30,7 @@ pub struct Memory {
 
 #[derive(Debug, Default)]
 struct Entry {
-    drains: HashMap<String, OperationStatus>,
-    checkpoints: HashMap<String, OperationStatus>,
+    answers: HashMap<(String, Asked), OperationStatus>,
     figures_written: Option<Instant>,
     failures: u32,
     running_since: Option<Timestamp>,
@@ -37,6 +39,17 @@ struct Entry {
     references: Option<Kept>,
     written_version: Option<u64>,
     looked: Option<Instant>,
+}
+
+/// What a pod was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Asked {
+    /// To drain tasks.
+    Drain,
+    /// For a checkpoint.
+    Checkpoint,
+    /// To keep checkpoints, or to let go of them.
+    Pins,
 }
 
 /// Something read by name, and what it was read for. Shown to nobody: it may be a token.
@@ -82,34 +95,23 @@ impl Memory {
         self.lock().remove(&(namespace.to_owned(), name.to_owned()));
     }
 
-    /// Keeps the last answer of a pod (by UID) to a drain.
-    pub fn remember_drain(&self, namespace: &str, name: &str, pod_uid: &str, answer: OperationStatus) {
-        self.with(namespace, name, |entry| entry.drains.insert(pod_uid.to_owned(), answer));
-    }
-
-    /// The last answer of a pod to a drain.
-    pub fn drain(&self, namespace: &str, name: &str, pod_uid: &str) -> Option<OperationStatus> {
-        self.with(namespace, name, |entry| entry.drains.get(pod_uid).cloned())
-    }
-
-    /// Keeps the last answer of a pod (by UID) to a checkpoint.
-    pub fn remember_checkpoint(&self, namespace: &str, name: &str, pod_uid: &str, answer: OperationStatus) {
+    /// Keeps the last answer of a pod (by UID) to what it was asked.
+    pub fn remember(&self, namespace: &str, name: &str, asked: Asked, pod_uid: &str, answer: OperationStatus) {
         self.with(namespace, name, |entry| {
-            entry.checkpoints.insert(pod_uid.to_owned(), answer)
+            entry.answers.insert((pod_uid.to_owned(), asked), answer)
         });
     }
 
-    /// The last answer of a pod to a checkpoint.
-    pub fn checkpoint(&self, namespace: &str, name: &str, pod_uid: &str) -> Option<OperationStatus> {
-        self.with(namespace, name, |entry| entry.checkpoints.get(pod_uid).cloned())
+    /// The last answer of a pod.
+    pub fn answer(&self, namespace: &str, name: &str, asked: Asked, pod_uid: &str) -> Option<OperationStatus> {
+        self.with(namespace, name, |entry| {
+            entry.answers.get(&(pod_uid.to_owned(), asked)).cloned()
+        })
     }
 
     /// Drops answers of pods that are gone.
-    pub fn keep_drains(&self, namespace: &str, name: &str, keep: impl Fn(&str) -> bool) {
-        self.with(namespace, name, |entry| {
-            entry.drains.retain(|uid, _| keep(uid));
-            entry.checkpoints.retain(|uid, _| keep(uid));
-        });
+    pub fn keep_answers(&self, namespace: &str, name: &str, keep: impl Fn(&str) -> bool) {
+        self.with(namespace, name, |entry| entry.answers.retain(|(uid, _), _| keep(uid)));
     }
 
     /// Notes whether all tasks run and how far they lag; answers since when they run without a break, and the lag of
@@ -159,6 +161,16 @@ impl Memory {
     /// A reconcile went well.
     pub fn succeeded(&self, namespace: &str, name: &str) {
         self.with(namespace, name, |entry| entry.failures = 0);
+    }
+
+    /// When to try again after an error; at once after a conflict.
+    pub fn delay_after(&self, namespace: &str, name: &str, error: &Error) -> Duration {
+        match error {
+            Error::Conflict { .. } => CONFLICT_DELAY,
+            Error::Api { .. } | Error::Incomplete { .. } | Error::Document { .. } => {
+                self.next_backoff(namespace, name, error.retry_after())
+            }
+        }
     }
 
     /// Delay before the next try: doubled each time, capped, of which a random half, so that many failing objects do not

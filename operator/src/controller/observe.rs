@@ -28,6 +28,7 @@ use streamagg_crds::v1alpha1::{DeletionPolicy, KIND, StreamAggregation, StreamAg
 use streamagg_crds::validate::SpecError;
 
 use super::cache::{Caches, Kept};
+use super::memory::Asked;
 use super::observed::{AssignmentFacts, ClaimFacts, Foreign, NamedUid, Observed, PodFacts};
 use super::{Context, plan, requests, summary};
 use crate::error::Error;
@@ -89,6 +90,18 @@ struct Current {
 /// # Errors
 /// When the API server refuses or does not answer. Pods that do not answer are facts, not errors.
 pub async fn from_server(namespace: &str, name: &str, context: &Context) -> Result<Option<Seen>, Error> {
+    let seen = for_another(namespace, name, context).await?;
+    if seen.is_some() {
+        context.memory.looked(namespace, name);
+    }
+    Ok(seen)
+}
+
+/// The same for somebody else than the aggregation's own reconcile.
+///
+/// # Errors
+/// See [`from_server`].
+pub async fn for_another(namespace: &str, name: &str, context: &Context) -> Result<Option<Seen>, Error> {
     let resource = ApiResource::erase::<StreamAggregation>(&());
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), namespace, &resource);
     let got = api.get_opt(name).await;
@@ -102,9 +115,7 @@ pub async fn from_server(namespace: &str, name: &str, context: &Context) -> Resu
         deletion_policy: deletion_policy(&object),
         metadata: object.metadata,
     };
-    let seen = look(namespace, name, current, None, context).await?;
-    context.memory.looked(namespace, name);
-    Ok(Some(seen))
+    look(namespace, name, current, None, context).await.map(Some)
 }
 
 /// Looks at what the watches said last; `None` when that may not be relied on even for a report: the caches are not whole
@@ -415,10 +426,11 @@ impl Reader<'_> {
         let pods = pods::facts(self.name, &items, now, &self.context.resolver);
         let mut pods = pods::ask(pods, token, &self.context.admin).await;
         let memory = &self.context.memory;
-        memory.keep_drains(self.namespace, self.name, |uid| pods.iter().any(|pod| pod.uid == uid));
+        memory.keep_answers(self.namespace, self.name, |uid| pods.iter().any(|pod| pod.uid == uid));
+        let answer = |asked, pod: &PodFacts| memory.answer(self.namespace, self.name, asked, &pod.uid);
         for pod in &mut pods {
-            pod.drain = memory.drain(self.namespace, self.name, &pod.uid);
-            pod.checkpoint = memory.checkpoint(self.namespace, self.name, &pod.uid);
+            pod.drain = answer(Asked::Drain, pod);
+            pod.checkpoint = answer(Asked::Checkpoint, pod);
         }
         Ok(pods)
     }

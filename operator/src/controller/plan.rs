@@ -9,14 +9,18 @@ mod children;
 mod choose;
 pub mod conditions;
 mod deletion;
-mod drain;
+mod difference;
+pub(crate) mod drain;
 pub mod health;
+pub(crate) mod operation;
+mod policy;
 mod request;
 mod rollout;
 mod upkeep;
 mod volumes;
 
-pub(super) use upkeep::{all_running, tasks};
+pub(super) use upkeep::all_running;
+pub(crate) use upkeep::tasks;
 
 use std::time::Duration;
 
@@ -191,7 +195,11 @@ impl Plan {
     /// Nothing is to be done: the status may say something new, and that is all.
     pub fn only_reports(&self, observed: &Observed) -> bool {
         let quiet = self.actions.is_empty() && self.notes.is_empty();
-        quiet && !self.completed && self.stable_revision.is_none() && self.rollout.as_ref() == observed.rollout()
+        quiet
+            && !self.completed
+            && self.aborted.is_none()
+            && self.stable_revision.is_none()
+            && self.rollout.as_ref() == observed.rollout()
     }
 }
 
@@ -210,6 +218,8 @@ pub struct Plan {
     pub paused: Option<usize>,
     /// The rollout in the log has reached its end.
     pub completed: bool,
+    /// The rollout in the log is given up for good, with its last error.
+    pub aborted: Option<Rollout>,
     /// Replicas in force, where they differ from the spec's.
     pub replicas: Option<u32>,
     /// The checkpoint asked for by annotation, where this reconcile says something new of it.
@@ -300,6 +310,7 @@ fn pause(plan: Plan, observed: &Observed) -> Plan {
         rollout: observed.status.rollout.clone(),
         stable_revision: None,
         completed: false,
+        aborted: None,
         requeue: REQUEUE_IDLE,
         ..plan
     }

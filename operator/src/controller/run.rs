@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use k8s_openapi::NamespaceResourceScope;
 use kube::core::{ObjectMeta, PartialObjectMeta, PartialObjectMetaExt};
 use kube::runtime::controller::{Config, Controller};
@@ -13,14 +13,16 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher as watch};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
-use streamagg_crds::v1alpha1::StreamAggregation;
+use streamagg_crds::v1alpha1::{StreamAggregation, StreamCheckpoint};
 
 use super::cache::{self, Caches, Guarded, Kept, Owner};
 use super::{Context, error_policy, reconcile};
-use crate::labels;
+use crate::{checkpoint, labels};
 
 /// Reconciles at a time; the others wait in the queue, each aggregation at most once.
 const CONCURRENCY: u16 = 8;
+/// The same for checkpoints on demand.
+const CHECKPOINT_CONCURRENCY: u16 = 4;
 /// Changes that come within this time are one look.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 /// What `kubectl apply` leaves: a second copy of the whole object.
@@ -60,6 +62,8 @@ pub async fn run(
                 queue.metrics.queue.enter(&namespace, &name);
             }
         });
+    let shutdown = shutdown.shared();
+    let checkpoints = checkpoints(&watches, shutdown.clone());
     let managed = labels::managed_query();
     let claims = labels::processor_query();
     let mut controller = Controller::for_stream(stream, reader)
@@ -80,14 +84,44 @@ pub async fn run(
         k8s_openapi::api::networking::v1::NetworkPolicy, &managed;
         k8s_openapi::api::core::v1::PersistentVolumeClaim, &claims;
     }
-    controller
+    let aggregations = controller
         .run(
             reconcile::<Queued>,
             |object, error, context| error_policy(&object, error, &context),
             context,
         )
+        .for_each(|_| std::future::ready(()));
+    tokio::join!(aggregations, checkpoints);
+}
+
+/// Reconciles checkpoints on demand: few, and looked at only until they have ended, so they are in no cache.
+fn checkpoints(
+    watches: &Watches,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+) -> impl Future<Output = ()> {
+    let context = Arc::clone(&watches.context);
+    let (reader, writer) = reflector::store();
+    let triggers = predicates::generation.combine(predicates::finalizers);
+    let noted = Arc::clone(&context);
+    let stream = watch(
+        watches.scoped::<PartialObjectMeta<StreamCheckpoint>>(),
+        watcher::Config::default(),
+    )
+    .default_backoff()
+    .modify(|object| trim(object.meta_mut()))
+    .inspect_err(move |error| note(error, "streamcheckpoints", &noted))
+    .reflect(writer)
+    .applied_objects()
+    .predicate_filter(triggers, Default::default());
+    Controller::for_stream(stream, reader)
+        .with_config(Config::default().debounce(DEBOUNCE).concurrency(CHECKPOINT_CONCURRENCY))
+        .graceful_shutdown_on(shutdown)
+        .run(
+            checkpoint::reconcile::<PartialObjectMeta<StreamCheckpoint>>,
+            |object, error, context| checkpoint::error_policy(&object, error, &context),
+            context,
+        )
         .for_each(|_| std::future::ready(()))
-        .await;
 }
 
 struct Watches {

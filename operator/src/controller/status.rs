@@ -64,7 +64,15 @@ pub async fn write(seen: &Seen, wish: &Wish, plan: &Plan, context: &Context) -> 
     context.memory.succeeded(namespace, name);
     let mut notes = plan.notes.clone();
     notes.extend(conditions::notes(&observed.status, &status));
-    publish(seen, &notes, context).await;
+    let regarding = ObjectReference {
+        api_version: Some(API_VERSION.to_owned()),
+        kind: Some(KIND.to_owned()),
+        name: Some(seen.name.clone()),
+        namespace: Some(seen.namespace.clone()),
+        uid: Some(seen.uid.clone()),
+        ..ObjectReference::default()
+    };
+    publish(&regarding, &notes, context).await;
     Ok(())
 }
 
@@ -103,19 +111,12 @@ fn count(old: &StreamAggregationStatus, new: &StreamAggregationStatus, plan: &Pl
 }
 
 /// A lost event never fails a reconcile.
-async fn publish(seen: &Seen, notes: &[Note], context: &Context) {
-    let regarding = ObjectReference {
-        api_version: Some(API_VERSION.to_owned()),
-        kind: Some(KIND.to_owned()),
-        name: Some(seen.name.clone()),
-        namespace: Some(seen.namespace.clone()),
-        uid: Some(seen.uid.clone()),
-        ..ObjectReference::default()
-    };
+pub(crate) async fn publish(regarding: &ObjectReference, notes: &[Note], context: &Context) {
     for note in notes {
         tracing::info!(
-            namespace = seen.namespace,
-            name = seen.name,
+            namespace = regarding.namespace,
+            kind = regarding.kind,
+            name = regarding.name,
             reason = note.reason,
             note.message,
             "decision"
@@ -131,7 +132,7 @@ async fn publish(seen: &Seen, notes: &[Note], context: &Context) {
             action: note.subject.clone(),
             secondary: None,
         };
-        if let Err(error) = context.recorder.publish(&event, &regarding).await {
+        if let Err(error) = context.recorder.publish(&event, regarding).await {
             tracing::debug!(%error, "event not published");
         }
     }

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -105,6 +106,119 @@ async fn a_changed_field_arrives_where_it_must() {
     let policy = world.api::<NetworkPolicy>().get("sample").await.unwrap().spec.unwrap();
     let ports = policy.ingress.unwrap()[0].ports.clone().unwrap();
     assert_eq!(ports.len(), 1, "only the admin port is open");
+}
+
+/// A change of every field that pods read and that may change: the member of the spec, and where it shows in the job file.
+fn of_pods() -> Vec<(Value, &'static str)> {
+    let kafka = |change: Value| json!({"source": {"kafka": change}});
+    let event = |change: Value| json!({"event": change});
+    let checkpoints = |change: Value| json!({"state": {"checkpoints": change}});
+    let s3 = json!({"bucket": "b", "prefix": "p", "endpoint": "http://minio:9000", "region": "eu-1", "secretRef": {"name": "s3"}});
+    vec![
+        (
+            kafka(json!({"bootstrapServers": ["other:9092"]})),
+            "source/kafka/bootstrapServers",
+        ),
+        (
+            kafka(json!({"properties": {"client.rack": "a"}})),
+            "source/kafka/properties",
+        ),
+        (
+            kafka(json!({"tls": {"caSecretRef": {"name": "ca", "key": "ca.crt"}}})),
+            "source/kafka/tls",
+        ),
+        (
+            kafka(json!({"sasl": {"mechanism": "ScramSha512", "secretRef": {"name": "user"}}})),
+            "source/kafka/sasl/secretRef",
+        ),
+        (
+            json!({"source": {"format": {"json": {"strict": true}}}}),
+            "source/format",
+        ),
+        (event(json!({"timestamp": {"unit": "Seconds"}})), "event/timestamp/unit"),
+        (
+            event(json!({"watermark": {"boundedOutOfOrderness": {"bound": "9s"}}})),
+            "event/watermark",
+        ),
+        (json!({"where": "event.status < 500"}), "where"),
+        (json!({"let": [{"name": "twice", "value": "event.a + event.a"}]}), "let"),
+        (
+            json!({"groupBy": [{"name": "tenant", "field": "/tenant", "whenMissing": {"default": "none"}}]}),
+            "groupBy",
+        ),
+        (
+            json!({"windows": [{"name": "hour", "tumbling": {"size": "1h"}, "allowedLateness": "1m", "panes": "Discarding"}]}),
+            "windows/0/allowedLateness",
+        ),
+        (
+            json!({"aggregates": [{"name": "twice", "sum": {"value": "twice"}}]}),
+            "aggregates",
+        ),
+        (
+            json!({"sink": {"kafka": {"compression": "None"}}}),
+            "sink/kafka/compression",
+        ),
+        (
+            json!({"sink": {"kafka": {"bootstrapServers": ["sink:9092"]}}}),
+            "sink/kafka/bootstrapServers",
+        ),
+        (
+            json!({"lateEvents": {"drop": null, "kafka": {"topic": "late"}}}),
+            "lateEvents/kafka/topic",
+        ),
+        (
+            json!({"deadLetters": {"drop": null, "kafka": {"topic": "dead"}}}),
+            "deadLetters/kafka/topic",
+        ),
+        (json!({"state": {"memoryBudget": "300Mi"}}), "state/memoryBudget"),
+        (
+            checkpoints(json!({"retain": {"count": 7, "age": "3d"}})),
+            "state/checkpoints/retain",
+        ),
+        (
+            checkpoints(json!({"store": {"volume": null, "s3": s3}})),
+            "state/checkpoints/store/s3",
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn every_field_that_pods_read_arrives_in_their_job_file_and_the_event_says_what_changed() {
+    let world = World::new("job-fields").await;
+    let _operator = world.operator();
+    world.create(&json!({})).await;
+    world.await_running().await;
+    for (change, path) in of_pods() {
+        let mut expected = &change;
+        for segment in path.split('/') {
+            expected = match segment.parse::<usize>() {
+                Ok(index) => &expected[index],
+                Err(_) => &expected[segment],
+            };
+        }
+        world.change(change.clone()).await;
+        arrives(&world, &format!("/job/{path}"), expected).await;
+    }
+    world.await_running().await;
+    let events = world.api::<Event>().list(&ListParams::default()).await.unwrap();
+    let notes: Vec<_> = events
+        .into_iter()
+        .filter(|event| event.reason.as_deref() == Some("RolloutStarted"))
+        .collect();
+    let said = |words: &str| {
+        notes
+            .iter()
+            .filter_map(|event| event.note.as_deref())
+            .any(|note| note.contains(words))
+    };
+    assert!(
+        said("event.watermark.boundedOutOfOrderness.bound: 5s → 9s"),
+        "{notes:#?}"
+    );
+    assert!(
+        said("aggregates[requests] removed; aggregates[twice] added"),
+        "{notes:#?}"
+    );
 }
 
 #[tokio::test]

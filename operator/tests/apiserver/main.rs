@@ -9,6 +9,7 @@
 )]
 
 mod change;
+mod checkpoint;
 mod faults;
 mod life;
 mod pods;

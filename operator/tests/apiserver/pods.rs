@@ -13,7 +13,10 @@ use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
-use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, TaskOperation, TaskState, TaskStatus};
+use streamagg_crds::admin::{
+    CHECKPOINT_MISSING, CheckpointInfo, OperationPhase, OperationStatus, PinRequest, PodStatus, Problem, TaskOperation,
+    TaskState, TaskStatus,
+};
 use streamagg_crds::assignment::Assignment;
 use streamagg_operator::controller::Resolver;
 use tokio::net::TcpListener;
@@ -29,6 +32,8 @@ pub struct Processor {
     pub uid: String,
     generation: u64,
     tasks: BTreeMap<u32, TaskState>,
+    /// Ids of operations, so that asking again answers the same.
+    operations: Vec<String>,
 }
 
 /// All processors of a namespace, by pod name, and what they were asked.
@@ -43,6 +48,12 @@ struct Inner {
     drained: Vec<(String, Vec<u32>)>,
     seen: BTreeSet<String>,
     tokens: Vec<String>,
+    /// Holder, task and checkpoint, as in the store.
+    pins: BTreeSet<(String, u32, String)>,
+    /// Checkpoints that retention took before anybody pinned them.
+    retired: BTreeSet<String>,
+    /// Everything that is put or released fails.
+    store_broken: bool,
 }
 
 impl Processors {
@@ -72,6 +83,21 @@ impl Processors {
     /// Tokens that requests carried.
     pub fn tokens(&self) -> Vec<String> {
         self.inner.lock().unwrap().tokens.clone()
+    }
+
+    /// Pins in the store: holder, task, checkpoint.
+    pub fn pins(&self) -> BTreeSet<(String, u32, String)> {
+        self.inner.lock().unwrap().pins.clone()
+    }
+
+    /// The store takes and gives nothing, or does again.
+    pub fn break_store(&self, broken: bool) {
+        self.inner.lock().unwrap().store_broken = broken;
+    }
+
+    /// Retention takes the checkpoints of this operation before they are pinned.
+    pub fn retire(&self, operation: &str) {
+        self.inner.lock().unwrap().retired.insert(operation.to_owned());
     }
 
     fn answer<T>(
@@ -111,6 +137,7 @@ async fn status(
         });
         Some(PodStatus {
             pod: name.clone(),
+            job_id: "job".to_owned(),
             task_count: Some(TASK_COUNT),
             generation: pod.generation,
             generation_seen: pod.generation,
@@ -163,7 +190,7 @@ async fn drain(
     })
 }
 
-/// Complete at once, and the tasks run on.
+/// Under way at the first question, complete at the second; the tasks run on.
 async fn checkpoint(
     State(all): State<Processors>,
     Path(name): Path<String>,
@@ -171,17 +198,103 @@ async fn checkpoint(
     headers: HeaderMap,
 ) -> Result<Json<OperationStatus>, StatusCode> {
     all.answer(&name, &headers, |inner| {
-        let pod = inner.pods.get(&name)?;
-        let done = |task: &u32| TaskOperation {
+        let broken = inner.store_broken;
+        let pod = inner.pods.get_mut(&name)?;
+        let id = query.get("id")?.clone();
+        let phase = match (broken, pod.operations.contains(&id)) {
+            (true, _) => OperationPhase::Failed,
+            (false, true) => OperationPhase::Complete,
+            (false, false) => OperationPhase::InProgress,
+        };
+        pod.operations.push(id.clone());
+        let row = |task: &u32| TaskOperation {
             task: *task,
-            phase: OperationPhase::Complete,
-            ..TaskOperation::default()
+            phase,
+            checkpoint: (phase == OperationPhase::Complete).then(|| CheckpointInfo {
+                id: format!("{id}.{task}"),
+                epoch: 7,
+                input_offset: 100,
+                completed_at_ms: 1,
+                bytes: 1 << 20,
+            }),
+            problem: broken.then(|| problem("CheckpointFailed")),
         };
         Some(OperationStatus {
-            id: query.get("id")?.clone(),
-            tasks: pod.tasks.keys().map(done).collect(),
+            tasks: pod.tasks.keys().map(row).collect(),
+            id,
         })
     })
+}
+
+fn problem(reason: &str) -> Problem {
+    Problem {
+        reason: reason.to_owned(),
+        message: "as the test wants it".to_owned(),
+    }
+}
+
+async fn pin(
+    State(all): State<Processors>,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    Json(request): Json<PinRequest>,
+) -> Result<Json<OperationStatus>, StatusCode> {
+    all.answer(&name, &headers, |inner| {
+        let holder = query.get("holder")?.clone();
+        let mut rows = Vec::new();
+        for (task, id) in request.checkpoints {
+            let operation = id.rsplit_once('.').map(|(operation, _)| operation).unwrap_or_default();
+            let reason = match (inner.store_broken, inner.retired.contains(operation)) {
+                (true, _) => Some("CheckpointFailed"),
+                (false, true) => Some(CHECKPOINT_MISSING),
+                (false, false) => None,
+            };
+            if reason.is_none() {
+                inner.pins.insert((holder.clone(), task, id));
+            }
+            rows.push(settled(task, reason));
+        }
+        Some(OperationStatus {
+            id: holder,
+            tasks: rows,
+        })
+    })
+}
+
+async fn release(
+    State(all): State<Processors>,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+) -> Result<Json<OperationStatus>, StatusCode> {
+    all.answer(&name, &headers, |inner| {
+        let holder = query.get("holder")?.clone();
+        let tasks: Vec<u32> = query
+            .get("tasks")?
+            .split(',')
+            .filter_map(|task| task.parse().ok())
+            .collect();
+        let reason = inner.store_broken.then_some("CheckpointFailed");
+        if reason.is_none() {
+            inner
+                .pins
+                .retain(|(by, task, _)| *by != holder || !tasks.contains(task));
+        }
+        Some(OperationStatus {
+            id: holder,
+            tasks: tasks.into_iter().map(|task| settled(task, reason)).collect(),
+        })
+    })
+}
+
+fn settled(task: u32, reason: Option<&str>) -> TaskOperation {
+    TaskOperation {
+        task,
+        phase: reason.map_or(OperationPhase::Complete, |_| OperationPhase::Failed),
+        checkpoint: None,
+        problem: reason.map(problem),
+    }
 }
 
 fn take(name: &str, pod: &mut Processor, assignment: &Assignment) {
@@ -226,6 +339,7 @@ impl Node {
             .route("/{pod}/v1/assignment", post(assign))
             .route("/{pod}/v1/drain", post(drain))
             .route("/{pod}/v1/checkpoint", post(checkpoint))
+            .route("/{pod}/v1/pins", post(pin).delete(release))
             .with_state(processors.clone());
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let kubelet = tokio::spawn(kubelet(client, namespace.to_owned(), processors.clone()));

@@ -9,7 +9,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client, Config, CustomResourceExt, ResourceExt};
+use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -92,6 +92,7 @@ impl World {
             metrics: Metrics::new().unwrap(),
             default_image: Some("example.org/default:1".to_owned()),
             memory: Memory::default(),
+            checkpoints: Memory::default(),
             caches: None,
         }
     }
@@ -252,14 +253,16 @@ async fn read_config(path: &str) -> Config {
         .unwrap()
 }
 
-/// Applies the definition and waits until it is served.
+/// Applies the definitions and waits until they are served.
 pub async fn install(client: &Client) {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let crd = streamagg_crds::crd::crd().unwrap();
     let params = PatchParams::apply("operator-test").force();
-    api.patch(StreamAggregation::crd_name(), &params, &Patch::Apply(crd))
-        .await
-        .unwrap();
+    for crd in [
+        streamagg_crds::crd::crd().unwrap(),
+        streamagg_crds::crd::checkpoint_crd().unwrap(),
+    ] {
+        api.patch(&crd.name_any(), &params, &Patch::Apply(&crd)).await.unwrap();
+    }
     let started = Instant::now();
     loop {
         match preflight::check(client, None).await {

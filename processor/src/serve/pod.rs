@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, Problem, TaskOperation, TaskState};
 use streamagg_crds::assignment::Assignment;
 
+use super::pins::{Pins, Question};
 use crate::pipeline::executor::board::{Board, RequestKind};
 use crate::pipeline::executor::{Executor, JobContext};
 use crate::state::recovery::ownership::takes;
@@ -45,6 +46,7 @@ pub struct Pod {
     context: Arc<JobContext>,
     name: String,
     inner: Mutex<Inner>,
+    pins: Pins,
 }
 
 impl Pod {
@@ -54,6 +56,7 @@ impl Pod {
             context,
             name,
             inner: Mutex::default(),
+            pins: Pins::default(),
         }
     }
 
@@ -242,6 +245,12 @@ impl Pod {
             .iter()
             .filter(|(_, held)| held.board.since_beat() > STUCK_AFTER);
         stuck.map(|(task, _)| *task).collect()
+    }
+
+    /// Keeps or releases checkpoints in the store, of whichever tasks; `None` without a store.
+    pub fn pins(&self, question: &Question) -> Option<OperationStatus> {
+        let (store, _) = self.context.checkpoints.as_ref()?;
+        Some(self.pins.ask(question, store, &self.context.runtime))
     }
 
     /// Asks tasks (all that are held, by default) for a checkpoint or drain, or how far they are.

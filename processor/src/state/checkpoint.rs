@@ -116,6 +116,15 @@ pub fn pin_object(id: &str, holder: &str) -> String {
     format!("pins/{id}/{holder}")
 }
 
+/// Longest name that a caller gives an object.
+const NAME_LENGTH_MAX: usize = 63;
+
+/// Whether a caller's text can name an object in the store: it stays where it is put.
+pub fn is_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=NAME_LENGTH_MAX).contains(&text.len()) && !text.starts_with('.') && text.bytes().all(allowed)
+}
+
 /// A checkpoint as retention sees it.
 #[derive(Clone, Debug)]
 pub struct Kept<'a> {

@@ -270,6 +270,18 @@ impl Store {
         self.delete(task, &pin_object(id, holder)).await
     }
 
+    /// Removes every pin of `holder`, whatever it pins.
+    pub async fn release(&self, task: u32, holder: &str) -> Result<(), StoreError> {
+        for name in self.names(task, "pins").await? {
+            if let Some((id, by)) = name.split_once('/')
+                && by == holder
+            {
+                self.unpin(task, id, holder).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn delete(&self, task: u32, object: &str) -> Result<(), StoreError> {
         match self.objects.delete(&self.path(task, object)).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),

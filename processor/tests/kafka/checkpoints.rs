@@ -180,3 +180,73 @@ fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newe
     job.produce(1_000);
     job.assert_exact();
 }
+
+/// Asks about pins until every row is settled; the rows.
+fn settled(processor: &super::child::Processor, method: &str, path: &str, body: &str) -> Vec<serde_json::Value> {
+    eventually(path, || {
+        let (code, body) = processor.ask(method, path, body)?;
+        let status: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;
+        match code {
+            200 => Ok(status["tasks"].as_array().cloned().unwrap_or_default()),
+            _ => Err(format!("{code} {body}")),
+        }
+    })
+}
+
+#[test]
+fn a_pinned_checkpoint_outlives_retention_until_it_is_released() {
+    let job = Job::new("pinned", 1);
+    let processor = job.start("data");
+    let checkpoint = |id: &str| {
+        job.produce(500);
+        job.assert_exact();
+        let done = processor.operate(&format!("/v1/checkpoint?id={id}"));
+        done["tasks"][0]["checkpoint"]["id"].as_str().expect("an id").to_owned()
+    };
+    let kept = checkpoint("kept");
+    let manifest = job.task_store().join("manifests").join(format!("{kept}.json"));
+    let body = format!(r#"{{"checkpoints":{{"0":"{kept}"}}}}"#);
+    for _ in 0..2 {
+        let rows = settled(&processor, "POST", "/v1/pins?holder=holder-1", &body);
+        assert_eq!(rows[0]["phase"], "Complete", "{rows:?}");
+    }
+    // More than any retention of the test's jobs.
+    for round in 0..8 {
+        checkpoint(&format!("round-{round}"));
+    }
+    assert!(manifest.exists(), "retention took a pinned checkpoint");
+    for _ in 0..2 {
+        let rows = settled(&processor, "DELETE", "/v1/pins?holder=holder-1&tasks=0", "");
+        assert_eq!(rows[0]["phase"], "Complete", "{rows:?}");
+    }
+    checkpoint("last");
+    eventually("retention takes what was released", || {
+        if manifest.exists() {
+            Err("it is still there".to_owned())
+        } else {
+            Ok(())
+        }
+    });
+    let rows = settled(&processor, "POST", "/v1/pins?holder=holder-1", &body);
+    assert_eq!(rows[0]["problem"]["reason"], "CheckpointMissing", "{rows:?}");
+    assert!(
+        !job.task_store().join("pins").join(&kept).join("holder-1").exists(),
+        "a pin of nothing stays"
+    );
+    for (path, body) in [
+        ("/v1/pins?holder=..", body.as_str()),
+        ("/v1/pins?holder=a/b", body.as_str()),
+        ("/v1/pins?holder=a", r#"{"checkpoints":{"0":"../../x"}}"#),
+        ("/v1/pins?holder=a", "{}"),
+    ] {
+        assert_eq!(
+            processor.ask("POST", path, body).expect("answers").0,
+            400,
+            "{path} {body}"
+        );
+    }
+    assert_eq!(
+        processor.ask("DELETE", "/v1/pins?holder=a", "").expect("answers").0,
+        400
+    );
+}

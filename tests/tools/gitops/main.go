@@ -1,4 +1,4 @@
-// Judges aggregations as Argo CD and Flux do: Argo CD's own Lua runtime on the text of config/argocd/argocd-cm.yaml, and
+// Judges aggregations and checkpoints as Argo CD and Flux do: Argo CD's own Lua runtime on the text of config/argocd/argocd-cm.yaml, and
 // the kstatus library (Flux, `kubectl wait`-like tools). The objects and requests come from the audit log of a real API
 // server at which a real operator worked (e2e/cluster/apiserver.sh start NAME --audit), or from a file of documents.
 package main
@@ -46,6 +46,8 @@ func must[T any](value T, err error) T {
 	return value
 }
 
+const aggregation, checkpoint = "StreamAggregation", "StreamCheckpoint"
+
 // overrides reads the customizations as Argo CD does: the health text as it is, actions as a YAML document.
 func overrides(path string) lua.VM {
 	var config struct{ Data map[string]string }
@@ -53,13 +55,17 @@ func overrides(path string) lua.VM {
 	if err != nil && !strings.Contains(err.Error(), "unknown field") {
 		must(0, err)
 	}
-	health := config.Data["resource.customizations.health.streamagg.io_StreamAggregation"]
-	actions := config.Data["resource.customizations.actions.streamagg.io_StreamAggregation"]
-	if health == "" || actions == "" {
-		must(0, fmt.Errorf("%s: health or actions are missing", path))
+	text := func(what, kind string) string {
+		text := config.Data["resource.customizations."+what+".streamagg.io_"+kind]
+		if text == "" {
+			must(0, fmt.Errorf("%s: %s of %s is missing", path, what, kind))
+		}
+		return text
 	}
-	override := v1alpha1.ResourceOverride{HealthLua: health, Actions: actions}
-	return lua.VM{ResourceOverrides: map[string]v1alpha1.ResourceOverride{"streamagg.io/StreamAggregation": override}}
+	return lua.VM{ResourceOverrides: map[string]v1alpha1.ResourceOverride{
+		"streamagg.io/StreamAggregation": {HealthLua: text("health", aggregation), Actions: text("actions", aggregation)},
+		"streamagg.io/StreamCheckpoint":  {HealthLua: text("health", checkpoint)},
+	}}
 }
 
 func judge(vm lua.VM, object *unstructured.Unstructured) verdict {
@@ -103,6 +109,9 @@ func expected(object *unstructured.Unstructured) verdict {
 
 // actions runs every action that Argo CD would offer on the object, and looks at what it changes.
 func actions(vm lua.VM, object *unstructured.Unstructured) {
+	if object.GetKind() != aggregation {
+		return
+	}
 	scripts := must(vm.GetResourceActionDiscovery(object))
 	offered := map[string]bool{}
 	for _, action := range must(vm.ExecuteResourceActionDiscovery(object, scripts)) {
@@ -111,6 +120,13 @@ func actions(vm lua.VM, object *unstructured.Unstructured) {
 	suspended, _, _ := unstructured.NestedBool(object.Object, "spec", "suspend")
 	check(offered["suspend"] == !suspended && offered["resume"] == suspended && offered["restart"] == !suspended,
 		"%s: suspended is %v, but %v are offered", object.GetName(), suspended, offered)
+	_, kept, _ := unstructured.NestedMap(object.Object, "spec", "state", "checkpoints")
+	check(offered["checkpoint"] == (kept && !suspended), "%s: checkpoint is offered: %v", object.GetName(), offered)
+	made := must(vm.ExecuteResourceAction(object.DeepCopy(), must(vm.GetResourceAction(object, "checkpoint")).ActionLua, nil))
+	of, _, _ := unstructured.NestedString(made[0].UnstructuredObj.Object, "spec", "aggregation")
+	check(len(made) == 1 && made[0].K8SOperation == lua.CreateOperation && made[0].UnstructuredObj.GetKind() == checkpoint &&
+		made[0].UnstructuredObj.GetNamespace() == object.GetNamespace() && of == object.GetName(),
+		"%s: action checkpoint makes %v", object.GetName(), made[0].UnstructuredObj)
 	nonce, _, _ := unstructured.NestedInt64(object.Object, "spec", "restartNonce")
 	for _, name := range []string{"suspend", "resume", "restart"} {
 		wanted := object.DeepCopy()
@@ -167,16 +183,18 @@ func audit(path string, each func(request)) {
 func law(vm lua.VM, path string) {
 	seen := map[string]int{}
 	audit(path, func(entry request) {
-		if entry.ObjectRef.Resource != "streamaggregations" || len(entry.ResponseObject) == 0 {
+		if entry.ObjectRef.APIGroup != "streamagg.io" || len(entry.ResponseObject) == 0 {
 			return
 		}
 		object := &unstructured.Unstructured{}
-		if object.UnmarshalJSON(entry.ResponseObject) != nil || object.GetKind() != "StreamAggregation" {
+		kind := func() bool { return object.GetKind() == aggregation || object.GetKind() == checkpoint }
+		if object.UnmarshalJSON(entry.ResponseObject) != nil || !kind() {
 			return
 		}
 		found, wanted := judge(vm, object), expected(object)
 		check(found == wanted, "%s/%s: %v, expected %v: %s", object.GetNamespace(), object.GetName(), found, wanted, entry.ResponseObject)
-		if seen[fmt.Sprint(found)]++; seen[fmt.Sprint(found)] == 1 {
+		state := fmt.Sprint(object.GetKind(), " ", found)
+		if seen[state]++; seen[state] == 1 {
 			actions(vm, object)
 		}
 	})
@@ -186,7 +204,9 @@ func law(vm lua.VM, path string) {
 	// Otherwise the log is of a run that shows nothing.
 	for _, state := range []verdict{{"Healthy", "Current"}, {"Progressing", "InProgress"}, {"Degraded", "Failed"},
 		{"Suspended", "Current"}, {"Progressing", "Terminating"}} {
-		check(seen[fmt.Sprint(state)] > 0, "no object was %v", state)
+		check(seen[fmt.Sprint(aggregation, " ", state)] > 0, "no aggregation was %v", state)
+		// A checkpoint is not suspended: it waits.
+		check(seen[fmt.Sprint(checkpoint, " ", state)] > 0 || state.argo == "Suspended", "no checkpoint was %v", state)
 	}
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
 
 use super::assignment::{balance, moves};
-use super::{Note, Plan, Verdict, upkeep};
+use super::{Note, Plan, Verdict, difference, policy, upkeep};
 use crate::controller::desired::Desired;
 use crate::controller::observed::{Observed, StatefulSetFacts};
 
@@ -28,11 +28,15 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
     }
     let kind = kind(desired, observed, set, replicas)?;
     let rollout = begin(kind, desired, observed, set, replicas);
+    if let Some(verdict) = policy::given_up(&rollout, observed) {
+        plan.verdict = Some(verdict);
+        return None;
+    }
     plan.notes.push(Note {
         warning: false,
         reason: "RolloutStarted".to_owned(),
         subject: rollout.id.clone(),
-        message: describe(&rollout, set, desired, current.is_some()),
+        message: describe(&rollout, set, desired, observed),
     });
     Some(rollout)
 }
@@ -138,6 +142,7 @@ fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &Statef
         target_restart_nonce: desired.restart_nonce,
         step,
         checkpoint: None,
+        without_checkpoint: None,
         started_at: Time(observed.now),
         step_started_at: Some(Time(observed.now)),
         deadline: Some(Time(observed.now + super::rollout::limit(step))),
@@ -146,9 +151,15 @@ fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &Statef
     }
 }
 
-fn describe(rollout: &Rollout, set: &StatefulSetFacts, desired: &Desired, supersedes: bool) -> String {
+fn describe(rollout: &Rollout, set: &StatefulSetFacts, desired: &Desired, observed: &Observed) -> String {
     let what = match rollout.kind {
-        RolloutKind::Upgrade => format!("upgrade from revision {} to {}", set.revision, desired.revision),
+        RolloutKind::Upgrade => {
+            let changes = difference::describe(set, desired, observed);
+            format!(
+                "upgrade from revision {} to {} ({changes})",
+                set.revision, desired.revision
+            )
+        }
         RolloutKind::Restart => match &desired.restart_request {
             Some(request) if set.restart_request != desired.restart_request => {
                 format!("restart for annotation streamagg.io/restart={request}")
@@ -159,7 +170,7 @@ fn describe(rollout: &Rollout, set: &StatefulSetFacts, desired: &Desired, supers
         RolloutKind::Suspend => "suspend".to_owned(),
         RolloutKind::Resume => format!("resume with {} replicas", rollout.target_replicas),
     };
-    let tail = if supersedes {
+    let tail = if observed.rollout().is_some() {
         "; the rollout that was under way is superseded"
     } else {
         ""

@@ -71,12 +71,20 @@ pub fn status(name: &str, wish: &Wish, observed: &Observed, plan: &Plan) -> Stre
             .or_else(|| old.last_stable_revision.clone()),
         image: set.map(|set| set.image.clone()),
         restart_nonce: set.and_then(|set| set.restart_nonce),
+        aborted_rollout: aborted(observed, plan),
         rollout: plan.rollout.clone(),
         checkpoint_request: plan
             .checkpoint_request
             .clone()
             .or_else(|| old.checkpoint_request.clone()),
     }
+}
+
+/// What was given up counts for its generation; what is done since makes it past.
+fn aborted(observed: &Observed, plan: &Plan) -> Option<Rollout> {
+    let old = observed.status.aborted_rollout.clone();
+    let stands = |old: &Rollout| old.generation == observed.generation && !plan.completed;
+    plan.aborted.clone().or_else(|| old.filter(stands))
 }
 
 /// Events that follow from the conditions, beside the plan's own.

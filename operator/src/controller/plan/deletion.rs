@@ -113,6 +113,7 @@ fn last_checkpoint(observed: &Observed, deleted_at: Timestamp) -> Rollout {
         target_restart_nonce: 0,
         step: RolloutStep::Checkpoint,
         checkpoint: None,
+        without_checkpoint: None,
         started_at: Time(deleted_at),
         step_started_at: None,
         deadline: None,

@@ -87,7 +87,7 @@ fn operation_id(rollout: &Rollout) -> String {
 }
 
 /// The tasks that must drain, with the ordinal that runs them by the assignment.
-fn concerned(rollout: &Rollout, observed: &Observed) -> Vec<(u32, u32)> {
+pub(super) fn concerned(rollout: &Rollout, observed: &Observed) -> Vec<(u32, u32)> {
     let tasks = upkeep::tasks(observed);
     match rollout.kind {
         RolloutKind::Rescale => {

@@ -195,6 +195,10 @@ fn rollout_succeeded(observed: &Observed, plan: &Plan) -> Option<Held> {
             held(false, "InProgress", message)
         }
         (None, Some(rollout)) if plan.completed => held(true, "Completed", name(rollout)),
+        (None, Some(rollout)) if plan.aborted.is_some() => {
+            let message = format!("{} was given up: its checkpoint failed", name(rollout));
+            held(false, "Aborted", message)
+        }
         (None, Some(rollout)) => {
             let message = format!(
                 "{} was given up in step {:?}: the spec no longer asks for it",

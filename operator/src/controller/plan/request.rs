@@ -2,17 +2,13 @@
 //! Must not hold checkpoints of a rollout (`drain`): those stop the tasks, this one does not.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use k8s_openapi::jiff::SignedDuration;
-use streamagg_crds::admin::{OperationPhase, TaskOperation, TaskState};
 use streamagg_crds::v1alpha1::{CheckpointRequest, RequestPhase};
 
-use super::drain::target;
-use super::{Action, Note, Plan, upkeep};
+use super::operation::{self, LIMIT, Progress};
+use super::{Action, Note, Plan};
 use crate::controller::desired::Desired;
-use crate::controller::observed::{Observed, PodFacts};
+use crate::controller::observed::Observed;
 
-/// How long all tasks may take.
-const LIMIT: SignedDuration = SignedDuration::from_secs(600);
 /// How to try again: an id is an operation, and a failed one stays failed.
 const AGAIN: &str = "annotate with another id to try again";
 
@@ -56,6 +52,10 @@ fn ended(phase: RequestPhase) -> bool {
 
 fn advance(desired: Option<&Desired>, observed: &Observed, request: &mut CheckpointRequest, plan: &mut Plan) {
     let mut say = |phase, message: String| {
+        if phase == RequestPhase::Pending {
+            // What goes first does not count.
+            request.started_at = None;
+        }
         request.phase = phase;
         request.message = message;
     };
@@ -73,23 +73,25 @@ fn advance(desired: Option<&Desired>, observed: &Observed, request: &mut Checkpo
     if plan.rollout.is_some() || observed.rollout().is_some() {
         return say(RequestPhase::Pending, "waits for the rollout to end".to_owned());
     }
-    let rows = rows(&request.id, observed);
-    if let Some(failed) = rows.iter().find_map(|row| row.failure()) {
-        return say(RequestPhase::Failed, format!("{failed}; {AGAIN}"));
-    }
-    let waits: Vec<_> = rows.iter().filter(|row| !row.is_complete()).collect();
-    if waits.is_empty() && !rows.is_empty() {
-        let (tasks, bytes) = (rows.len(), rows.iter().map(Row::bytes).sum::<u64>());
-        request.tasks = i32::try_from(tasks).unwrap_or(i32::MAX);
-        request.bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        request.phase = RequestPhase::Complete;
-        request.message = format!("{tasks} tasks, {bytes} bytes");
-        return;
-    }
+    let (tasks, of, asks) = match operation::progress(&request.id, observed) {
+        Progress::Failed(failure) => return say(RequestPhase::Failed, format!("{failure}; {AGAIN}")),
+        Progress::Complete(rows) => {
+            let bytes: u64 = rows
+                .iter()
+                .flat_map(|(_, checkpoint)| checkpoint)
+                .map(|found| found.bytes)
+                .sum();
+            request.tasks = i32::try_from(rows.len()).unwrap_or(i32::MAX);
+            request.bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+            request.phase = RequestPhase::Complete;
+            request.message = format!("{} tasks, {bytes} bytes", rows.len());
+            return;
+        }
+        Progress::Waiting { tasks, of, ask } => (tasks, of, ask),
+    };
     let since = request.started_at.get_or_insert(Time(observed.now)).0;
-    let tasks: Vec<_> = waits.iter().map(|row| row.task).collect();
     request.phase = RequestPhase::InProgress;
-    request.message = format!("tasks {tasks:?} of {} are waited for", rows.len());
+    request.message = format!("tasks {tasks:?} of {of} are waited for");
     if observed.now.duration_since(since) >= LIMIT {
         request.phase = RequestPhase::Failed;
         request.message = format!(
@@ -98,62 +100,8 @@ fn advance(desired: Option<&Desired>, observed: &Observed, request: &mut Checkpo
         );
         return;
     }
-    ask(&request.id, &waits, plan);
-}
-
-/// Every pod once; asking again polls.
-fn ask(id: &str, waits: &[&Row<'_>], plan: &mut Plan) {
-    let mut asked: Vec<&str> = Vec::new();
-    for pod in waits.iter().filter_map(|row| row.pod.filter(|_| row.runs)) {
-        if !asked.contains(&pod.uid.as_str())
-            && let Some(target) = target(pod)
-        {
-            asked.push(&pod.uid);
-            plan.actions.push(Action::Checkpoint {
-                pod: target,
-                id: id.to_owned(),
-            });
-        }
-    }
-}
-
-/// One task, its owner and what that answered.
-struct Row<'a> {
-    task: u32,
-    pod: Option<&'a PodFacts>,
-    runs: bool,
-    answer: Option<&'a TaskOperation>,
-}
-
-impl Row<'_> {
-    fn is_complete(&self) -> bool {
-        self.answer.is_some_and(|row| row.phase == OperationPhase::Complete)
-    }
-
-    fn bytes(&self) -> u64 {
-        let checkpoint = self.answer.and_then(|row| row.checkpoint.as_ref());
-        checkpoint.map_or(0, |checkpoint| checkpoint.bytes)
-    }
-
-    fn failure(&self) -> Option<String> {
-        let row = self.answer.filter(|row| row.phase == OperationPhase::Failed)?;
-        let problem = row.problem.clone().unwrap_or_default();
-        Some(format!("task {}: {} {}", row.task, problem.reason, problem.message))
-    }
-}
-
-fn rows<'a>(id: &str, observed: &'a Observed) -> Vec<Row<'a>> {
-    let row = |(task, owner): (&u32, &u32)| {
-        let mut pods = observed.pods.iter();
-        let pod = pods.find(|pod| pod.ordinal == *owner && !pod.deleting);
-        let operation = pod.and_then(|pod| pod.checkpoint.as_ref());
-        let operation = operation.filter(|operation| operation.id == id);
-        Row {
-            task: *task,
-            pod,
-            runs: pod.and_then(|pod| pod.task_state(*task)) == Some(TaskState::Running),
-            answer: operation.and_then(|operation| operation.tasks.iter().find(|row| row.task == *task)),
-        }
-    };
-    upkeep::tasks(observed).iter().map(row).collect()
+    plan.actions.extend(asks.into_iter().map(|pod| Action::Checkpoint {
+        pod,
+        id: request.id.clone(),
+    }));
 }

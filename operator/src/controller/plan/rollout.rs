@@ -7,7 +7,7 @@ use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
 
 use super::assignment::{balance, successor};
 use super::drain::{self, Drained};
-use super::{Action, Note, Plan, Verdict, upkeep};
+use super::{Action, Note, Plan, Verdict, policy, upkeep};
 use crate::controller::build::{PARTITION_HOLD, PARTITION_OPEN, stateful_set_with};
 use crate::controller::desired::Desired;
 use crate::controller::observed::{Observed, StatefulSetFacts};
@@ -20,7 +20,7 @@ const RETRY_PAUSE_FIRST_SECONDS: i64 = 5;
 /// Longest pause between two tries.
 const RETRY_PAUSE_MAX_SECONDS: i64 = 60;
 /// Failed tries before people are told.
-const ATTEMPTS_BEFORE_VERDICT: i32 = 3;
+pub(super) const ATTEMPTS_BEFORE_VERDICT: i32 = 3;
 /// How long new pods may take to be there and answer.
 const PODS_LIMIT: SignedDuration = SignedDuration::from_secs(300);
 /// How long restoring may take before it counts as stuck; it goes on after that.
@@ -36,13 +36,17 @@ pub fn limit(step: RolloutStep) -> SignedDuration {
 }
 
 /// What a step comes to.
-enum Outcome {
+pub(super) enum Outcome {
     /// Not there yet.
     Stay,
     /// The next step.
     Go(RolloutStep),
     /// Back to the start after a pause, with the error.
     Retry(String),
+    /// On without a checkpoint of every task, and why.
+    Without(String),
+    /// Given up for good, with the error.
+    Abort(String),
     /// The rollout is over.
     Done,
 }
@@ -81,6 +85,7 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, chosen: Option<Rollo
         // What the pods report of the store now is what a return would start from.
         next.checkpoint = summary::tasks_summary(observed).and_then(|tasks| Some(tasks.newest_checkpoint?.id));
     }
+    policy::note(&rollout, &outcome, plan);
     if matches!(outcome, Outcome::Done) {
         plan.completed = true;
         let runs = rollout.kind != RolloutKind::Suspend;
@@ -99,8 +104,12 @@ fn next(rollout: &Rollout, outcome: &Outcome, observed: &Observed) -> Option<Rol
     let mut next = rollout.clone();
     let step = match outcome {
         Outcome::Stay => return Some(next),
-        Outcome::Done => return None,
+        Outcome::Done | Outcome::Abort(_) => return None,
         Outcome::Go(step) => *step,
+        Outcome::Without(error) => {
+            next.without_checkpoint = Some(error.clone());
+            RolloutStep::Verify
+        }
         Outcome::Retry(error) => {
             next.attempts += 1;
             next.last_error = Some(error.clone());
@@ -109,7 +118,7 @@ fn next(rollout: &Rollout, outcome: &Outcome, observed: &Observed) -> Option<Rol
     };
     let limit = match outcome {
         Outcome::Retry(_) => retry_pause(next.attempts),
-        Outcome::Stay | Outcome::Go(_) | Outcome::Done => limit(step),
+        Outcome::Stay | Outcome::Go(_) | Outcome::Without(_) | Outcome::Done | Outcome::Abort(_) => limit(step),
     };
     next.step = step;
     next.step_started_at = Some(Time(observed.now));
@@ -123,7 +132,7 @@ fn retry_pause(attempts: i32) -> SignedDuration {
 }
 
 /// Past the deadline of the step under way.
-fn overdue(rollout: &Rollout, observed: &Observed) -> bool {
+pub(super) fn overdue(rollout: &Rollout, observed: &Observed) -> bool {
     rollout
         .deadline
         .as_ref()
@@ -205,12 +214,12 @@ impl Step<'_> {
         (0..self.target_replicas()).all(answers)
     }
 
-    /// Checkpoint: every task concerned drains to its committed position. A failed checkpoint blocks the change.
+    /// Checkpoint: every task concerned drains to its committed position. What a failure leads to is the spec's `policy`.
     fn checkpoint(&self, plan: &mut Plan) -> Outcome {
         match drain::plan(self.rollout, self.observed, overdue(self.rollout, self.observed), plan) {
             Drained::All => Outcome::Go(RolloutStep::Verify),
             Drained::Waiting => Outcome::Stay,
-            Drained::Failed(error) => Outcome::Retry(error),
+            Drained::Failed(error) => policy::after_failure(self.desired, self.observed, self.rollout, error),
         }
     }
 
@@ -220,7 +229,8 @@ impl Step<'_> {
         if self.rollout.kind != RolloutKind::Rescale {
             return Outcome::Go(RolloutStep::Apply);
         }
-        if drain::still_running(self.rollout, self.observed) {
+        let drained = self.rollout.without_checkpoint.is_none();
+        if drained && drain::still_running(self.rollout, self.observed) {
             return Outcome::Go(RolloutStep::Checkpoint);
         }
         if self.write_assignment(plan) {

@@ -3,6 +3,7 @@
 mod convergence;
 mod health;
 mod life;
+mod policy;
 mod reasons;
 mod request;
 mod world;

@@ -200,6 +200,10 @@ fn clean(observed: &Observed, plan: &mut Plan) {
     if plan.rollout.is_some() || observed.rollout().is_some() || !set.settled || !set.observed {
         return;
     }
+    // The job file of a change that was given up is wanted, and in use by nobody.
+    if plan.aborted.is_some() || observed.status.aborted_rollout.is_some() {
+        return;
+    }
     let mut used: Vec<&str> = set.job_config_map.as_deref().into_iter().collect();
     used.extend(observed.pods.iter().filter_map(|pod| pod.job_config_map.as_deref()));
     let template_changes = plan

@@ -99,6 +99,22 @@ async fn a_checkpoint_deleted_while_it_is_fetched_is_not_called_damaged() {
 }
 
 #[tokio::test]
+async fn a_release_takes_every_pin_of_its_holder_and_no_other() {
+    let rig = rig();
+    rig.write("1.sst", "one");
+    rig.upload("a", 1, None).await.expect("uploads");
+    rig.upload("b", 2, None).await.expect("uploads");
+    for (id, holder) in [("a", "x"), ("b", "x"), ("b", "xx")] {
+        assert!(rig.store.pin(0, id, holder).await.expect("pins"));
+    }
+    rig.store.release(0, "x").await.expect("releases");
+    rig.store.release(0, "x").await.expect("again");
+    let pinned = rig.store.list(0).await.expect("lists").pinned;
+    assert_eq!(pinned, BTreeSet::from(["b".to_owned()]));
+    assert!(rig.object("pins/b/xx").exists());
+}
+
+#[tokio::test]
 async fn retention_deletes_what_is_too_many_and_only_files_that_nobody_names() {
     let rig = rig();
     rig.write("1.sst", "one");

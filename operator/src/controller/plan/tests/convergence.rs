@@ -27,6 +27,10 @@ enum Event {
     /// Somebody deletes the StatefulSet and leaves its pods.
     Orphan,
     KeepsState(bool),
+    /// `upgrade.onCheckpointFailure`.
+    Policy(&'static str),
+    /// Tasks have checkpoints in the store.
+    Saved(bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -47,6 +51,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (2u8..5).prop_map(Event::Grow),
         1 => Just(Event::Orphan),
         1 => any::<bool>().prop_map(Event::KeepsState),
+        1 => prop_oneof![Just("Block"), Just("UseLatest"), Just("Abort")].prop_map(Event::Policy),
+        1 => any::<bool>().prop_map(Event::Saved),
     ]
 }
 
@@ -76,6 +82,8 @@ fn happen(world: &mut World, event: &Event) {
             let state = if *keeps { "Retain" } else { "Delete" };
             world.change("deletionPolicy", json!({"state": state}));
         }
+        Event::Policy(policy) => world.change("upgrade", json!({"onCheckpointFailure": policy})),
+        Event::Saved(saved) => world.saved = *saved,
         Event::Partitions(count) => world.task_count = world.task_count.max(*count),
     }
 }
@@ -91,6 +99,8 @@ proptest! {
         }
         world.store_broken = false;
         world.pods.values_mut().for_each(|pod| pod.down = false);
+        // What was given up is tried again with the next generation.
+        world.change("upgrade", json!({"onCheckpointFailure": "Block"}));
         world.settle(600);
         reached(&world);
         let before = world.observe();

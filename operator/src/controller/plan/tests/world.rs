@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use streamagg_crds::admin::{OperationStatus, PodStatus, Problem, TaskState, TaskStatus};
+use streamagg_crds::admin::{CheckpointInfo, OperationStatus, PodStatus, Problem, TaskState, TaskStatus};
 use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::{RolloutKind, RolloutStep, StreamAggregationStatus};
 use streamagg_crds::value::Quantity;
@@ -62,6 +62,8 @@ pub struct World {
     pub gone: bool,
     /// Drains fail while this is set.
     pub store_broken: bool,
+    /// Every task has a checkpoint in the store.
+    pub saved: bool,
     /// Pods of this revision never answer.
     pub broken_revision: Option<String>,
     /// Every assignment ever written.
@@ -94,6 +96,7 @@ impl World {
             claims: BTreeMap::new(),
             gone: false,
             store_broken: false,
+            saved: false,
             broken_revision: None,
             written: BTreeMap::new(),
             steps: Vec::new(),
@@ -151,6 +154,7 @@ impl World {
         let rows = pod.tasks.iter().map(|(task, state)| TaskStatus {
             task: *task,
             state: *state,
+            checkpoint: self.saved.then(CheckpointInfo::default),
             ..TaskStatus::default()
         });
         let admin = PodStatus {
@@ -361,8 +365,11 @@ impl World {
                 .get(owner)
                 .is_some_and(|pod| pod.tasks.get(task) == Some(&TaskState::Running));
             let reachable = self.pods.get(owner).is_some_and(|pod| !pod.down && !pod.deleting);
+            let log = self.status.rollout.as_ref();
+            // `UseLatest`: only to where its state can be restored.
+            let restored = self.saved && log.is_some_and(|log| log.without_checkpoint.is_some());
             assert!(
-                !(moved && runs && reachable),
+                !(moved && runs && reachable) || restored,
                 "task {task} moved off pod {owner} while it ran there"
             );
         }
