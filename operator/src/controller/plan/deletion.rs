@@ -67,15 +67,16 @@ fn stop_pods(
 ) -> Option<String> {
     if let Some(set) = observed.stateful_set.as_ref().filter(|set| !set.deleting) {
         let wanted = observed.deletion_policy.final_checkpoint && desired.is_some_and(|desired| desired.has_store);
+        // A task that nobody runs is waited for like any other: only the time up ends that, and is told.
         let drained = if wanted {
-            drain::plan(&last_checkpoint(observed, deleted_at), observed, late, plan)
+            drain::plan(&last_checkpoint(observed, deleted_at), observed, false, plan)
         } else {
             Drained::All
         };
         let problem = match drained {
             Drained::All => None,
             Drained::Waiting if !late => return Some("waiting for the final checkpoint".to_owned()),
-            Drained::Waiting => Some("not all tasks answered".to_owned()),
+            Drained::Waiting => Some("not all tasks ended in time".to_owned()),
             Drained::Failed(error) if !late => return Some(format!("the final checkpoint failed ({error})")),
             Drained::Failed(error) => Some(error),
         };

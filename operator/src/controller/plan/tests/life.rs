@@ -40,29 +40,35 @@ fn a_deleted_object_checkpoints_stops_its_pods_and_deletes_its_volumes_in_this_o
 }
 
 #[test]
-fn a_final_checkpoint_that_fails_delays_the_end_to_the_deadline_only() {
-    let mut world = World::new(4, 2);
-    world.change("deletionPolicy", json!({"state": "Delete"}));
-    world.settle(60);
-    world.store_broken = true;
-    world.delete();
-    for _ in 0..590 {
-        world.tick();
-        world.reconcile(None);
+fn a_final_checkpoint_that_fails_or_is_never_answered_delays_the_end_to_the_deadline_only() {
+    for (silent, waits) in [
+        (false, "final checkpoint failed"),
+        (true, "waiting for the final checkpoint"),
+    ] {
+        let mut world = World::new(4, 2);
+        world.change("deletionPolicy", json!({"state": "Delete"}));
+        world.settle(60);
+        world.store_broken = !silent;
+        world.pods.values_mut().for_each(|pod| pod.down = silent);
+        world.delete();
+        for _ in 0..590 {
+            world.tick();
+            world.reconcile(None);
+        }
+        assert!(!world.gone && world.claims.len() == 2, "gave up before the deadline");
+        let message = world.status.message.clone().unwrap();
+        assert!(message.contains(waits), "{message}");
+        let mut notes = Vec::new();
+        for _ in 0..30 {
+            world.tick();
+            notes.extend(world.reconcile(None).notes);
+        }
+        assert!(world.gone && world.claims.is_empty());
+        assert!(
+            notes.iter().any(|note| note.reason == "FinalCheckpointFailed"),
+            "{notes:?}"
+        );
     }
-    assert!(!world.gone && world.claims.len() == 2, "gave up before the deadline");
-    let message = world.status.message.clone().unwrap();
-    assert!(message.contains("final checkpoint failed"), "{message}");
-    let mut notes = Vec::new();
-    for _ in 0..30 {
-        world.tick();
-        notes.extend(world.reconcile(None).notes);
-    }
-    assert!(world.gone && world.claims.is_empty());
-    assert!(
-        notes.iter().any(|note| note.reason == "FinalCheckpointFailed"),
-        "{notes:?}"
-    );
 }
 
 #[test]
