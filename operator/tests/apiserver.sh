@@ -14,16 +14,22 @@ trap '"$cluster/apiserver.sh" stop "$name" >/dev/null 2>&1 || true; rm -rf "$scr
 out=$("$cluster/apiserver.sh" start "$name" --audit)
 KUBECONFIG_API=$(sed -n 's/^KUBECONFIG=//p' <<<"$out" | tail -n 1)
 [ -n "$KUBECONFIG_API" ] || { echo "apiserver.sh printed no KUBECONFIG: $out" >&2; exit 1; }
-export KUBECONFIG_API KUBECONFIG=$KUBECONFIG_API
+export KUBECONFIG_API KUBECONFIG=$KUBECONFIG_API KUBECTL=$kubectl
 
-"$kubectl" create namespace streamagg-system >/dev/null
-"$helm" template streamagg "$root/charts/streamagg" -n streamagg-system --kube-version 1.34.0 \
-  -s templates/rbac.yaml -s templates/serviceaccount.yaml | "$kubectl" apply -f - >/dev/null
-token=$("$kubectl" -n streamagg-system create token streamagg --duration=2h)
-export KUBECONFIG_OPERATOR=$scratch/kubeconfig
-cp "$KUBECONFIG_API" "$KUBECONFIG_OPERATOR"
-"$kubectl" --kubeconfig "$KUBECONFIG_OPERATOR" config set-credentials operator --token="$token" >/dev/null
-"$kubectl" --kubeconfig "$KUBECONFIG_OPERATOR" config set-context --current --user=operator >/dev/null
+# install NAMESPACE VARIABLE [OPTION...]: the chart's rights, and in VARIABLE the kubeconfig of the ServiceAccount that has them.
+install() {
+  local namespace=$1 variable=$2 token
+  "$kubectl" create namespace "$namespace" >/dev/null
+  "$helm" template streamagg "$root/charts/streamagg" -n "$namespace" --kube-version 1.34.0 \
+    -s templates/rbac.yaml -s templates/serviceaccount.yaml "${@:3}" | "$kubectl" apply -f - >/dev/null
+  token=$("$kubectl" -n "$namespace" create token streamagg --duration=2h)
+  declare -gx "$variable=$scratch/$namespace.kubeconfig"
+  cp "$KUBECONFIG_API" "${!variable}"
+  "$kubectl" --kubeconfig "${!variable}" config set-credentials operator --token="$token" >/dev/null
+  "$kubectl" --kubeconfig "${!variable}" config set-context --current --user=operator >/dev/null
+}
+install streamagg-system KUBECONFIG_OPERATOR
+install solo KUBECONFIG_SOLO --set watchNamespace=solo
 
 cargo test -p streamagg-operator --features apiserver --test apiserver "$@"
 

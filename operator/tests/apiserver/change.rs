@@ -124,7 +124,7 @@ fn of_pods() -> Vec<(Value, &'static str)> {
             "source/kafka/properties",
         ),
         (
-            kafka(json!({"tls": {"caSecretRef": {"name": "ca", "key": "ca.crt"}}})),
+            kafka(json!({"tls": {"caSecretRef": {"name": "ca", "key": "root.crt"}}})),
             "source/kafka/tls",
         ),
         (
@@ -224,7 +224,7 @@ async fn every_field_that_pods_read_arrives_in_their_job_file_and_the_event_says
 #[tokio::test]
 async fn a_changed_secret_restarts_the_pods_by_a_rollout_and_a_missing_one_does_not() {
     let world = World::new("secret").await;
-    let _operator = world.operator();
+    let operator = world.operator();
     let secret = |value: &str| -> Secret {
         serde_json::from_value(json!({"metadata": {"name": "s3"}, "stringData": {"accessKeyId": value}})).unwrap()
     };
@@ -235,12 +235,13 @@ async fn a_changed_secret_restarts_the_pods_by_a_rollout_and_a_missing_one_does_
     world.create(&json!({"state": state})).await;
     let born = world.await_running().await;
     assert_eq!(born.rollout, None, "born in one go");
+    operator.stop().await;
     secrets.delete("s3", &Default::default()).await.unwrap();
-    look(&world).await;
+    world.look(3).await;
     let (_, away) = world.status("sample").await;
     assert_eq!((&away.rollout, &away.current_revision), (&None, &born.current_revision));
     secrets.create(&PostParams::default(), &secret("b")).await.unwrap();
-    look(&world).await;
+    let _operator = world.operator();
     let started = Instant::now();
     loop {
         let (_, status) = world.status("sample").await;
@@ -253,15 +254,6 @@ async fn a_changed_secret_restarts_the_pods_by_a_rollout_and_a_missing_one_does_
     assert!(!world.node.processors.drained().is_empty(), "tasks drained first");
 }
 
-/// Makes the operator look at once; it looks by itself every few seconds.
-async fn look(world: &World) {
-    let time = format!("{:?}", Instant::now());
-    let patch = Patch::Merge(json!({"metadata": {"annotations": {"looked": time}}}));
-    let api = world.api::<StreamAggregation>();
-    api.patch("sample", &PatchParams::default(), &patch).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-}
-
 async fn annotate(world: &World, key: &str, value: Value) {
     let patch = Patch::Merge(json!({"metadata": {"annotations": {key: value}}}));
     let api = world.api::<StreamAggregation>();
@@ -271,7 +263,7 @@ async fn annotate(world: &World, key: &str, value: Value) {
 #[tokio::test]
 async fn annotations_ask_for_a_checkpoint_and_a_restart_and_misuse_is_named() {
     let world = World::new("annotations").await;
-    let _operator = world.operator();
+    let operator = world.operator();
     world.create(&json!({})).await;
     let born = world.await_running().await;
     annotate(&world, "streamagg.io/checkpoint", json!("before-change")).await;
@@ -317,8 +309,9 @@ async fn annotations_ask_for_a_checkpoint_and_a_restart_and_misuse_is_named() {
         "tasks drained first"
     );
     let restarted = world.await_running().await;
+    operator.stop().await;
     annotate(&world, "streamagg.io/restart", Value::Null).await;
-    look(&world).await;
+    world.look(3).await;
     let (_, after) = world.status("sample").await;
     assert_eq!(
         (after.rollout, after.current_revision),

@@ -4,22 +4,13 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 use streamagg_crds::v1alpha1::{CheckpointPhase, StreamAggregation, StreamCheckpoint, StreamCheckpointStatus};
 use streamagg_operator::checkpoint::reconcile_once;
 
 use super::world::{DEADLINE, World};
-
-async fn create(world: &World, name: &str, of: &str) -> StreamCheckpoint {
-    let object = json!({
-        "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamCheckpoint", "metadata": {"name": name},
-        "spec": {"aggregation": of},
-    });
-    let object: StreamCheckpoint = serde_json::from_value(object).unwrap();
-    world.api().create(&PostParams::default(), &object).await.unwrap()
-}
 
 /// Waits until the checkpoint is as `holds` wants it; prints what was seen if it never is.
 async fn until(
@@ -71,13 +62,21 @@ async fn delete(world: &World, name: &str) {
         .unwrap();
 }
 
-/// Reasons of the events about an object of this name.
-async fn events(world: &World, name: &str) -> Vec<String> {
-    let events = world.api::<Event>().list(&ListParams::default()).await.unwrap().items;
-    let ours = events
-        .into_iter()
-        .filter(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name));
-    ours.filter_map(|event| event.reason).collect()
+/// Waits until the events about an object of this name have these reasons: they are published after the status.
+async fn await_events(world: &World, name: &str, expected: &[&str]) {
+    let started = Instant::now();
+    loop {
+        let events = world.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let ours = events
+            .into_iter()
+            .filter(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name));
+        let reasons: Vec<_> = ours.filter_map(|event| event.reason).collect();
+        if reasons == expected {
+            return;
+        }
+        assert!(started.elapsed() < DEADLINE, "{name}: {reasons:?}, not {expected:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
@@ -85,7 +84,7 @@ async fn a_checkpoint_is_taken_pinned_kept_and_released_with_its_object() {
     let world = World::new("scp").await;
     let _operator = world.operator();
     // Whichever comes first.
-    let object = create(&world, "before", "sample").await;
+    let object = world.checkpoint("before", "sample").await;
     until(&world, "before", "waiting for the aggregation", |status| {
         reason(status, "Reconciling").as_deref() == Some("WaitingForAggregation")
     })
@@ -110,7 +109,7 @@ async fn a_checkpoint_is_taken_pinned_kept_and_released_with_its_object() {
         .map(|row| (holder.clone(), row.task.unsigned_abs(), row.id.clone()))
         .collect();
     assert_eq!(pinned, expected, "what the status names is what is pinned");
-    assert_eq!(events(&world, "before").await, ["CheckpointComplete"]);
+    await_events(&world, "before", &["CheckpointComplete"]).await;
     // Columns and fields that objects are selected by.
     let found = world
         .api::<StreamCheckpoint>()
@@ -119,7 +118,7 @@ async fn a_checkpoint_is_taken_pinned_kept_and_released_with_its_object() {
     assert_eq!(found.unwrap().items.len(), 1);
 
     // A second one is another checkpoint; each keeps its own.
-    create(&world, "second", "sample").await;
+    world.checkpoint("second", "sample").await;
     complete(&world, "second").await;
     assert_eq!(world.node.processors.pins().len(), 8);
     delete(&world, "before").await;
@@ -161,20 +160,20 @@ async fn a_checkpoint_that_fails_says_why_and_one_that_retention_took_is_taken_a
     world.create(&json!({})).await;
     world.await_running().await;
     world.node.processors.break_store(true);
-    create(&world, "broken", "sample").await;
+    world.checkpoint("broken", "sample").await;
     let status = until(&world, "broken", "failed", |status| {
         status.phase == Some(CheckpointPhase::Failed)
     })
     .await;
     assert_eq!(reason(&status, "Stalled").as_deref(), Some("CheckpointFailed"));
     assert!(status.message.unwrap().contains("create another StreamCheckpoint"));
-    assert_eq!(events(&world, "broken").await, ["CheckpointFailed"]);
+    await_events(&world, "broken", &["CheckpointFailed"]).await;
     // It holds nothing, so nothing holds it.
     delete(&world, "broken").await;
     gone(&world, "broken").await;
     world.node.processors.break_store(false);
 
-    let held = create(&world, "retired", "sample").await;
+    let held = world.checkpoint("retired", "sample").await;
     world.node.processors.retire(&format!("scp-{}", held.uid().unwrap()));
     let status = complete(&world, "retired").await;
     assert_eq!(status.retries, 1);
@@ -184,7 +183,7 @@ async fn a_checkpoint_that_fails_says_why_and_one_that_retention_took_is_taken_a
     let state = json!({"backend": "RocksDB", "volume": {"size": "1Gi"}});
     world.create_named("bare", &json!({"state": state})).await;
     world.await_condition("bare", "Ready", "True", "Running").await;
-    create(&world, "nowhere", "bare").await;
+    world.checkpoint("nowhere", "bare").await;
     let status = until(&world, "nowhere", "failed", |status| {
         status.phase == Some(CheckpointPhase::Failed)
     })
@@ -197,7 +196,7 @@ async fn a_suspended_aggregation_is_waited_for() {
     let world = World::new("scp-suspend").await;
     let _operator = world.operator();
     world.create(&json!({"suspend": true})).await;
-    create(&world, "later", "sample").await;
+    world.checkpoint("later", "sample").await;
     until(&world, "later", "waiting", |status| {
         reason(status, "Reconciling").as_deref() == Some("AggregationSuspended")
     })
@@ -212,7 +211,7 @@ async fn nothing_holds_a_checkpoint_for_ever() {
     let _operator = world.operator();
     world.create(&json!({})).await;
     for name in ["kept", "alone", "last"] {
-        create(&world, name, "sample").await;
+        world.checkpoint(name, "sample").await;
         complete(&world, name).await;
     }
     // The store does not answer: it is waited for, and tried until it does.
@@ -251,7 +250,7 @@ async fn nothing_holds_a_checkpoint_for_ever() {
     );
     delete(&world, "alone").await;
     gone(&world, "alone").await;
-    assert_eq!(events(&world, "alone").await, ["CheckpointComplete", "PinsNotReleased"]);
+    await_events(&world, "alone", &["CheckpointComplete", "PinsNotReleased"]).await;
 
     // A namespace that goes takes all of it along.
     Api::<Namespace>::all(world.client.clone())

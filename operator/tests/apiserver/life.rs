@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
@@ -15,7 +16,7 @@ use streamagg_crds::v1alpha1::StreamAggregation;
 use super::world::{DEADLINE, World};
 
 /// A storage class with two volumes of 1 GiB to bind.
-async fn volumes(world: &World, class: &str, expands: bool) {
+pub async fn volumes(world: &World, class: &str, expands: bool) {
     let document = json!({
         "metadata": {"name": class}, "provisioner": "example.org/none", "allowVolumeExpansion": expands,
     });
@@ -41,14 +42,25 @@ async fn uids(world: &World) -> BTreeSet<String> {
     pods.iter().filter_map(ResourceExt::uid).collect()
 }
 
-async fn resize(world: &World) {
+/// Each claim has what it asks for.
+pub async fn resize(world: &World) {
     let claims = world.api::<PersistentVolumeClaim>();
     for claim in claims.list(&ListParams::default()).await.unwrap() {
-        let patch = Patch::Merge(json!({"status": {"capacity": {"storage": "2Gi"}}}));
-        claims
-            .patch_status(&claim.name_any(), &PatchParams::default(), &patch)
-            .await
-            .unwrap();
+        let asks = claim
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.resources.as_ref()?.requests.clone());
+        let bound = claim
+            .status
+            .as_ref()
+            .is_some_and(|status| status.phase.as_deref() == Some("Bound"));
+        if let Some(capacity) = asks.filter(|_| bound) {
+            let patch = Patch::Merge(json!({"status": {"capacity": capacity}}));
+            claims
+                .patch_status(&claim.name_any(), &PatchParams::default(), &patch)
+                .await
+                .unwrap();
+        }
     }
 }
 
@@ -128,6 +140,62 @@ async fn with_state_delete_the_volumes_go_after_a_final_checkpoint() {
         .map(|(_, tasks)| tasks.len())
         .sum();
     assert_eq!(drained, 4, "every task was checkpointed first");
+}
+
+#[tokio::test]
+async fn pods_that_do_not_answer_delay_a_deletion_to_its_deadline_only() {
+    let world = World::new("silent").await;
+    let _operator = world.operator();
+    let policy = json!({"state": "Delete", "timeout": "5s"});
+    world.create(&json!({"deletionPolicy": policy})).await;
+    world.await_running().await;
+    world.node.processors.silence(true);
+    let deleted = Instant::now();
+    world
+        .api::<StreamAggregation>()
+        .delete("sample", &DeleteParams::background())
+        .await
+        .unwrap();
+    gone(&world).await;
+    assert!(deleted.elapsed() >= Duration::from_secs(4), "{:?}", deleted.elapsed());
+    assert!(world.node.processors.drained().is_empty());
+    let reasons = || async {
+        let events = world.api::<Event>().list(&ListParams::default()).await.unwrap();
+        let reasons: BTreeSet<_> = events.into_iter().filter_map(|event| event.reason).collect();
+        reasons
+    };
+    while !reasons().await.contains("FinalCheckpointFailed") {
+        assert!(deleted.elapsed() < DEADLINE, "{:?}", reasons().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_needs_neither_status_nor_pods_nor_a_set() {
+    let world = World::new("bare-end").await;
+    let operator = world.operator();
+    world.create(&json!({"deletionPolicy": {"state": "Delete"}})).await;
+    world.await_running().await;
+    operator.stop().await;
+    let aggregations = world.api::<StreamAggregation>();
+    let wiped = Patch::Merge(json!({"status": null}));
+    let wiped = aggregations
+        .patch_status("sample", &PatchParams::default(), &wiped)
+        .await;
+    assert_eq!(wiped.unwrap().status.unwrap_or_default().observed_generation, -1);
+    let sets = world.api::<StatefulSet>();
+    sets.delete("sample", &DeleteParams::background()).await.unwrap();
+    let started = Instant::now();
+    while !uids(&world).await.is_empty() {
+        assert!(started.elapsed() < DEADLINE, "pods stay");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    aggregations
+        .delete("sample", &DeleteParams::background())
+        .await
+        .unwrap();
+    let _operator = world.operator();
+    gone(&world).await;
 }
 
 #[tokio::test]

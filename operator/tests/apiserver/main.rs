@@ -1,5 +1,5 @@
 //! The operator against a real kube-apiserver with kube-controller-manager (StatefulSets, garbage collection): only
-//! the kubelet and the processors are played (`pods`). Each test has a namespace of its own.
+//! the kubelet and the processors are played (`node`, `pods`). Each test has a namespace of its own.
 //!
 //! Needs `KUBECONFIG_API`, the kubeconfig of a server of its own; `tests/apiserver.sh` starts one.
 
@@ -10,14 +10,18 @@
 
 mod change;
 mod checkpoint;
+mod crash;
 mod faults;
+mod kubectl;
 mod life;
+mod node;
 mod pods;
 mod robust;
 mod world;
 
 use std::time::{Duration, Instant};
 
+use faults::{Fault, Faults};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -36,7 +40,7 @@ async fn a_new_object_gets_its_children_and_a_second_look_writes_nothing() {
     let operator = world.operator();
     world.create(&json!({})).await;
     let status = world.await_running().await;
-    drop(operator);
+    operator.stop().await;
     assert_eq!(status.replicas_text.as_deref(), Some("2/2"));
     assert_eq!(status.state.as_deref(), Some("Running"));
     assert_eq!(
@@ -70,16 +74,21 @@ async fn a_new_object_gets_its_children_and_a_second_look_writes_nothing() {
         "every request carries the token"
     );
 
-    // The operator above may still be in its last reconcile; then nothing moves any more.
-    let context = world.context();
+    // What the last operator left undone is done by the first looks; then nothing is written any more.
+    world.await_set().await;
+    let faults = Faults::new(|_| Fault::None);
+    let context = world.context_through(&faults);
+    let written = || faults.calls().iter().filter(|(call, _)| call.writes()).count();
+    let look = async || reconcile_once(&world.namespace, "sample", &context).await.unwrap();
     for _ in 0..3 {
-        reconcile_once(&world.namespace, "sample", &context).await.unwrap();
+        look().await;
     }
-    let before = world.versions().await;
+    let (before, versions) = (written(), world.versions().await);
     for _ in 0..5 {
-        reconcile_once(&world.namespace, "sample", &context).await.unwrap();
+        look().await;
     }
-    assert_eq!(world.versions().await, before);
+    assert_eq!(written(), before, "{:#?}", faults.calls());
+    assert_eq!(world.versions().await, versions);
     assert_eq!(
         context.metrics.actions.with_label_values(&["apply_stateful_set"]).get(),
         0
@@ -98,10 +107,15 @@ async fn what_somebody_edited_is_put_back() {
         .patch("sample", &PatchParams::default(), &patch)
         .await
         .unwrap();
-    let context = world.context();
-    reconcile_once(&world.namespace, "sample", &context).await.unwrap();
-    let service = world.api::<Service>().get("sample").await.unwrap();
-    assert_eq!(service.spec.unwrap().publish_not_ready_addresses, Some(true));
+    let started = Instant::now();
+    loop {
+        let spec = world.api::<Service>().get("sample").await.unwrap().spec.unwrap();
+        if spec.publish_not_ready_addresses == Some(true) {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "{spec:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 #[tokio::test]
@@ -242,7 +256,7 @@ async fn an_upgrade_survives_an_operator_that_is_killed_all_the_time() {
     world.create(&json!({})).await;
     let operator = world.operator();
     world.await_running().await;
-    drop(operator);
+    operator.stop().await;
     let uids = |world: &World| {
         let pods = world.api::<Pod>();
         async move {
@@ -367,6 +381,44 @@ async fn one_of_two_candidates_leads_and_hands_over() {
     tokio::time::timeout(DEADLINE, second.acquire()).await.unwrap();
     let lost = tokio::time::timeout(DEADLINE, first.keep()).await.unwrap();
     assert!(lost.to_string().contains("another replica"), "{lost}");
+}
+
+#[tokio::test]
+async fn in_one_namespace_a_role_suffices() {
+    let world = World::with_a_role_only().await;
+    preflight::check(&world.operator_client, Some(&world.namespace))
+        .await
+        .unwrap();
+    let more = preflight::check(&world.operator_client, None)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(more.contains("missing rights in all namespaces"), "{more}");
+    let mut candidate = Candidate::new(world.operator_client.clone(), &world.namespace, "first".to_owned());
+    tokio::time::timeout(DEADLINE, candidate.acquire()).await.unwrap();
+    candidate.release().await.unwrap();
+    let faults = Faults::new(|_| Fault::None);
+    let operator = world.operator_through(&faults);
+    world.create(&json!({"deletionPolicy": {"state": "Delete"}})).await;
+    world.await_running().await;
+    world
+        .change(json!({"image": "example.org/streamagg:2", "replicas": 3}))
+        .await;
+    world.await_running().await;
+    let aggregations = world.api::<StreamAggregation>();
+    aggregations
+        .delete("sample", &DeleteParams::background())
+        .await
+        .unwrap();
+    let started = Instant::now();
+    while aggregations.get_opt("sample").await.unwrap().is_some() {
+        assert!(started.elapsed() < DEADLINE);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    operator.stop().await;
+    let asked = faults.calls();
+    let inside = format!("/namespaces/{}/", world.namespace);
+    assert!(asked.iter().all(|(call, _)| call.path.contains(&inside)), "{asked:#?}");
 }
 
 #[tokio::test]

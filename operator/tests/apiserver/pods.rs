@@ -1,35 +1,26 @@
-//! Plays the parts that need a node: the kubelet (pods become Ready) and the processors' admin API, on loopback.
-//! Everything else in these tests is real. Must not know what the operator decides.
+//! Plays the processors: their admin API, on loopback. Must not know what the operator decides.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use k8s_openapi::api::core::v1::{ConfigMap, Pod};
-use kube::api::{ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
-use serde_json::json;
 use streamagg_crds::admin::{
     CHECKPOINT_MISSING, CheckpointInfo, OperationPhase, OperationStatus, PinRequest, PodStatus, Problem, TaskOperation,
     TaskState, TaskStatus,
 };
 use streamagg_crds::assignment::Assignment;
-use streamagg_operator::controller::Resolver;
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 
 /// Partitions of the topic that the pods pretend to read.
 pub const TASK_COUNT: u32 = 4;
 
 /// One pod's processor.
 #[derive(Clone, Debug, Default)]
-pub struct Processor {
+struct Processor {
     /// UID of the pod it lives in.
-    pub uid: String,
+    uid: String,
     generation: u64,
     tasks: BTreeMap<u32, TaskState>,
     /// Ids of operations, so that asking again answers the same.
@@ -54,6 +45,10 @@ struct Inner {
     retired: BTreeSet<String>,
     /// Everything that is put or released fails.
     store_broken: bool,
+    /// No pod answers.
+    silent: bool,
+    /// Tasks tell of lag, watermark and checkpoints.
+    figures: bool,
 }
 
 impl Processors {
@@ -95,9 +90,54 @@ impl Processors {
         self.inner.lock().unwrap().store_broken = broken;
     }
 
+    /// The pods answer nothing any more, or do again.
+    pub fn silence(&self, silent: bool) {
+        self.inner.lock().unwrap().silent = silent;
+    }
+
+    /// Tasks tell of lag, watermark and checkpoints as if they had work; their status then changes all the time.
+    pub fn show_figures(&self) {
+        self.inner.lock().unwrap().figures = true;
+    }
+
     /// Retention takes the checkpoints of this operation before they are pinned.
     pub fn retire(&self, operation: &str) {
         self.inner.lock().unwrap().retired.insert(operation.to_owned());
+    }
+
+    /// Those of other pods than these (name and UID) are gone.
+    pub fn keep(&self, living: &[(String, String)]) {
+        let mut inner = self.inner.lock().unwrap();
+        inner
+            .pods
+            .retain(|name, pod| living.iter().any(|(live, uid)| live == name && *uid == pod.uid));
+        inner.seen.extend(living.iter().map(|(_, uid)| uid.clone()));
+    }
+
+    /// Whether one lives in this pod.
+    pub fn lives(&self, name: &str) -> bool {
+        self.inner.lock().unwrap().pods.contains_key(name)
+    }
+
+    /// Starts one with what is mounted.
+    pub fn start(&self, name: &str, uid: String, mounted: &Assignment) {
+        let mut processor = Processor {
+            uid,
+            ..Processor::default()
+        };
+        take(name, &mut processor, mounted);
+        self.inner.lock().unwrap().pods.insert(name.to_owned(), processor);
+    }
+
+    /// The admin servers of all pods.
+    pub fn router(&self) -> Router {
+        Router::new()
+            .route("/{pod}/v1/status", get(status))
+            .route("/{pod}/v1/assignment", post(assign))
+            .route("/{pod}/v1/drain", post(drain))
+            .route("/{pod}/v1/checkpoint", post(checkpoint))
+            .route("/{pod}/v1/pins", post(pin).delete(release))
+            .with_state(self.clone())
     }
 
     fn answer<T>(
@@ -114,7 +154,7 @@ impl Processors {
         if !inner.tokens.iter().any(|seen| seen == token) {
             inner.tokens.push(token.to_owned());
         }
-        if !inner.pods.contains_key(name) {
+        if inner.silent || !inner.pods.contains_key(name) {
             return Err(StatusCode::SERVICE_UNAVAILABLE);
         }
         with(&mut inner).map(Json).ok_or(StatusCode::BAD_REQUEST)
@@ -127,14 +167,12 @@ async fn status(
     headers: HeaderMap,
 ) -> Result<Json<PodStatus>, StatusCode> {
     all.answer(&name, &headers, |inner| {
+        let figures = inner.figures;
         let pod = inner.pods.get(&name)?;
-        let rows = pod.tasks.iter().map(|(task, state)| TaskStatus {
-            task: *task,
-            state: *state,
-            lag: Some(0),
-            watermark_ms: None,
-            ..TaskStatus::default()
-        });
+        let rows = pod
+            .tasks
+            .iter()
+            .map(|(task, state)| task_status(*task, *state, figures));
         Some(PodStatus {
             pod: name.clone(),
             job_id: "job".to_owned(),
@@ -146,6 +184,33 @@ async fn status(
             ..PodStatus::default()
         })
     })
+}
+
+fn task_status(task: u32, state: TaskState, figures: bool) -> TaskStatus {
+    let still = TaskStatus {
+        task,
+        state,
+        lag: Some(0),
+        ..TaskStatus::default()
+    };
+    if !figures {
+        return still;
+    }
+    let now_ms = k8s_openapi::jiff::Timestamp::now().as_millisecond();
+    TaskStatus {
+        epoch: 7,
+        input_offset: 100,
+        lag: Some(1_204),
+        watermark_ms: Some(now_ms - 7_000),
+        checkpoint: Some(CheckpointInfo {
+            id: format!("000007.{task}"),
+            epoch: 7,
+            input_offset: 100,
+            completed_at_ms: now_ms - 20_000,
+            bytes: 1 << 20,
+        }),
+        ..still
+    }
 }
 
 async fn assign(
@@ -311,107 +376,4 @@ fn take(name: &str, pod: &mut Processor, assignment: &Assignment) {
         .tasks_of(ordinal)
         .map(|task| (task, TaskState::Running))
         .collect();
-}
-
-/// Serves the processors and plays the kubelet of `namespace`; ends when dropped.
-pub struct Node {
-    /// What the processors do.
-    pub processors: Processors,
-    /// Finds them.
-    pub resolver: Resolver,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
-}
-
-impl Node {
-    /// Starts both.
-    pub async fn start(client: Client, namespace: &str) -> Self {
-        let processors = Processors::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let base = format!("http://{}", listener.local_addr().unwrap());
-        let router = Router::new()
-            .route("/{pod}/v1/status", get(status))
-            .route("/{pod}/v1/assignment", post(assign))
-            .route("/{pod}/v1/drain", post(drain))
-            .route("/{pod}/v1/checkpoint", post(checkpoint))
-            .route("/{pod}/v1/pins", post(pin).delete(release))
-            .with_state(processors.clone());
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let kubelet = tokio::spawn(kubelet(client, namespace.to_owned(), processors.clone()));
-        let resolver: Resolver = Arc::new(move |pod: &Pod| Some(format!("{base}/{}", pod.name_any())));
-        Self {
-            processors,
-            resolver,
-            tasks: vec![server, kubelet],
-        }
-    }
-}
-
-/// Pods become Ready, with a processor that knows what is mounted; those that are gone take theirs with them.
-async fn kubelet(client: Client, namespace: String, processors: Processors) {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let maps: Api<ConfigMap> = Api::namespaced(client, &namespace);
-    loop {
-        let Ok(list) = pods.list(&ListParams::default()).await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        processors.inner.lock().unwrap().pods.retain(|name, pod| {
-            list.iter()
-                .any(|live| live.name_any() == *name && live.uid().as_deref() == Some(&pod.uid))
-        });
-        let uids = list.iter().filter_map(ResourceExt::uid);
-        processors.inner.lock().unwrap().seen.extend(uids);
-        for pod in list.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()) {
-            let known = processors.inner.lock().unwrap().pods.contains_key(&pod.name_any());
-            // An image of this name does not exist, as on a real node.
-            let image = pod
-                .spec
-                .as_ref()
-                .and_then(|spec| spec.containers.first()?.image.clone())
-                .unwrap_or_default();
-            if !known && image.contains("missing") {
-                let waiting = json!({"reason": "ImagePullBackOff", "message": "not found"});
-                set_status(&pods, pod, false, json!({"waiting": waiting})).await;
-            } else if !known {
-                let assignment = mounted(&maps, pod).await.unwrap_or_default();
-                let mut processor = Processor {
-                    uid: pod.uid().unwrap(),
-                    ..Processor::default()
-                };
-                take(&pod.name_any(), &mut processor, &assignment);
-                processors.inner.lock().unwrap().pods.insert(pod.name_any(), processor);
-                set_status(&pods, pod, true, json!({"running": {}})).await;
-            }
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-async fn mounted(maps: &Api<ConfigMap>, pod: &Pod) -> Option<Assignment> {
-    let (name, _) = pod
-        .name_any()
-        .rsplit_once('-')
-        .map(|(name, ordinal)| (name.to_owned(), ordinal.to_owned()))?;
-    let map = maps.get_opt(&format!("{name}-assignment")).await.ok()??;
-    serde_json::from_str(map.data?.get("assignment.json")?).ok()
-}
-
-async fn set_status(pods: &Api<Pod>, pod: &Pod, ready: bool, state: serde_json::Value) {
-    let status = json!({"status": {
-        "phase": if ready { "Running" } else { "Pending" },
-        "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}],
-        "containerStatuses": [{
-            "name": "processor", "image": "image", "imageID": "", "ready": ready, "restartCount": 0, "state": state,
-        }],
-    }});
-    // The pod may be gone by now.
-    let _ = pods
-        .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(status))
-        .await;
 }

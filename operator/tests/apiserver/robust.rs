@@ -13,14 +13,14 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
-use serde_json::{Value, json};
+use serde_json::json;
 use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::StreamAggregation;
 use streamagg_operator::controller::reconcile_once;
 use streamagg_operator::lease::LEASE_NAME;
 
 use super::faults::{Call, Fault, Faults};
-use super::world::{DEADLINE, World};
+use super::world::{DEADLINE, World, variable};
 
 /// Every kind of fault, again and again; most requests pass.
 fn weather(call: &Call) -> Fault {
@@ -51,14 +51,6 @@ fn weather(call: &Call) -> Fault {
     }
 }
 
-/// No task runs in two pods.
-fn nobody_runs_twice(world: &World) {
-    let running = world.node.processors.running();
-    let all: Vec<_> = running.values().flatten().collect();
-    let distinct: BTreeSet<_> = all.iter().collect();
-    assert_eq!(all.len(), distinct.len(), "{running:?}");
-}
-
 #[tokio::test]
 async fn whatever_the_api_server_answers_it_converges_and_does_nothing_twice() {
     let world = World::new("faults").await;
@@ -70,11 +62,11 @@ async fn whatever_the_api_server_answers_it_converges_and_does_nothing_twice() {
     world.change(json!({"image": "example.org/streamagg:2"})).await;
     world.await_running().await;
     assert_eq!(world.node.processors.pods_seen(), 4, "each pod was replaced once");
-    nobody_runs_twice(&world);
+    world.nobody_runs_twice();
     world.change(json!({"replicas": 4})).await;
     world.await_running().await;
     assert_eq!(world.node.processors.pods_seen(), 6, "two pods came, none was replaced");
-    nobody_runs_twice(&world);
+    world.nobody_runs_twice();
     let met: BTreeSet<String> = faults.calls().iter().map(|(_, fault)| format!("{fault:?}")).collect();
     for fault in ["409", "429", "500", "410", "Lost", "Cut", "Slow"] {
         assert!(
@@ -82,70 +74,6 @@ async fn whatever_the_api_server_answers_it_converges_and_does_nothing_twice() {
             "{fault} was never met: {met:?}"
         );
     }
-}
-
-#[tokio::test]
-async fn an_operator_that_dies_after_each_single_write_gets_everywhere() {
-    let world = World::new("crashes").await;
-    world.create(&json!({})).await;
-    let changes = [
-        json!({}),
-        json!({"image": "example.org/streamagg:2"}),
-        json!({"replicas": 4}),
-        json!({"replicas": 1}),
-        json!({"suspend": true}),
-        json!({"suspend": false}),
-        json!({"deletionPolicy": {"state": "Delete"}}),
-    ];
-    let mut deaths = 0;
-    for change in changes {
-        world.change(change.clone()).await;
-        deaths += die_until(&world, &change, || settled(&world)).await;
-        nobody_runs_twice(&world);
-    }
-    assert_eq!(
-        world.node.processors.pods_seen(),
-        2 + 2 + 2 + 1,
-        "no pod was replaced twice"
-    );
-    let aggregations = world.api::<StreamAggregation>();
-    aggregations
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
-    deaths += die_until(&world, &json!("deleted"), || async {
-        aggregations.get_opt("sample").await.unwrap().is_none()
-    })
-    .await;
-    assert!(deaths > 30, "only {deaths} operators died");
-    println!("{deaths} operators died, each after one write");
-}
-
-async fn settled(world: &World) -> bool {
-    let (generation, status) = world.status("sample").await;
-    let ready = status.conditions.iter().find(|condition| condition.type_ == "Ready");
-    ready.is_some_and(|ready| ready.status == "True" && ready.observed_generation == Some(generation))
-        && status.rollout.is_none()
-}
-
-/// Lets one operator after the other live for exactly one write; answers how many died.
-async fn die_until<F: Future<Output = bool>>(world: &World, change: &Value, done: impl Fn() -> F) -> usize {
-    let (started, mut deaths) = (Instant::now(), 0);
-    while !done().await {
-        assert!(
-            started.elapsed() < 2 * DEADLINE,
-            "{change} never settled: {:#?}",
-            world.status("sample").await
-        );
-        let faults = Faults::new(|call| if call.writes() { Fault::Crash } else { Fault::None });
-        let context = world.context_through(&faults);
-        tokio::select! {
-            // A refusal is fine: the next one looks again.
-            _ = reconcile_once(&world.namespace, "sample", &context) => tokio::time::sleep(Duration::from_millis(20)).await,
-            () = faults.crashed() => deaths += 1,
-        }
-    }
-    deaths
 }
 
 #[tokio::test]
@@ -157,23 +85,24 @@ async fn an_idle_aggregation_costs_next_to_no_request_and_a_deleted_one_leaves_n
     let _operator = world.run(context);
     world.create(&json!({})).await;
     world.await_running().await;
-    // The last changes of the pods' status arrive, the rollout's traces are cleaned up.
-    tokio::time::sleep(Duration::from_secs(12)).await;
-    let before = faults.calls().len();
-    tokio::time::sleep(Duration::from_secs(25)).await;
-    let calls: Vec<_> = faults
-        .calls()
-        .split_off(before)
-        .into_iter()
-        .filter(|(call, _)| !call.watch)
-        .collect();
-    println!("{} requests in 25 s without a change: {calls:?}", calls.len());
-    assert!(calls.iter().all(|(call, _)| !call.writes()), "{calls:?}");
-    assert!(
-        calls.iter().all(|(call, _)| call.path.contains("/secrets/")),
-        "{calls:?}"
-    );
-    assert!(calls.len() <= 2, "{calls:?}");
+    // The last changes of the pods' status arrive, the rollout's traces are cleaned up; from then on it is quiet.
+    let started = Instant::now();
+    loop {
+        let before = faults.calls().len();
+        tokio::time::sleep(Duration::from_secs(25)).await;
+        let calls: Vec<_> = faults
+            .calls()
+            .split_off(before)
+            .into_iter()
+            .filter(|(call, _)| !call.watch)
+            .collect();
+        println!("{} requests in 25 s without a change: {calls:?}", calls.len());
+        let secrets = |(call, _): &(Call, Fault)| !call.writes() && call.path.contains("/secrets/");
+        if calls.len() <= 2 && calls.iter().all(secrets) {
+            break;
+        }
+        assert!(started.elapsed() < 2 * DEADLINE, "never quiet: {calls:?}");
+    }
     let shown = || metrics.render().unwrap().contains("name=\"sample\"");
     assert!(shown());
     let aggregations = world.api::<StreamAggregation>();
@@ -190,8 +119,13 @@ async fn an_idle_aggregation_costs_next_to_no_request_and_a_deleted_one_leaves_n
         );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Its pods and their set go later, and each tells.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Its pods and their set go later, and each tells; the one after it is looked at after all that.
+    while !world.versions().await.iter().all(|left| !left.contains("sample")) {
+        assert!(started.elapsed() < 2 * DEADLINE, "{:?}", world.versions().await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    world.create_named("later", &json!({})).await;
+    world.await_condition("later", "Ready", "True", "Running").await;
     assert!(!shown(), "{}", metrics.render().unwrap());
 }
 
@@ -299,12 +233,46 @@ async fn whatever_is_deleted_under_our_feet_comes_back() {
     world.await_generation(after.generation).await;
     replaced::<StatefulSet>(&world, "sample").await;
     world.await_running().await;
-    nobody_runs_twice(&world);
+    world.nobody_runs_twice();
+}
+
+#[tokio::test]
+async fn a_newer_operator_with_another_default_image_writes_nothing() {
+    let world = World::new("newer").await;
+    let operator = world.operator();
+    world.create(&json!({"image": null})).await;
+    let born = world.await_running().await;
+    operator.stop().await;
+    assert_eq!(born.image.as_deref(), Some("example.org/default:1"));
+    world.await_set().await;
+    let faults = Faults::new(|_| Fault::None);
+    let mut newer = world.context_through(&faults);
+    newer.default_image = Some("example.org/default:2".to_owned());
+    let written = || faults.calls().iter().filter(|(call, _)| call.writes()).count();
+    let look = async || reconcile_once(&world.namespace, "sample", &newer).await.unwrap();
+    // The older one may have left something to do.
+    for _ in 0..3 {
+        look().await;
+    }
+    let before = written();
+    for _ in 0..3 {
+        look().await;
+    }
+    assert_eq!(written(), before, "{:#?}", faults.calls());
+    assert_eq!(world.node.processors.pods_seen(), 2, "no pod was restarted");
+    world.change(json!({"restartNonce": 1})).await;
+    let _operator = world.run(newer);
+    let status = world.await_running().await;
+    assert_eq!(
+        status.image.as_deref(),
+        Some("example.org/default:2"),
+        "until it is asked for"
+    );
 }
 
 /// An operator process of its own, and the pod's name it goes by.
 fn process(world: &World, identity: &str) -> tokio::process::Child {
-    let kubeconfig = std::env::var("KUBECONFIG_API").unwrap();
+    let kubeconfig = variable("KUBECONFIG_API");
     tokio::process::Command::new(env!("CARGO_BIN_EXE_streamagg-operator"))
         .env("KUBECONFIG", kubeconfig)
         .args([

@@ -2,27 +2,43 @@
 //! Must not hold tests.
 
 use super::faults::Faults;
-use super::pods::Node;
+use super::node::Node;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Config, ResourceExt};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use streamagg_crds::v1alpha1::{StreamAggregation, StreamAggregationStatus};
+use streamagg_crds::v1alpha1::{StreamAggregation, StreamAggregationStatus, StreamCheckpoint};
 use streamagg_operator::admin_client::AdminClient;
 use streamagg_operator::controller::memory::Memory;
-use streamagg_operator::controller::{Context, run};
+use streamagg_operator::controller::{Context, reconcile_once, run};
 use streamagg_operator::metrics::Metrics;
 use streamagg_operator::preflight;
 use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 
 /// How long anything may take.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A controller that runs; told to stop when dropped.
+pub struct Operator {
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Operator {
+    /// Stops it and waits for the last reconcile to end.
+    pub async fn stop(self) {
+        drop(self.stop);
+        tokio::time::timeout(DEADLINE, self.task).await.unwrap().unwrap();
+    }
+}
 
 /// A namespace with a node and, while `operator` is held, an operator.
 pub struct World {
@@ -30,7 +46,7 @@ pub struct World {
     pub client: Client,
     /// The operator's, for clients that meet faults.
     pub operator_config: Config,
-    /// The operator's: its ServiceAccount with the chart's rights, where `apiserver.sh` made one.
+    /// The operator's: its ServiceAccount with the chart's rights.
     pub operator_client: Client,
     pub namespace: String,
     pub node: Node,
@@ -38,25 +54,27 @@ pub struct World {
 
 impl World {
     pub async fn new(name: &str) -> Self {
-        let path = std::env::var("KUBECONFIG_API").expect("KUBECONFIG_API is not set; run operator/tests/apiserver.sh");
-        let config = read_config(&path).await;
+        Self::at(format!("{name}-{}", std::process::id()), "KUBECONFIG_OPERATOR").await
+    }
+
+    /// The namespace in which the chart granted a Role and nothing in the whole cluster.
+    pub async fn with_a_role_only() -> Self {
+        Self::at("solo".to_owned(), "KUBECONFIG_SOLO").await
+    }
+
+    /// `operator` is the variable with the operator's kubeconfig.
+    async fn at(namespace: String, operator: &str) -> Self {
+        let config = read_config(&variable("KUBECONFIG_API")).await;
         let client = Client::try_from(config.clone()).unwrap();
-        let operator_config = match std::env::var("KUBECONFIG_OPERATOR") {
-            Ok(path) => read_config(&path).await,
-            Err(_) => config.clone(),
-        };
+        let operator_config = read_config(&variable(operator)).await;
         let operator_client = Client::try_from(operator_config.clone()).unwrap();
         install(&client).await;
-        let namespace = format!("{name}-{}", std::process::id());
-        let object = Namespace {
-            metadata: ObjectMeta {
-                name: Some(namespace.clone()),
-                ..ObjectMeta::default()
-            },
-            ..Namespace::default()
-        };
-        Api::<Namespace>::all(client.clone())
-            .create(&PostParams::default(), &object)
+        let object = json!({"metadata": {"name": namespace}});
+        let object: Namespace = serde_json::from_value(object).unwrap();
+        let params = PatchParams::apply("operator-test").force();
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        namespaces
+            .patch(&namespace, &params, &Patch::Apply(&object))
             .await
             .unwrap();
         let node = Node::start(client.clone(), &namespace).await;
@@ -104,22 +122,30 @@ impl World {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Runs the controller until the sender is dropped.
-    pub fn operator(&self) -> oneshot::Sender<()> {
+    /// Runs the controller until what is answered is dropped.
+    pub fn operator(&self) -> Operator {
         self.run(self.context())
     }
 
     /// The same, with faults on the way to the API server.
-    pub fn operator_through(&self, faults: &Faults) -> oneshot::Sender<()> {
+    pub fn operator_through(&self, faults: &Faults) -> Operator {
         self.run(self.context_through(faults))
     }
 
-    /// Runs the controller with `context` until the sender is dropped.
-    pub fn run(&self, context: Context) -> oneshot::Sender<()> {
+    /// Runs the controller with `context` until what is answered is dropped.
+    pub fn run(&self, context: Context) -> Operator {
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { drop(stopped.await) };
-        tokio::spawn(run::run(Arc::new(context), Some(self.namespace.clone()), shutdown));
-        stop
+        let task = tokio::spawn(run::run(Arc::new(context), Some(self.namespace.clone()), shutdown));
+        Operator { stop, task }
+    }
+
+    /// Looks `count` times with an operator that knows nothing; only while no other runs.
+    pub async fn look(&self, count: usize) {
+        let context = self.context();
+        for _ in 0..count {
+            reconcile_once(&self.namespace, "sample", &context).await.unwrap();
+        }
     }
 
     pub async fn create(&self, change: &Value) {
@@ -152,6 +178,16 @@ impl World {
         });
         let object: StreamAggregation = serde_json::from_value(object).unwrap();
         self.api().create(&PostParams::default(), &object).await.unwrap();
+    }
+
+    /// Creates a `StreamCheckpoint` of an aggregation.
+    pub async fn checkpoint(&self, name: &str, of: &str) -> StreamCheckpoint {
+        let object = json!({
+            "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamCheckpoint", "metadata": {"name": name},
+            "spec": {"aggregation": of},
+        });
+        let object: StreamCheckpoint = serde_json::from_value(object).unwrap();
+        self.api().create(&PostParams::default(), &object).await.unwrap()
     }
 
     pub async fn change(&self, spec: Value) {
@@ -198,6 +234,20 @@ impl World {
         }
     }
 
+    /// Waits until the set's own controller has seen that all its pods are ready: it is a round behind them.
+    pub async fn await_set(&self) {
+        let started = Instant::now();
+        loop {
+            let set = self.api::<StatefulSet>().get("sample").await.unwrap();
+            let (wanted, seen) = (set.spec.and_then(|spec| spec.replicas), set.status.unwrap_or_default());
+            if seen.observed_generation == set.metadata.generation && seen.available_replicas == wanted {
+                return;
+            }
+            assert!(started.elapsed() < DEADLINE, "of {wanted:?} pods: {seen:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub async fn await_running(&self) -> StreamAggregationStatus {
         self.await_condition("sample", "Ready", "True", "Running").await
     }
@@ -216,6 +266,14 @@ impl World {
             );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// No task runs in two pods.
+    pub fn nobody_runs_twice(&self) {
+        let running = self.node.processors.running();
+        let all: Vec<_> = running.values().flatten().collect();
+        let distinct: BTreeSet<_> = all.iter().collect();
+        assert_eq!(all.len(), distinct.len(), "{running:?}");
     }
 
     /// resourceVersion of everything there is.
@@ -244,6 +302,13 @@ impl World {
                 .map(|object| format!("{kind} {} {:?}", object.name_any(), object.resource_version())),
         );
     }
+}
+
+/// A variable that `apiserver.sh` sets.
+pub fn variable(name: &str) -> String {
+    let value = std::env::var(name);
+    assert!(value.is_ok(), "{name} is not set; run operator/tests/apiserver.sh");
+    value.unwrap()
 }
 
 async fn read_config(path: &str) -> Config {
