@@ -81,7 +81,7 @@ start() {
     --client-ca-file="$pki/ca.crt" --service-account-issuer=https://kubernetes.default.svc \
     --service-account-key-file="$pki/service-account.key" --service-account-signing-key-file="$pki/service-account.key" \
     --service-cluster-ip-range=10.96.0.0/16 --authorization-mode=Node,RBAC "${audit[@]}"
-  await 60 "$dir" kube-apiserver ready /readyz
+  await 180 "$dir" kube-apiserver ready /readyz
   if [ $controllers = yes ]; then
     # Started only now: before the roles are there it ends on refused requests.
     start_process "$dir" kube-controller-manager "$node" kube-controller-manager \

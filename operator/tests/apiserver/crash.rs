@@ -73,6 +73,7 @@ async fn an_operator_that_dies_after_each_single_write_gets_everywhere() {
     let changes = [
         json!({}),
         json!({"image": "example.org/streamagg:2"}),
+        json!({"maxBadRatio": 0.5}),
         json!({"restartNonce": 1}),
         json!({"replicas": 4}),
         json!({"replicas": 1}),
@@ -88,7 +89,7 @@ async fn an_operator_that_dies_after_each_single_write_gets_everywhere() {
     }
     assert_eq!(
         world.node.processors.pods_seen(),
-        2 + 2 + 2 + 2 + 1,
+        2 + 2 + 2 + 2 + 2 + 1,
         "no pod was replaced twice"
     );
     deaths += delete(&world).await;
