@@ -54,7 +54,7 @@ async fn an_aggregation_is_listed_waited_for_scaled_and_described() {
     world.node.processors.show_figures();
     let _operator = world.operator();
     world.create(&json!({})).await;
-    let met = kubectl(&world, "wait sagg/sample --for=condition=Ready --timeout=60s").await;
+    let met = kubectl(&world, "wait sagg/sample --for=condition=Ready --timeout=180s").await;
     assert!(met.contains("condition met"), "{met}");
 
     let columns = [
@@ -82,7 +82,7 @@ async fn an_aggregation_is_listed_waited_for_scaled_and_described() {
 
     kubectl(&world, "scale sagg/sample --replicas=3").await;
     // A condition of an older generation is none.
-    kubectl(&world, "wait sagg/sample --for=condition=Ready --timeout=60s").await;
+    kubectl(&world, "wait sagg/sample --for=condition=Ready --timeout=180s").await;
     let replicas = kubectl(&world, "get sagg sample -o jsonpath={.status.replicas}").await;
     assert_eq!(replicas, "3");
 
@@ -104,7 +104,7 @@ async fn a_checkpoint_is_listed_waited_for_and_selected() {
     let _operator = world.operator();
     world.create(&json!({})).await;
     world.checkpoint("before-change", "sample").await;
-    kubectl(&world, "wait scp/before-change --for=condition=Ready --timeout=60s").await;
+    kubectl(&world, "wait scp/before-change --for=condition=Ready --timeout=180s").await;
     let (head, row) = table(&kubectl(&world, "get scp").await, "before-change");
     assert_eq!(
         head,
@@ -132,5 +132,5 @@ async fn a_checkpoint_is_listed_waited_for_and_selected() {
     .await;
     assert_eq!(chosen.trim(), "streamcheckpoint.streamagg.io/before-change");
     until(&world, "describe scp before-change", &["CheckpointComplete"]).await;
-    kubectl(&world, "delete scp before-change --timeout=60s").await;
+    kubectl(&world, "delete scp before-change --timeout=180s").await;
 }

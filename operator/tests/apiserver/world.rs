@@ -23,8 +23,8 @@ use streamagg_operator::preflight;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// How long anything may take.
-pub const DEADLINE: Duration = Duration::from_secs(60);
+/// How long anything may take: it takes seconds, and minutes on a machine that builds beside it.
+pub const DEADLINE: Duration = Duration::from_secs(180);
 
 /// A controller that runs; told to stop when dropped.
 pub struct Operator {
