@@ -66,6 +66,7 @@ bench-core: ## The part of bench without a broker
 	@echo "The engine alone, one core, input in memory:"
 	@cargo run --release --locked --quiet -p streamagg-tests --bin bench
 	@tests/tools/bench-local $(BENCH_EVENTS)
+	@cargo bench --locked --quiet -p streamagg-processor --bench backends
 
 AGGREGATIONS ?= 1000
 bench-operator: ## Figures: the operator with AGGREGATIONS=1000 on a real API server

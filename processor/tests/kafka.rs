@@ -3,6 +3,8 @@
 
 #![expect(clippy::panic, reason = "a test that cannot go on says so")]
 
+#[path = "kafka/around.rs"]
+mod around;
 #[path = "kafka/at_least_once.rs"]
 mod at_least_once;
 #[path = "kafka/checkpoints.rs"]

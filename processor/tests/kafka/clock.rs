@@ -13,6 +13,7 @@ const HOUR_MS: i64 = 3_600_000;
 const ROUND_MS: i64 = 100 * HOUR_MS;
 
 const IDLE: More = More {
+    key: "",
     source: "",
     event: "\n    idle: {after: 1h}",
     window: "",

@@ -13,6 +13,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -93,6 +94,8 @@ pub fn eventually<T>(what: &str, mut look: impl FnMut() -> Result<T, String>) ->
 /// Further members of the manifest.
 #[derive(Clone, Copy, Default)]
 pub struct More {
+    /// Further parts of the key.
+    pub key: &'static str,
     pub source: &'static str,
     pub event: &'static str,
     pub window: &'static str,
@@ -108,7 +111,8 @@ pub struct Job {
     pub partitions: u32,
     pub reach: Reach,
     pub directory: tempfile::TempDir,
-    /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
+    /// Further parts of `groupBy` and members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last:
+    /// a line) before it.
     pub more: More,
     /// What was produced, by partition.
     pub(super) log: Mutex<BTreeMap<u32, Vec<Event>>>,
@@ -222,6 +226,18 @@ impl Job {
         self.producer.flush(PATIENCE).expect("the broker takes it");
     }
 
+    /// Appends one record to partition 0 with a header `region` and a key, or with neither.
+    pub fn produce_around(&self, value: &str, around: Option<(&str, &str)>) {
+        let mut record = BaseRecord::<str, str>::to(&self.name).partition(0).payload(value);
+        if let Some((region, key)) = around {
+            let value = Some(region);
+            let headers = OwnedHeaders::new().insert(Header { key: "region", value });
+            record = record.key(key).headers(headers);
+        }
+        assert!(self.producer.send(record).is_ok());
+        self.producer.flush(PATIENCE).expect("the broker takes it");
+    }
+
     /// Nothing is expected of these records of partition 0 any more.
     pub fn forget(&self, records: std::ops::Range<usize>) {
         let mut log = self.log.lock().expect("not poisoned");
@@ -278,6 +294,7 @@ impl Job {
     fn manifest(&self, extra: &str) -> String {
         let (name, servers, security) = (&self.name, &self.reach.processor, &self.reach.security);
         let More {
+            key,
             source,
             event,
             window,
@@ -298,7 +315,7 @@ spec:
   event:
     timestamp: {{field: /ts, unit: Milliseconds}}
     watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}{event}
-  groupBy: [{{name: k, field: /k}}]
+  groupBy: [{{name: k, field: /k}}{key}]
   windows: [{{name: w, tumbling: {{size: {WINDOW_MS}ms}}{window}}}]
   aggregates: [{{name: n, count: {{}}}}, {{name: s, sum: {{field: /v}}}}{extra}]
   sink: {{kafka: {{topic: {name}-out}}}}
