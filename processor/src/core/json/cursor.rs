@@ -172,6 +172,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a value that is in use.
+    #[inline(always)]
     fn value(&mut self) -> Result<Slot, JsonError> {
         let start = self.at;
         match self.peek() {
