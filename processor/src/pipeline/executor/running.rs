@@ -16,6 +16,7 @@ use super::replay::save;
 use super::saving::Saving;
 use super::startup::Started;
 use super::{End, Executor, now_ms};
+use crate::core::trace_context;
 use crate::kafka::consumer::{ReadError, digest};
 use crate::metrics::{ErrorClass, Stage, Stages, TaskFigures};
 use crate::pipeline::arrivals::Arrivals;
@@ -262,9 +263,12 @@ impl Running<'_> {
         metrics.outputs(task, &self.outputs);
         self.open.decisions.append(&mut self.outputs.decisions);
         self.open.arrivals.take(&records[..consumed], &self.outputs);
-        self.open.buffer.take(&mut self.outputs, &self.started.sink, &|index| {
-            source_record(&batch[index])
-        });
+        let (source, trace) = (
+            |index: usize| source_record(&batch[index]),
+            |index: usize| trace_context::passed_on(headers(&batch[index])),
+        );
+        let buffer = &mut self.open.buffer;
+        buffer.take(&mut self.outputs, &self.started.sink, &source, &trace);
         self.open.records += consumed as u64;
         if let Some(last) = consumed.checked_sub(1).and_then(|index| batch.get(index)) {
             self.open.last_input = Some(LastInput {
@@ -361,13 +365,15 @@ fn watermark(watermark_ms: i64) -> Option<i64> {
     (watermark_ms != NO_WATERMARK).then_some(watermark_ms)
 }
 
+fn headers<'a>(message: &'a BorrowedMessage<'_>) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    headers.map(|header| (header.key, header.value))
+}
+
 fn source_record(message: &BorrowedMessage<'_>) -> SourceRecord {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    });
+    let headers = headers(message)
+        .map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)))
+        .collect();
     SourceRecord {
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis(),
