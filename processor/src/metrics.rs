@@ -23,6 +23,7 @@ pub struct Metrics {
     results: IntCounterVec,
     late: IntCounterVec,
     dead: IntCounterVec,
+    purged_partials: IntCounterVec,
     too_large: IntCounterVec,
     commits: IntCounterVec,
     transaction_seconds: HistogramVec,
@@ -101,6 +102,11 @@ impl Metrics {
                 "Records rejected, by reason.",
                 &["task", "reason"],
             )?,
+            purged_partials: make.counter(
+                "purged_partials_total",
+                "Pre-aggregated rows that came when all their windows were gone.",
+                task,
+            )?,
             too_large: make.counter("records_too_large_total", "Outputs too large for their topic.", task)?,
             commits: make.counter("commits_total", "Epochs committed.", task)?,
             transaction_seconds: make.histogram("transaction_seconds", "Time of an epoch's transaction.")?,
@@ -163,6 +169,15 @@ impl Metrics {
         self.decisions
             .with_label_values(&[task.as_str(), "future_skew"])
             .inc_by(skewed);
+    }
+
+    /// Partials that missed every window.
+    pub fn purged_partials(&self, task: u32, count: usize) {
+        if count > 0 {
+            self.purged_partials
+                .with_label_values(&[&task.to_string()])
+                .inc_by(count as u64);
+        }
     }
 
     /// An epoch was committed.

@@ -21,6 +21,10 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/stages.rs"]
+mod stages;
+#[path = "kafka/topics.rs"]
+mod topics;
 
 use std::time::Duration;
 

@@ -122,7 +122,8 @@ impl Pod {
             if inner.tasks.contains_key(&task) || soon && !inner.tasks.is_empty() {
                 continue;
             }
-            let board = Arc::new(Board::new(task, self.context.ordinal, Arc::clone(&assignment)));
+            let (stage, ordinal) = (self.context.role(task).stage, self.context.ordinal);
+            let board = Arc::new(Board::new(task, stage, ordinal, Arc::clone(&assignment)));
             let executor = Executor::new(Arc::clone(&self.context), Arc::clone(&board), task);
             let thread = std::thread::Builder::new()
                 .name(format!("task-{task}"))

@@ -146,7 +146,7 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     let settings = config::control_consumer(&context.job, &context.sink_connection()?);
     let topic = config::control_topic(&context.job.job_id);
     let mut generation = 0;
-    for task in 0..topology.source_partitions {
+    for task in 0..topology.task_count() {
         match control::read(&settings, &topic, task) {
             Ok(copy) => generation = generation.max(copy.position.map_or(0, |position| position.generation)),
             Err(crate::kafka::consumer::ReadError::Stop(stop)) => return Err(stop),
@@ -158,18 +158,15 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
             }
         }
     }
-    Ok((topology.source_partitions, generation))
+    Ok((topology.task_count(), generation))
 }
 
 fn end_of(pod: &Pod, task: u32, readers: &mut BTreeMap<u32, PartitionReader>) -> Result<i64, String> {
     let context = pod.context();
     if let std::collections::btree_map::Entry::Vacant(vacant) = readers.entry(task) {
-        let settings = config::source_consumer(
-            &context.job,
-            &context.source_connection().map_err(|stop| stop.to_string())?,
-            64,
-        );
-        let reader = PartitionReader::open(&settings, &context.job.source.topic, task).map_err(|s| s.to_string())?;
+        let reader = context
+            .open_input(context.role(task), 64)
+            .map_err(|stop| stop.to_string())?;
         vacant.insert(reader);
     }
     let reader = readers.get(&task).ok_or("no reader")?;

@@ -8,13 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::child::Processor;
 
@@ -110,6 +106,10 @@ pub struct Job {
     pub directory: tempfile::TempDir,
     /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
     pub more: More,
+    /// Partitions between two stages; absent: one stage.
+    pub(super) shuffle_partitions: Option<u32>,
+    /// Of five events, four have the same key.
+    hot: bool,
     /// What was produced, by partition.
     pub(super) log: Mutex<BTreeMap<u32, Vec<Event>>>,
     producer: BaseProducer,
@@ -137,54 +137,33 @@ impl Job {
             reach,
             directory: tempfile::tempdir().expect("a directory"),
             more: More::default(),
+            shuffle_partitions: None,
+            hot: false,
             log: Mutex::default(),
             producer: config.create().expect("a producer"),
         }
+    }
+
+    /// The same job with `partitioning: any`.
+    pub fn in_two_stages(self, shuffle_partitions: u32) -> Self {
+        Self {
+            shuffle_partitions: Some(shuffle_partitions),
+            ..self
+        }
+    }
+
+    /// The same job with one key for most events.
+    pub fn with_hot_key(self) -> Self {
+        Self { hot: true, ..self }
     }
 
     pub(super) fn client(&self) -> ClientConfig {
         client(&self.reach.tests)
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
-        self.client().create().expect("an admin client")
-    }
-
-    /// Whether the broker has a topic.
-    pub fn has_topic(&self, topic: &str) -> bool {
-        let admin = self.admin();
-        let metadata = admin
-            .inner()
-            .fetch_metadata(None, PATIENCE)
-            .expect("the broker answers");
-        metadata.topics().iter().any(|found| found.name() == topic)
-    }
-
-    pub fn create_topic(&self, topic: &str) {
-        let count = i32::try_from(self.partitions).expect("few");
-        let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
-        let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
-        assert!(results.iter().all(Result::is_ok), "{results:?}");
-    }
-
-    pub fn delete_topic(&self, topic: &str) {
-        block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
-        eventually("the topic is gone", || {
-            let metadata = self
-                .admin()
-                .inner()
-                .fetch_metadata(None, Duration::from_secs(5))
-                .map_err(|e| e.to_string())?;
-            let there = metadata.topics().iter().any(|found| found.name() == topic);
-            if there { Err("still there".to_owned()) } else { Ok(()) }
-        });
-    }
-
-    pub fn delete_records_before(&self, partition: i32, offset: i64) {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
-            .expect("an offset");
-        block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+    /// Events produced so far.
+    pub fn produced(&self) -> usize {
+        self.log.lock().expect("not poisoned").values().map(Vec::len).sum()
     }
 
     /// Where the store keeps task 0.
@@ -255,9 +234,10 @@ impl Job {
             for _ in 0..count {
                 let index = i64::try_from(events.len()).expect("small");
                 let disorder = (index * 7_919) % (WATERMARK_BOUND_MS - 1);
+                let key = if self.hot && index % 5 > 0 { 0 } else { index % 37 };
                 let event = (
                     first_ms + index * 5 - disorder,
-                    u32::try_from(index % 37).expect("small"),
+                    u32::try_from(key).expect("small"),
                     index % 11,
                 );
                 let value = format!(r#"{{"ts":{},"k":"k{}","v":{}}}"#, event.0, event.1, event.2);
@@ -284,6 +264,10 @@ impl Job {
             spec,
         } = self.more;
         let store = self.directory("store");
+        let partitioning = match self.shuffle_partitions {
+            None => "byKey: {}".to_owned(),
+            Some(count) => format!("any: {{shufflePartitions: {count}}}"),
+        };
         format!(
             r#"
 apiVersion: streamagg.io/v1alpha1
@@ -294,7 +278,7 @@ spec:
   source:
     kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}{source}}}
     format: {{json: {{strict: false}}}}
-    partitioning: {{byKey: {{}}}}
+    partitioning: {{{partitioning}}}
   event:
     timestamp: {{field: /ts, unit: Milliseconds}}
     watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}{event}

@@ -22,6 +22,7 @@ use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
 use crate::pipeline::sink::{EpochBuffer, SourceRecord};
+use crate::pipeline::worker::Between;
 use crate::state::checkpoint::due::Pace;
 use crate::state::recovery::{LastInput, Owner, Reason, Stop};
 
@@ -50,6 +51,7 @@ pub(super) struct Running<'a> {
     pub started: Started<'a>,
     pub open: Open,
     pub outputs: Outputs,
+    pub between: Between,
     pub clock: TaskClock,
     pace: Pace,
     last_slow: Instant,
@@ -82,6 +84,7 @@ impl Executor {
                 last_commit: Instant::now(),
             },
             outputs: Outputs::default(),
+            between: Between::default(),
             last_slow: Instant::now(),
             stopped_by_data: None,
             reported_records: 0,
@@ -176,6 +179,7 @@ impl Running<'_> {
     fn open_epoch(&self) -> OpenEpoch {
         OpenEpoch {
             records: self.open.records,
+            rows: self.started.task.waiting_rows(),
             outputs: self.open.buffer.len(),
             output_bytes: self.open.buffer.byte_len(),
             decisions: self.open.decisions.len(),
@@ -209,7 +213,7 @@ impl Running<'_> {
         let records = records(&batch, &envelopes);
         let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
         let began = Instant::now();
-        let status = self.started.task.step(&records, &mut self.outputs);
+        let status = (self.started.task).step(&records, &mut self.outputs, &mut self.between)?;
         self.pace.add(records.len() as u64, began.elapsed());
         self.clock.after_step(now_ms, &self.started.task);
         let consumed = match status {
@@ -232,6 +236,9 @@ impl Running<'_> {
         self.open.buffer.take(&mut self.outputs, &self.started.sink, &|index| {
             source_record(&batch[index])
         });
+        let metrics = &self.executor.context.metrics;
+        metrics.purged_partials(self.executor.task, self.between.purged.len());
+        self.open.buffer.take_between(&mut self.between, &self.started.sink);
         self.open.records += consumed as u64;
         if let Some(last) = consumed.checked_sub(1).and_then(|index| batch.get(index)) {
             self.open.last_input = Some(LastInput {
@@ -248,12 +255,15 @@ impl Running<'_> {
             return Ok(());
         }
         let (executor, started) = (self.executor, &mut self.started);
-        // Without transactions no replay is suppressed, and so none has to decide as before.
-        let decisions = match executor.context.delivery {
-            Delivery::ExactlyOnce => &self.open.decisions[..],
-            Delivery::AtLeastOnce => &[],
+        // Without transactions no replay is suppressed, and a task without state never replays: so none has to decide as
+        // before.
+        let decisions = match (executor.context.delivery, executor.role.stage.keeps_state()) {
+            (Delivery::ExactlyOnce, true) => &self.open.decisions[..],
+            (Delivery::ExactlyOnce, false) | (Delivery::AtLeastOnce, _) => &[],
         };
         let owner: Owner = executor.owner(view.generation);
+        let carried = started.task.close_epoch(&mut self.between);
+        self.open.buffer.take_between(&mut self.between, &started.sink);
         let sent = started
             .committed
             .advanced(
@@ -263,6 +273,7 @@ impl Running<'_> {
                 decisions.len() as u64,
             )
             .having_seen(self.open.seen_offset)
+            .carrying(carried)
             .with_decision_floor(started.ledger.floor(&started.committed));
         let tombstones = started.ledger.tombstones(&started.committed, &sent);
         let began = Instant::now();

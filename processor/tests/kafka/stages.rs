@@ -1,0 +1,276 @@
+//! `partitioning: any` on a real broker: events of a key in every partition meet in one result, through crashes of either
+//! stage, lost volumes, moves and changes of the spec. Must not repeat what one stage shows.
+
+use std::path::PathBuf;
+
+use super::child::Processor;
+use super::rig::{Job, copy_tree};
+
+const SHUFFLE_PARTITIONS: u32 = 2;
+/// Window tasks come first.
+const ALL_WINDOWS_ON_1: &str = r#"{"0":1,"1":1,"2":0,"3":0}"#;
+
+fn job(test: &str) -> Job {
+    Job::new(test, 2).in_two_stages(SHUFFLE_PARTITIONS)
+}
+
+/// An assignment of both pods, by file.
+fn assign(job: &Job, generation: u64, tasks: &str) -> PathBuf {
+    let path = job.directory("assignment.json");
+    let staged = job.directory("assignment.next");
+    let text = format!(r#"{{"version":1,"generation":{generation},"tasks":{tasks}}}"#);
+    std::fs::write(&staged, text).expect("writes");
+    std::fs::rename(&staged, &path).expect("renames");
+    path
+}
+
+/// The pod of an ordinal, with a volume of its own.
+fn pod(job: &Job, ordinal: u32, failpoint: Option<&str>) -> Processor {
+    let assignment = job.directory("assignment.json");
+    let ordinal = ordinal.to_string();
+    let flags = [
+        "--assignment",
+        assignment.to_str().expect("text"),
+        "--ordinal",
+        &ordinal,
+    ];
+    job.start_with(&format!("data-{ordinal}"), &flags, failpoint, "")
+}
+
+#[test]
+fn events_of_a_key_in_every_partition_meet_in_one_result() {
+    let job = job("meet");
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    let status = processor.status().expect("answers");
+    assert_eq!(status["taskCount"], 4);
+    processor.terminate();
+    job.produce(3_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    assert!(
+        !processor.metrics().contains("streamagg_replays_total{"),
+        "local state was enough, and the first stage has none"
+    );
+}
+
+#[test]
+fn a_crash_at_a_failpoint_of_either_stage_loses_and_repeats_nothing() {
+    let job = job("stagefail");
+    job.produce(400);
+    let mut generation = 1;
+    assign(&job, generation, ALL_WINDOWS_ON_1);
+    for crashing in [0, 1] {
+        for failpoint in ["before-commit:3", "after-commit-before-state:3", "after-claim"] {
+            if failpoint == "after-claim" {
+                generation += 1;
+                assign(&job, generation, ALL_WINDOWS_ON_1);
+            }
+            let _steady = pod(&job, 1 - crashing, None);
+            let mut crashes = pod(&job, crashing, Some(failpoint));
+            while !crashes.has_ended() {
+                job.produce(400);
+            }
+            crashes.wait_for_crash();
+            let _again = pod(&job, crashing, None);
+            job.produce(400);
+            job.assert_exact();
+        }
+    }
+    for failpoint in ["mid-checkpoint-upload", "after-manifest"] {
+        let _steady = pod(&job, 0, None);
+        let mut crashes = pod(&job, 1, Some(failpoint));
+        crashes.await_ready();
+        job.produce(400);
+        job.assert_exact();
+        crashes.ask("POST", "/v1/checkpoint?id=crash", "").expect("answers");
+        crashes.wait_for_crash();
+    }
+    let (_first, _second) = (pod(&job, 0, None), pod(&job, 1, None));
+    job.produce(400);
+    job.assert_exact();
+}
+
+#[test]
+fn sigkill_of_either_stage_under_load_loses_and_repeats_nothing() {
+    let job = job("stagekill");
+    assign(&job, 1, ALL_WINDOWS_ON_1);
+    let mut pods = [pod(&job, 0, None), pod(&job, 1, None)];
+    for kill in 0..8_usize {
+        for _ in 0..1 + kill % 3 {
+            job.produce(400);
+        }
+        let ordinal = kill % 2;
+        pods[ordinal].kill();
+        if kill == 5 {
+            std::fs::remove_dir_all(job.directory("data-1")).expect("removes");
+        }
+        job.produce(400);
+        pods[ordinal] = pod(&job, u32::try_from(ordinal).expect("small"), None);
+    }
+    job.assert_exact();
+}
+
+#[test]
+fn a_hot_key_costs_a_fraction_of_its_events_between_the_stages() {
+    let job = job("hot").with_hot_key();
+    job.produce(20_000);
+    let _processor = job.start("data");
+    job.assert_exact();
+    let topic = format!("{}-shuffle", job.name);
+    let records: i64 = (0..SHUFFLE_PARTITIONS)
+        .map(|partition| job.offsets(&topic, partition).1)
+        .sum();
+    let events = i64::try_from(job.produced()).expect("few");
+    assert!(
+        records > 0 && records * 10 < events,
+        "{records} records for {events} events"
+    );
+}
+
+#[test]
+fn a_lost_volume_of_the_second_stage_comes_back_from_its_checkpoint() {
+    let job = job("stagelost");
+    job.produce(3_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let saved = processor.operate("/v1/checkpoint?id=one");
+    let has_one = |task: usize| saved["tasks"][task]["checkpoint"]["id"].is_string();
+    assert_eq!(
+        [has_one(0), has_one(1), has_one(2), has_one(3)],
+        [true, true, false, false],
+        "{saved}"
+    );
+    job.produce(1_000);
+    job.assert_exact();
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.produce(1_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let status = processor.status().expect("answers");
+    assert_eq!(
+        status["tasks"][0]["restoredFrom"],
+        saved["tasks"][0]["checkpoint"]["id"]
+    );
+    processor.kill();
+    // Without a store, too: what the first stage wrote is all still there.
+    for lost in ["data", "store"] {
+        std::fs::remove_dir_all(job.directory(lost)).expect("removes");
+    }
+    job.produce(1_000);
+    let _processor = job.start("data");
+    job.assert_exact();
+}
+
+#[test]
+fn a_window_task_moves_by_drain_and_replays_nothing() {
+    let job = job("stagemove");
+    job.produce(2_000);
+    assign(&job, 1, ALL_WINDOWS_ON_1);
+    let (first, second) = (pod(&job, 0, None), pod(&job, 1, None));
+    job.assert_exact();
+    let drained = second.operate("/v1/drain?id=move&tasks=1");
+    let combined = first.operate("/v1/drain?id=move&tasks=3");
+    assert_eq!(combined["tasks"][0]["phase"], "Complete", "{combined}");
+    job.produce(2_000);
+    assign(&job, 2, r#"{"0":1,"1":0,"2":0,"3":1}"#);
+    job.assert_exact();
+    let status = first.status().expect("answers");
+    let moved = status["tasks"]
+        .as_array()
+        .expect("rows")
+        .iter()
+        .find(|row| row["task"] == 1)
+        .expect("it is here");
+    assert_eq!(moved["restoredFrom"], drained["tasks"][0]["checkpoint"]["id"]);
+    assert!(!first.metrics().contains("streamagg_replays_total{"), "drained to K");
+}
+
+#[test]
+fn a_changed_spec_reads_what_the_first_stage_wrote_under_the_old_one() {
+    let job = job("stagespec");
+    job.produce(2_000);
+    assign(&job, 1, ALL_WINDOWS_ON_1);
+    let (first, second) = (pod(&job, 0, None), pod(&job, 1, None));
+    job.assert_exact();
+    second.terminate();
+    // Nobody merges this under the old spec.
+    job.produce(1_000);
+    let topic = format!("{}-shuffle", job.name);
+    let before = job.offsets(&topic, 0).1;
+    super::rig::eventually("partials on their way", || match job.offsets(&topic, 0).1 {
+        end if end > before => Ok(()),
+        end => Err(format!("ends at {end}")),
+    });
+    first.terminate();
+    let assignment = assign(&job, 2, ALL_WINDOWS_ON_1);
+    let flags = |ordinal| ["--assignment", assignment.to_str().expect("text"), "--ordinal", ordinal];
+    let extra = ", {name: m, max: {field: /v}}";
+    let _first = job.start_with("data-0", &flags("0"), None, extra);
+    let _second = job.start_with("data-1", &flags("1"), None, extra);
+    job.produce(1_000);
+    job.assert_exact();
+}
+
+#[test]
+fn an_emptied_control_topic_stops_both_stages() {
+    let job = job("stagebehind");
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let before = job.published().len();
+    processor.kill();
+    job.delete_topic(&format!("{}-control", job.name));
+    // Not even local state is left to tell.
+    copy_tree(&job.directory("data"), &job.directory("old"));
+    for lost in ["data", "store"] {
+        std::fs::remove_dir_all(job.directory(lost)).expect("removes");
+    }
+    let processor = job.start("data");
+    processor.await_problem("CommittedPositionBehindState");
+    job.produce(1_000);
+    assert_eq!(job.published().len(), before, "nothing is published again");
+}
+
+#[test]
+fn a_topic_between_the_stages_that_loses_records_or_has_another_size_is_refused() {
+    let short = job("stageretention");
+    let topic = format!("{}-shuffle", short.name);
+    short.create_topic_with(&topic, SHUFFLE_PARTITIONS, &[("retention.ms", "3600000")]);
+    let processor = short.start("data");
+    let message = processor.await_problem("TopicUnsuitable");
+    assert!(message.contains("retention.ms: set it to -1"), "{message}");
+    let other = job("stagesize");
+    let topic = format!("{}-shuffle", other.name);
+    other.create_topic_with(&topic, 5, &[("retention.ms", "-1"), ("retention.bytes", "-1")]);
+    let processor = other.start("data");
+    let message = processor.await_problem("PartitionsChanged");
+    assert!(
+        message.contains("shufflePartitions is 2") && message.contains("5 partitions"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_partition_added_to_the_source_is_read_from_its_beginning() {
+    let mut job = job("stagegrow");
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    processor.terminate();
+    job.add_partition();
+    // Behind what is purged: the windows of the new partition's first events are gone.
+    job.produce(2_000);
+    let processor = job.start("data");
+    super::rig::eventually("the new task runs", || {
+        let status = processor.status()?;
+        let row = status["tasks"][4].clone();
+        if status["taskCount"] == 5 && row["inputOffset"] == 2_000 {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+}

@@ -1,0 +1,77 @@
+//! What tests do to a job's topics behind the processor's back. Must not read or write events.
+
+use std::time::Duration;
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::rig::{Job, PATIENCE, eventually};
+
+impl Job {
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().expect("an admin client")
+    }
+
+    /// Whether the broker has a topic.
+    pub fn has_topic(&self, topic: &str) -> bool {
+        let admin = self.admin();
+        let metadata = admin
+            .inner()
+            .fetch_metadata(None, PATIENCE)
+            .expect("the broker answers");
+        metadata.topics().iter().any(|found| found.name() == topic)
+    }
+
+    pub fn create_topic(&self, topic: &str) {
+        self.create_topic_with(topic, self.partitions, &[]);
+    }
+
+    pub fn create_topic_with(&self, topic: &str, partitions: u32, settings: &[(&str, &str)]) {
+        let count = i32::try_from(partitions).expect("few");
+        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
+        let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    pub fn delete_topic(&self, topic: &str) {
+        block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
+        eventually("the topic is gone", || {
+            let metadata = self
+                .admin()
+                .inner()
+                .fetch_metadata(None, Duration::from_secs(5))
+                .map_err(|e| e.to_string())?;
+            let there = metadata.topics().iter().any(|found| found.name() == topic);
+            if there { Err("still there".to_owned()) } else { Ok(()) }
+        });
+    }
+
+    /// Adds a partition to the source topic; what is produced from here on goes there, too.
+    pub fn add_partition(&mut self) {
+        self.partitions += 1;
+        let new = NewPartitions::new(&self.name, self.partitions as usize);
+        let results =
+            block_on(self.admin().create_partitions([&new], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// First offset and end of a partition.
+    pub fn offsets(&self, topic: &str, partition: u32) -> (i64, i64) {
+        let partition = i32::try_from(partition).expect("few");
+        let admin = self.admin();
+        let found = admin.inner().fetch_watermarks(topic, partition, PATIENCE);
+        found.expect("the broker answers")
+    }
+
+    pub fn delete_records_before(&self, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
+            .expect("an offset");
+        block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
+    }
+}
