@@ -45,9 +45,16 @@ const SHAPE: Shape = Shape {
     late_by_ms: 15_000,
     bad_one_in: 200,
     tenants: 8,
+    scattered: false,
 };
+/// Tasks of the second stage, where keys are in any partition.
+const SHUFFLE_PARTITIONS: u32 = 2;
 
-fn manifest(bootstrap: &str, name: &str) -> String {
+fn manifest(bootstrap: &str, name: &str, scattered: bool) -> String {
+    let partitioning = match scattered {
+        true => format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"),
+        false => "byKey: {}".to_owned(),
+    };
     format!(
         r#"
 apiVersion: streamagg.io/v1alpha1
@@ -56,7 +63,7 @@ metadata: {{name: {name}, namespace: e2e}}
 spec:
   source:
     kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{name}-in]}}
-    partitioning: {{byKey: {{}}}}
+    partitioning: {{{partitioning}}}
   event:
     timestamp: {{field: /ts, unit: Rfc3339}}
     watermark: {{boundedOutOfOrderness: {{bound: 200ms}}}}
@@ -112,7 +119,8 @@ struct Counts {
 
 impl Harness {
     fn new(broker: &Broker, name: &str, directory: &Path, seed: u64, shape: Shape) -> Result<Self, String> {
-        let manifest = parse_manifest(&manifest(&broker.bootstrap, name)).map_err(|errors| format!("{errors:?}"))?;
+        let manifest = manifest(&broker.bootstrap, name, shape.scattered);
+        let manifest = parse_manifest(&manifest).map_err(|errors| format!("{errors:?}"))?;
         let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
         let topics: Vec<String> = ["in", "out", "late", "dead"]
             .map(|part| format!("{name}-{part}"))
@@ -121,7 +129,8 @@ impl Harness {
         broker.create_topics(&topics)?;
         let io = |error: std::io::Error| error.to_string();
         let home = Home::create(&directory.join("home-1"), &directory.join("store")).map_err(io)?;
-        home.assign(1, shape.partitions.unsigned_abs()).map_err(io)?;
+        let tasks = shape.partitions.unsigned_abs() + resolved.source.shuffle_partitions.unwrap_or(0);
+        home.assign(1, tasks).map_err(io)?;
         let job = directory.join("job.json");
         let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
         std::fs::write(&job, serde_json::to_string(&file).map_err(|error| error.to_string())?).map_err(io)?;
@@ -133,7 +142,7 @@ impl Harness {
             verifier: Verifier::open(broker, &resolved)?,
             idle: Some((loader, Traffic::new(seed, shape, START_MS))),
             load: None,
-            tasks: shape.partitions.unsigned_abs(),
+            tasks,
             random: Random::new(seed ^ 0x5eed),
             generation: 1,
             started: Instant::now(),
@@ -410,5 +419,14 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
             "{counts:?}"
         );
     }
+    let scattered = Shape {
+        scattered: true,
+        ..SHAPE
+    };
+    let stages = phase("two-stages", seed, scattered, |harness| run(harness, kills.div_ceil(2)));
+    assert!(
+        FAILPOINTS.iter().all(|name| stages.aborts.contains(name)),
+        "not at every failpoint: {stages:?}"
+    );
     Broker::delete(BROKER).expect("the broker can be removed");
 }
