@@ -4,6 +4,9 @@
 //! `STREAMAGG_KILLS` sets the number of random kills (20), `STREAMAGG_SEED` the seed.
 #![expect(clippy::panic, reason = "helpers of tests fail the test that calls them")]
 
+#[path = "crash/manifest.rs"]
+mod manifest;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -27,6 +30,8 @@ const START_MS: i64 = 1_760_000_000_000;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
 const PROGRESS_MAX: Duration = Duration::from_secs(90);
+/// The phase without transactions.
+const AT_LEAST_ONCE: &str = "at-least-once";
 /// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
 const FAILPOINTS: [&str; 5] = [
     "before-commit",
@@ -47,50 +52,6 @@ const SHAPE: Shape = Shape {
     tenants: 8,
     scattered: false,
 };
-/// Tasks of the second stage, where keys are in any partition.
-const SHUFFLE_PARTITIONS: u32 = 2;
-
-fn manifest(bootstrap: &str, name: &str, scattered: bool) -> String {
-    let partitioning = match scattered {
-        true => format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"),
-        false => "byKey: {}".to_owned(),
-    };
-    format!(
-        r#"
-apiVersion: streamagg.io/v1alpha1
-kind: StreamAggregation
-metadata: {{name: {name}, namespace: e2e}}
-spec:
-  source:
-    kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{name}-in]}}
-    partitioning: {{{partitioning}}}
-  event:
-    timestamp: {{field: /ts, unit: Rfc3339}}
-    watermark: {{boundedOutOfOrderness: {{bound: 200ms}}}}
-  groupBy:
-    - {{name: tenant, field: /tenant}}
-    - {{name: model, field: /model, whenMissing: {{default: unknown}}}}
-  windows:
-    - {{name: second, tumbling: {{size: 1s}}, allowedLateness: 500ms}}
-    - {{name: five, sliding: {{size: 5s, slide: 1s}}}}
-  aggregates:
-    - {{name: requests, count: {{}}}}
-    - {{name: tokens, sum: {{field: /usage/prompt}}}}
-    - {{name: cost, sum: {{field: /cost_usd}}}}
-    - {{name: latency, average: {{field: /latency_ms}}}}
-    - {{name: fastest, min: {{field: /latency_ms}}}}
-    - {{name: slowest, max: {{field: /latency_ms}}}}
-  sink: {{kafka: {{topic: {name}-out}}}}
-  lateEvents: {{kafka: {{topic: {name}-late}}}}
-  deadLetters: {{kafka: {{topic: {name}-dead}}}}
-  state:
-    backend: RocksDB
-    volume: {{size: 1Gi}}
-    checkpoints: {{interval: 2s, retain: {{count: 3}}, store: {{volume: {{path: checkpoints}}}}}}
-"#
-    )
-}
-
 /// Everything of one run.
 struct Harness {
     directory: PathBuf,
@@ -119,7 +80,9 @@ struct Counts {
 
 impl Harness {
     fn new(broker: &Broker, name: &str, directory: &Path, seed: u64, shape: Shape) -> Result<Self, String> {
-        let manifest = manifest(&broker.bootstrap, name, shape.scattered);
+        let may_repeat = name.starts_with(AT_LEAST_ONCE);
+        let delivery = if may_repeat { "AtLeastOnce" } else { "ExactlyOnce" };
+        let manifest = manifest::manifest(&broker.bootstrap, name, delivery, shape.scattered);
         let manifest = parse_manifest(&manifest).map_err(|errors| format!("{errors:?}"))?;
         let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
         let topics: Vec<String> = ["in", "out", "late", "dead"]
@@ -135,11 +98,13 @@ impl Harness {
         let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
         std::fs::write(&job, serde_json::to_string(&file).map_err(|error| error.to_string())?).map_err(io)?;
         let loader = broker.loader(&format!("{name}-in"))?;
+        let mut verifier = Verifier::open(broker, &resolved)?;
+        verifier.may_repeat = may_repeat;
         Ok(Self {
             directory: directory.to_owned(),
             job,
             home,
-            verifier: Verifier::open(broker, &resolved)?,
+            verifier,
             idle: Some((loader, Traffic::new(seed, shape, START_MS))),
             load: None,
             tasks,
@@ -347,6 +312,24 @@ fn long_replay(harness: &mut Harness) -> Result<(), String> {
     harness.finish()
 }
 
+/// The same promise without transactions: nothing lost, nothing wrong, but some of it twice.
+fn at_least_once(harness: &mut Harness, kills: u64) -> Result<(), String> {
+    harness.start_load()?;
+    for name in ["before-commit", "after-commit-before-state", "mid-checkpoint-upload"] {
+        harness.abort_at(name)?;
+    }
+    while harness.counts.kills < kills {
+        harness.kill_at_random()?;
+        match harness.counts.kills % 4 {
+            1 => harness.copy_volume()?,
+            2 => harness.lose_volume()?,
+            3 if harness.copy_of_volume().exists() => harness.set_volume_back()?,
+            _ => {}
+        }
+    }
+    harness.finish()
+}
+
 fn run(harness: &mut Harness, kills: u64) -> Result<(), String> {
     harness.start_load()?;
     for name in FAILPOINTS {
@@ -407,6 +390,12 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
     let long = phase("long-replay", seed, Shape { partitions: 1, ..SHAPE }, long_replay);
     assert!(long.aborts.contains(&"mid-replay"), "{long:?}");
+    let least = kills.div_ceil(4).max(4);
+    let repeating = phase(AT_LEAST_ONCE, seed, SHAPE, |harness| at_least_once(harness, least));
+    assert!(
+        repeating.volumes_lost > 0 && repeating.volumes_set_back > 0,
+        "{repeating:?}"
+    );
     let counts = phase("crash", seed, SHAPE, |harness| run(harness, kills));
     assert!(counts.kills >= kills, "only {} of {kills} kills", counts.kills);
     assert!(
