@@ -88,12 +88,7 @@ impl PartitionClock {
     }
 
     /// The tick that is due, if it fires anything. Looked for once in the shortest `every`.
-    pub fn tick(
-        &mut self,
-        now_ms: i64,
-        position: TaskPosition,
-        fires: impl FnOnce(i64) -> bool,
-    ) -> Option<Decision> {
+    pub fn tick(&mut self, now_ms: i64, position: TaskPosition, fires: impl FnOnce(i64) -> bool) -> Option<Decision> {
         let every_ms = self.rules.tick_every_ms?;
         if now_ms.saturating_sub(self.looked_ms) < every_ms {
             return None;

@@ -125,10 +125,7 @@ mod tests {
         assert_eq!(decided([1_029_999, NEVER, NEVER, NEVER + 1]), None, "too early");
         assert_eq!(decided([1_030_000, NEVER, NEVER, NEVER + 1]), advance(1_025_000));
         assert_eq!(decided([1_040_000, NEVER, 1_025_000, 1_050_000]), None, "none due");
-        assert_eq!(
-            decided([1_055_000, NEVER, 1_025_000, 1_050_000]),
-            advance(1_050_000)
-        );
+        assert_eq!(decided([1_055_000, NEVER, 1_025_000, 1_050_000]), advance(1_050_000));
         assert_eq!(
             decided([1_030_000, 5, 5, 60]),
             advance(30_005),

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use super::child::Processor;
-use super::rig::{Job, copy_tree};
+use super::rig::{Job, More, copy_tree, eventually};
 
 const SHUFFLE_PARTITIONS: u32 = 2;
 /// Window tasks come first.
@@ -35,6 +35,26 @@ fn pod(job: &Job, ordinal: u32, failpoint: Option<&str>) -> Processor {
         &ordinal,
     ];
     job.start_with(&format!("data-{ordinal}"), &flags, failpoint, "")
+}
+
+fn shuffle_topic(job: &Job) -> String {
+    format!("{}-shuffle", job.name)
+}
+
+/// Waits until the first stage has written something that nobody merges.
+fn await_more_partials(job: &Job, write: impl FnOnce()) {
+    let ends = || [0, 1].map(|partition| job.offsets(&shuffle_topic(job), partition).1);
+    let before = ends();
+    write();
+    eventually("partials on their way", || {
+        let now = ends();
+        let more = now.iter().zip(&before).all(|(now, before)| now > before);
+        if more {
+            Ok(())
+        } else {
+            Err(format!("{before:?}, {now:?}"))
+        }
+    });
 }
 
 #[test]
@@ -118,7 +138,7 @@ fn a_hot_key_costs_a_fraction_of_its_events_between_the_stages() {
     job.produce(20_000);
     let _processor = job.start("data");
     job.assert_exact();
-    let topic = format!("{}-shuffle", job.name);
+    let topic = shuffle_topic(&job);
     let records: i64 = (0..SHUFFLE_PARTITIONS)
         .map(|partition| job.offsets(&topic, partition).1)
         .sum();
@@ -155,13 +175,119 @@ fn a_lost_volume_of_the_second_stage_comes_back_from_its_checkpoint() {
         saved["tasks"][0]["checkpoint"]["id"]
     );
     processor.kill();
-    // Without a store, too: what the first stage wrote is all still there.
+    // What the checkpoints held was deleted between the stages: without them nothing can be made good, and it says so.
     for lost in ["data", "store"] {
         std::fs::remove_dir_all(job.directory(lost)).expect("removes");
     }
+    let before = job.published().len();
+    let processor = job.start("data");
+    processor.await_problem("StateLost");
+    assert_eq!(job.published().len(), before, "nothing is published again");
+}
+
+#[test]
+fn what_no_checkpoint_needs_is_deleted_between_the_stages_and_without_any_all_is_kept() {
+    let job = job("stagetrim");
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let starts = || [0, 1].map(|partition| job.offsets(&shuffle_topic(&job), partition).0);
+    processor.kill();
+    // Nothing was saved yet: everything is read again.
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.produce(1_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    assert_eq!(starts(), [0, 0]);
+    let saved = processor.operate("/v1/checkpoint?id=one");
+    let offsets = [0, 1].map(|task: usize| saved["tasks"][task]["checkpoint"]["inputOffset"].as_i64());
+    eventually("the topic is trimmed", || {
+        let starts = starts();
+        if starts.map(Some) == offsets {
+            Ok(())
+        } else {
+            Err(format!("begins at {starts:?}, saved at {offsets:?}"))
+        }
+    });
+    job.produce(1_000);
+    job.assert_exact();
+    // A later checkpoint does not take from the one before what that needs.
+    processor.operate("/v1/checkpoint?id=two");
+    job.produce(1_000);
+    job.assert_exact();
+    assert_eq!(starts().map(Some), offsets);
+    processor.kill();
+    std::fs::remove_dir_all(job.directory("data")).expect("removes");
     job.produce(1_000);
     let _processor = job.start("data");
     job.assert_exact();
+}
+
+#[test]
+fn partials_deleted_before_they_were_merged_stop_the_second_stage_whatever_the_job_says_of_events() {
+    let mut job = job("stagegone");
+    job.more.source = ", onTruncated: Skip";
+    job.produce(1_000);
+    assign(&job, 1, ALL_WINDOWS_ON_1);
+    let (_first, second) = (pod(&job, 0, None), pod(&job, 1, None));
+    job.assert_exact();
+    second.terminate();
+    await_more_partials(&job, || job.produce(1_000));
+    let before = job.published().len();
+    let end = job.offsets(&shuffle_topic(&job), 0).1;
+    job.delete_records_of(&shuffle_topic(&job), 0, end);
+    let second = pod(&job, 1, None);
+    let message = second.await_problem("InputTruncated");
+    assert!(message.contains("between the stages"), "{message}");
+    let of_others = job.published().len() - before;
+    // The other shuffle partition goes on; this one's keys are missing, not wrong.
+    assert!(of_others < job.expected(false).len(), "{of_others}");
+}
+
+#[test]
+fn a_source_partition_without_any_event_holds_the_windows_until_it_is_idle() {
+    let mut job = Job::new("stageidle", 1).in_two_stages(SHUFFLE_PARTITIONS);
+    job.more = More {
+        event: "\n    idle: {after: 1h}",
+        ..More::default()
+    };
+    job.produce(2_000);
+    job.add_partition();
+    let mut processor = job.start_with("data", &["--assign-all"], Some("before-commit"), "");
+    processor.wait_for_crash();
+    let mut processor = job.start("data");
+    await_consumed(&job, &processor, 2, 2_000);
+    assert!(
+        job.published().is_empty(),
+        "nobody knows how far time has come in partition 1"
+    );
+    processor.kill();
+    let mut processor = job.start_with("data", &["--assign-all"], Some("before-commit:2"), "");
+    processor.await_ready();
+    job.move_clock(2 * 3_600_000);
+    processor.wait_for_crash();
+    let processor = job.start("data");
+    processor.await_ready();
+    // A decision that was not committed never was: the clock decides anew.
+    job.move_clock(2 * 3_600_000);
+    job.assert_exactly(&job.expected(true));
+    // What comes behind it counts, in both partitions.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now_ms = i64::try_from(now.expect("after 1970").as_millis()).expect("a time");
+    job.produce_from(now_ms + 24 * 3_600_000, 2_000);
+    job.assert_exact();
+}
+
+/// Waits until a task has consumed its input up to an offset and committed it.
+fn await_consumed(job: &Job, processor: &Processor, task: usize, offset: i64) {
+    eventually("the events are consumed", || {
+        let status = processor.status()?;
+        if status["tasks"][task]["inputOffset"] == offset {
+            Ok(())
+        } else {
+            Err(format!("{}: {status}", job.name))
+        }
+    });
 }
 
 #[test]
@@ -197,13 +323,7 @@ fn a_changed_spec_reads_what_the_first_stage_wrote_under_the_old_one() {
     job.assert_exact();
     second.terminate();
     // Nobody merges this under the old spec.
-    job.produce(1_000);
-    let topic = format!("{}-shuffle", job.name);
-    let before = job.offsets(&topic, 0).1;
-    super::rig::eventually("partials on their way", || match job.offsets(&topic, 0).1 {
-        end if end > before => Ok(()),
-        end => Err(format!("ends at {end}")),
-    });
+    await_more_partials(&job, || job.produce(1_000));
     first.terminate();
     let assignment = assign(&job, 2, ALL_WINDOWS_ON_1);
     let flags = |ordinal| ["--assignment", assignment.to_str().expect("text"), "--ordinal", ordinal];
@@ -237,13 +357,13 @@ fn an_emptied_control_topic_stops_both_stages() {
 #[test]
 fn a_topic_between_the_stages_that_loses_records_or_has_another_size_is_refused() {
     let short = job("stageretention");
-    let topic = format!("{}-shuffle", short.name);
+    let topic = shuffle_topic(&short);
     short.create_topic_with(&topic, SHUFFLE_PARTITIONS, &[("retention.ms", "3600000")]);
     let processor = short.start("data");
     let message = processor.await_problem("TopicUnsuitable");
     assert!(message.contains("retention.ms: set it to -1"), "{message}");
     let other = job("stagesize");
-    let topic = format!("{}-shuffle", other.name);
+    let topic = shuffle_topic(&other);
     other.create_topic_with(&topic, 5, &[("retention.ms", "-1"), ("retention.bytes", "-1")]);
     let processor = other.start("data");
     let message = processor.await_problem("PartitionsChanged");
@@ -264,7 +384,7 @@ fn a_partition_added_to_the_source_is_read_from_its_beginning() {
     // Behind what is purged: the windows of the new partition's first events are gone.
     job.produce(2_000);
     let processor = job.start("data");
-    super::rig::eventually("the new task runs", || {
+    eventually("the new task runs", || {
         let status = processor.status()?;
         let row = status["tasks"][4].clone();
         if status["taskCount"] == 5 && row["inputOffset"] == 2_000 {

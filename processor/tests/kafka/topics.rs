@@ -69,8 +69,12 @@ impl Job {
     }
 
     pub fn delete_records_before(&self, partition: i32, offset: i64) {
+        self.delete_records_of(&self.name, partition, offset);
+    }
+
+    pub fn delete_records_of(&self, topic: &str, partition: i32, offset: i64) {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
             .expect("an offset");
         block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
     }
