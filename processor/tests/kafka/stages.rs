@@ -335,6 +335,38 @@ fn a_changed_spec_reads_what_the_first_stage_wrote_under_the_old_one() {
 }
 
 #[test]
+fn a_window_task_that_is_rebuilt_under_another_spec_forks_and_publishes_nothing_again() {
+    let job = job("stagefork");
+    job.produce(1_000);
+    assign(&job, 1, ALL_WINDOWS_ON_1);
+    let first = pod(&job, 0, None);
+    // A volume that is an epoch behind what was committed.
+    let mut second = pod(&job, 1, Some("after-commit-before-state:3"));
+    while !second.has_ended() {
+        job.produce(400);
+    }
+    second.wait_for_crash();
+    first.terminate();
+    let assignment = assign(&job, 2, ALL_WINDOWS_ON_1);
+    let start = |ordinal: &str, failpoint| {
+        let flags = ["--assignment", assignment.to_str().expect("text"), "--ordinal", ordinal];
+        let extra = ", {name: m, max: {field: /v}}";
+        job.start_with(&format!("data-{ordinal}"), &flags, failpoint, extra)
+    };
+    let _first = start("0", None);
+    let mut second = start("1", Some("after-fork"));
+    second.wait_for_crash();
+    let second = start("1", None);
+    job.produce(1_000);
+    job.assert_exact();
+    drop(second);
+    // What the fork saved is a base like any other.
+    let _second = start("1", None);
+    job.produce(1_000);
+    job.assert_exact();
+}
+
+#[test]
 fn an_emptied_control_topic_stops_both_stages() {
     let job = job("stagebehind");
     job.produce(2_000);
