@@ -9,7 +9,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::ResourceExt;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use streamagg_crds::v1alpha1::{RequestPhase, StreamAggregation};
+use streamagg_crds::v1alpha1::{RequestPhase, StreamAggregation, StreamAggregationStatus};
 
 use super::world::{DEADLINE, World};
 
@@ -242,15 +242,7 @@ async fn a_changed_secret_restarts_the_pods_by_a_rollout_and_a_missing_one_does_
     assert_eq!((&away.rollout, &away.current_revision), (&None, &born.current_revision));
     secrets.create(&PostParams::default(), &secret("b")).await.unwrap();
     let _operator = world.operator();
-    let started = Instant::now();
-    loop {
-        let (_, status) = world.status("sample").await;
-        if status.current_revision != born.current_revision && status.rollout.is_none() {
-            break;
-        }
-        assert!(started.elapsed() < DEADLINE, "{status:#?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    world.await_another_revision(&born).await;
     assert!(!world.node.processors.drained().is_empty(), "tasks drained first");
 }
 
@@ -267,15 +259,12 @@ async fn annotations_ask_for_a_checkpoint_and_a_restart_and_misuse_is_named() {
     world.create(&json!({})).await;
     let born = world.await_running().await;
     annotate(&world, "streamagg.io/checkpoint", json!("before-change")).await;
-    let started = Instant::now();
-    let done = loop {
-        let (_, status) = world.status("sample").await;
-        match status.checkpoint_request.clone() {
-            Some(request) if request.phase == RequestPhase::Complete => break request,
-            other => assert!(started.elapsed() < DEADLINE, "{other:?}"),
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let complete = |status: &StreamAggregationStatus| {
+        let request = status.checkpoint_request.as_ref();
+        request.is_some_and(|request| request.phase == RequestPhase::Complete)
     };
+    let status = world.await_status("checkpointed", complete).await;
+    let done = status.checkpoint_request.unwrap();
     assert_eq!((done.id.as_str(), done.tasks), ("before-change", 4));
     assert!(world.node.processors.drained().is_empty(), "no task was stopped for it");
     annotate(&world, "streamagg.io/fence", json!("")).await;
@@ -293,15 +282,7 @@ async fn annotations_ask_for_a_checkpoint_and_a_restart_and_misuse_is_named() {
     );
     annotate(&world, "streamagg.io/fence", Value::Null).await;
     annotate(&world, "streamagg.io/restart", json!("2026-01-01T00:00:00Z")).await;
-    let started = Instant::now();
-    loop {
-        let (_, status) = world.status("sample").await;
-        if status.current_revision != born.current_revision && status.rollout.is_none() {
-            break;
-        }
-        assert!(started.elapsed() < DEADLINE, "{status:#?}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    world.await_another_revision(&born).await;
     let drained = world.node.processors.drained();
     assert_eq!(
         drained.iter().flat_map(|(_, tasks)| tasks).count(),

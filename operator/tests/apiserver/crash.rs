@@ -56,10 +56,7 @@ async fn settled(world: &World) -> bool {
 
 async fn delete(world: &World) -> usize {
     let aggregations = world.api::<StreamAggregation>();
-    aggregations
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
+    world.delete().await;
     die_until(world, &json!("deleted"), || async {
         aggregations.get_opt("sample").await.unwrap().is_none()
     })

@@ -126,11 +126,7 @@ async fn with_state_delete_the_volumes_go_after_a_final_checkpoint() {
     let _operator = world.operator();
     world.create(&json!({"deletionPolicy": {"state": "Delete"}})).await;
     world.await_running().await;
-    world
-        .api::<StreamAggregation>()
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
+    world.delete().await;
     gone(&world).await;
     let drained: usize = world
         .node
@@ -151,11 +147,7 @@ async fn pods_that_do_not_answer_delay_a_deletion_to_its_deadline_only() {
     world.await_running().await;
     world.node.processors.silence(true);
     let deleted = Instant::now();
-    world
-        .api::<StreamAggregation>()
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
+    world.delete().await;
     gone(&world).await;
     assert!(deleted.elapsed() >= Duration::from_secs(4), "{:?}", deleted.elapsed());
     assert!(world.node.processors.drained().is_empty());
@@ -190,10 +182,7 @@ async fn an_end_needs_neither_status_nor_pods_nor_a_set() {
         assert!(started.elapsed() < DEADLINE, "pods stay");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    aggregations
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
+    world.delete().await;
     let _operator = world.operator();
     gone(&world).await;
 }

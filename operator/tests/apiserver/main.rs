@@ -406,10 +406,7 @@ async fn in_one_namespace_a_role_suffices() {
         .await;
     world.await_running().await;
     let aggregations = world.api::<StreamAggregation>();
-    aggregations
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
+    world.delete().await;
     let started = Instant::now();
     while aggregations.get_opt("sample").await.unwrap().is_some() {
         assert!(started.elapsed() < DEADLINE);

@@ -15,7 +15,6 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::StreamAggregation;
 use streamagg_operator::controller::reconcile_once;
 use streamagg_operator::lease::LEASE_NAME;
 
@@ -105,11 +104,7 @@ async fn an_idle_aggregation_costs_next_to_no_request_and_a_deleted_one_leaves_n
     }
     let shown = || metrics.render().unwrap().contains("name=\"sample\"");
     assert!(shown());
-    let aggregations = world.api::<StreamAggregation>();
-    aggregations
-        .delete("sample", &DeleteParams::background())
-        .await
-        .unwrap();
+    world.delete().await;
     let started = Instant::now();
     while shown() {
         assert!(

@@ -6,7 +6,7 @@ use super::node::Node;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod, Secret, Service, ServiceAccount};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client, Config, ResourceExt};
@@ -203,6 +203,31 @@ impl World {
         (object.metadata.generation.unwrap(), object.status.unwrap_or_default())
     }
 
+    /// Asks for the end of the aggregation.
+    pub async fn delete(&self) {
+        self.api::<StreamAggregation>()
+            .delete("sample", &DeleteParams::background())
+            .await
+            .unwrap();
+    }
+
+    /// Waits until the status is as it should be; prints what was seen if it never is.
+    pub async fn await_status(
+        &self,
+        what: &str,
+        is_right: impl Fn(&StreamAggregationStatus) -> bool,
+    ) -> StreamAggregationStatus {
+        let started = Instant::now();
+        loop {
+            let (_, seen) = self.status("sample").await;
+            if is_right(&seen) {
+                return seen;
+            }
+            assert!(started.elapsed() < DEADLINE, "never {what}: {seen:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the current generation has the condition, with the reason; prints what was seen if it never has.
     pub async fn await_condition(
         &self,
@@ -254,18 +279,18 @@ impl World {
 
     /// Waits until the status tells of an assignment or a later one: it is written a round after the assignment itself.
     pub async fn await_generation(&self, generation: u64) {
-        let started = Instant::now();
-        loop {
-            let told = self.status("sample").await.1.assignment_generation;
-            if told >= i64::try_from(generation).ok() {
-                return;
-            }
-            assert!(
-                started.elapsed() < DEADLINE,
-                "status tells of {told:?}, not of {generation}"
-            );
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        self.await_status("told of the assignment", |status| {
+            status.assignment_generation >= i64::try_from(generation).ok()
+        })
+        .await;
+    }
+
+    /// Waits until pods of another revision run and the change to it is over.
+    pub async fn await_another_revision(&self, than: &StreamAggregationStatus) {
+        self.await_status("of another revision", |status| {
+            status.current_revision != than.current_revision && status.rollout.is_none()
+        })
+        .await;
     }
 
     /// No task runs in two pods.
