@@ -95,15 +95,11 @@ fn without_a_checkpoint_a_lost_volume_is_replayed_from_birth() {
     let mut processor = job.start("data");
     job.assert_exact();
     processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     let processor = job.start("data");
     job.produce(2_000);
     job.assert_exact();
-    assert!(
-        processor
-            .metrics()
-            .contains(r#"streamagg_replays_total{kind="exact",task="0"} 1"#)
-    );
+    processor.assert_replayed_exactly();
 }
 
 #[test]
@@ -122,11 +118,7 @@ fn a_stale_volume_is_replayed_to_the_committed_position() {
     let processor = job.start("old");
     job.produce(2_000);
     job.assert_exact();
-    assert!(
-        processor
-            .metrics()
-            .contains(r#"streamagg_replays_total{kind="exact",task="0"} 1"#)
-    );
+    processor.assert_replayed_exactly();
 }
 
 #[test]
@@ -247,12 +239,7 @@ fn results_of_windows_in_the_future_are_published() {
 fn a_crash_at_every_failpoint_loses_and_repeats_nothing() {
     let job = Job::new("failpoints", 1);
     for failpoint in ["before-commit:3", "after-commit-before-state:3"] {
-        let mut processor = job.start_with("data", &["--assign-all"], Some(failpoint), "");
-        // Later epochs follow only if there is more to read.
-        while !processor.has_ended() {
-            job.produce(400);
-        }
-        processor.wait_for_crash();
+        job.crash_while_producing(failpoint);
         let mut processor = job.start("data");
         job.assert_exact();
         processor.kill();
@@ -265,7 +252,7 @@ fn a_crash_at_every_failpoint_loses_and_repeats_nothing() {
         processor.ask("POST", "/v1/checkpoint?id=crash", "").expect("answers");
         processor.wait_for_crash();
     }
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     job.produce(1_000);
     let processor = job.start("data");
     job.assert_exact();
@@ -288,10 +275,10 @@ fn a_crash_in_the_middle_of_a_replay_goes_on_from_there() {
     let mut processor = job.start("data");
     job.assert_exact();
     processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     // A slow machine makes a checkpoint before its time, and then the replay is too short.
     if job.directory("store").exists() {
-        std::fs::remove_dir_all(job.directory("store")).expect("removes");
+        job.lose("store");
     }
     let mut processor = job.start_with("data", &["--assign-all"], Some("mid-replay"), "");
     processor.wait_for_crash();
@@ -319,7 +306,7 @@ fn sigkill_at_random_times_under_load_loses_and_repeats_nothing() {
         processor.kill();
         kills += 1;
         if round % 3 == 2 {
-            std::fs::remove_dir_all(job.directory("data")).expect("removes");
+            job.lose("data");
         }
     }
     assert_eq!(kills, 8);
@@ -373,7 +360,7 @@ fn a_crash_between_the_commit_of_a_new_lineage_and_the_local_write_goes_on_from_
     job.assert_exact();
     processor.kill();
     // Neither a checkpoint nor the log's beginning: the old volume is all there is.
-    std::fs::remove_dir_all(job.directory("store")).expect("removes");
+    job.lose("store");
     job.delete_records_before(0, 2_000);
     let mut processor = job.start_with("old", &["--assign-all"], Some("after-fork"), "");
     processor.wait_for_crash();
@@ -381,9 +368,5 @@ fn a_crash_between_the_commit_of_a_new_lineage_and_the_local_write_goes_on_from_
     processor.await_ready();
     job.produce(2_000);
     job.assert_exact();
-    assert!(
-        processor.metrics().contains(r#"kind="exact",task="0"} 1"#),
-        "{}",
-        processor.metrics()
-    );
+    processor.assert_replayed_exactly();
 }

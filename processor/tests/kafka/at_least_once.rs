@@ -47,7 +47,7 @@ fn kills_at_random_times_lose_nothing_also_with_the_volume() {
         }
         processor.kill();
         if round % 3 == 2 {
-            std::fs::remove_dir_all(job.directory("data")).expect("removes");
+            job.lose("data");
         }
     }
     let processor = job.start("data");
@@ -57,7 +57,7 @@ fn kills_at_random_times_lose_nothing_also_with_the_volume() {
         "nothing is suppressed"
     );
     processor.terminate();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     let processor = job.start("data");
     job.produce(1_000);
     assert_nothing_lost(&job);
@@ -68,11 +68,7 @@ fn kills_at_random_times_lose_nothing_also_with_the_volume() {
 fn a_crash_before_the_position_or_before_local_state_puts_results_out_again() {
     let job = job("leastcrash", 1);
     for failpoint in ["before-commit:2", "after-commit-before-state:2"] {
-        let mut processor = job.start_with("data", &["--assign-all"], Some(failpoint), "");
-        while !processor.has_ended() {
-            job.produce(400);
-        }
-        processor.wait_for_crash();
+        job.crash_while_producing(failpoint);
         let mut processor = job.start("data");
         job.produce(400);
         assert_nothing_lost(&job);

@@ -143,6 +143,13 @@ impl Processor {
         })
     }
 
+    /// Task 0 was replayed once, with the results that were published.
+    pub fn assert_replayed_exactly(&self) {
+        let metrics = self.metrics();
+        let replayed = metrics.contains(r#"streamagg_replays_total{kind="exact",task="0"} 1"#);
+        assert!(replayed, "{metrics}");
+    }
+
     pub fn metrics(&self) -> String {
         eventually("metrics", || self.ask("GET", "/metrics", "")).1
     }

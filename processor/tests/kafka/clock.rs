@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use rdkafka::message::{Headers, Message};
 use serde_json::Value;
 
+use super::child::Processor;
 use super::rig::{Job, More, eventually};
 
 const HOUR_MS: i64 = 3_600_000;
@@ -19,6 +20,9 @@ const IDLE: More = More {
     spec: "",
 };
 
+/// Failpoints on both sides of the commit.
+const AROUND_A_COMMIT: [&str; 2] = ["before-commit", "after-commit-before-state"];
+
 fn job(test: &str, partitions: u32, more: More) -> Job {
     let mut job = Job::new(test, partitions);
     job.more = more;
@@ -27,6 +31,23 @@ fn job(test: &str, partitions: u32, more: More) -> Job {
 
 fn round_ms(round: usize) -> i64 {
     5_000_000 + i64::try_from(round).expect("few") * ROUND_MS
+}
+
+/// A round of `count` events, then an hour passes: the processor dies at `failpoint` as it decides. Answers the next one,
+/// for which another hour has passed: a decision that was not committed never was, the clock decides anew.
+fn crash_at_the_hour(job: &Job, round: usize, count: u32, failpoint: &str) -> Processor {
+    job.produce_from(round_ms(round), count);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    processor.kill();
+    let mut processor = job.start_with("data", &["--assign-all"], Some(failpoint), "");
+    processor.await_ready();
+    job.move_clock(HOUR_MS);
+    processor.wait_for_crash();
+    let processor = job.start("data");
+    processor.await_ready();
+    job.move_clock(HOUR_MS);
+    processor
 }
 
 #[test]
@@ -46,46 +67,27 @@ fn the_last_windows_of_a_partition_that_is_quiet_for_months_come_out() {
     );
     processor.terminate();
     // What comes behind it counts, and a replay from birth obeys the decision with another clock.
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
-    std::fs::remove_dir_all(job.directory("store")).expect("removes");
+    job.lose("data");
+    job.lose("store");
     std::fs::remove_file(job.directory("ahead")).expect("removes");
     let processor = job.start("data");
     job.produce_from(5_000_000 + 91 * 24 * HOUR_MS, 2_000);
     job.assert_exact();
-    assert!(
-        processor
-            .metrics()
-            .contains(r#"replays_total{kind="exact",task="0"} 1"#)
-    );
+    processor.assert_replayed_exactly();
 }
 
 #[test]
 fn a_crash_around_an_idle_advance_publishes_exactly_once() {
     let job = job("idlecrash", 1, IDLE);
-    for (round, failpoint) in ["before-commit", "after-commit-before-state"].into_iter().enumerate() {
-        job.produce_from(round_ms(round), 400);
-        let mut processor = job.start("data");
-        job.assert_exact();
-        processor.kill();
-        let mut processor = job.start_with("data", &["--assign-all"], Some(failpoint), "");
-        processor.await_ready();
-        job.move_clock(HOUR_MS);
-        processor.wait_for_crash();
-        let mut processor = job.start("data");
-        processor.await_ready();
-        // A decision that was not committed never was: the clock decides anew.
-        job.move_clock(HOUR_MS);
+    for (round, failpoint) in AROUND_A_COMMIT.into_iter().enumerate() {
+        let mut processor = crash_at_the_hour(&job, round, 400, failpoint);
         job.assert_exactly(&job.expected(true));
         processor.kill();
-        std::fs::remove_dir_all(job.directory("data")).expect("removes");
+        job.lose("data");
         let mut processor = job.start("data");
         processor.await_ready();
         job.assert_exactly(&job.expected(true));
-        let metrics = processor.metrics();
-        assert!(
-            metrics.contains(r#"replays_total{kind="exact",task="0"} 1"#),
-            "{metrics}"
-        );
+        processor.assert_replayed_exactly();
         processor.kill();
     }
 }
@@ -118,18 +120,8 @@ fn a_crash_around_a_tick_publishes_its_panes_exactly_once() {
         },
     );
     let mut early = BTreeSet::new();
-    for (round, failpoint) in ["before-commit", "after-commit-before-state"].into_iter().enumerate() {
-        job.produce_from(round_ms(round), 380);
-        let mut processor = job.start("data");
-        job.assert_exact();
-        processor.kill();
-        let mut processor = job.start_with("data", &["--assign-all"], Some(failpoint), "");
-        processor.await_ready();
-        job.move_clock(HOUR_MS);
-        processor.wait_for_crash();
-        let mut processor = job.start("data");
-        processor.await_ready();
-        job.move_clock(HOUR_MS);
+    for (round, failpoint) in AROUND_A_COMMIT.into_iter().enumerate() {
+        let mut processor = crash_at_the_hour(&job, round, 380, failpoint);
         let closed = job.expected(false);
         early.extend(job.expected(true).into_iter().filter(|line| !closed.contains(line)));
         let panes = eventually("the early panes", || {
@@ -140,15 +132,11 @@ fn a_crash_around_a_tick_publishes_its_panes_exactly_once() {
         let distinct: BTreeSet<String> = panes.iter().cloned().collect();
         assert_eq!((&distinct, panes.len()), (&early, early.len()), "each once");
         processor.kill();
-        std::fs::remove_dir_all(job.directory("data")).expect("removes");
+        job.lose("data");
         let mut processor = job.start("data");
         processor.await_ready();
         job.assert_exact();
-        let metrics = processor.metrics();
-        assert!(
-            metrics.contains(r#"replays_total{kind="exact",task="0"} 1"#),
-            "{metrics}"
-        );
+        processor.assert_replayed_exactly();
         processor.kill();
     }
 }
@@ -174,17 +162,13 @@ fn a_time_from_the_future_is_a_dead_letter_also_when_it_has_become_the_past() {
     job.assert_exact();
     assert_eq!(dead_reasons(&job), ["TimestampInFuture"]);
     processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     job.move_clock(10 * HOUR_MS);
     let processor = job.start("data");
     job.produce(1_000);
     job.assert_exact();
     assert_eq!(dead_reasons(&job), ["TimestampInFuture"]);
-    assert!(
-        processor
-            .metrics()
-            .contains(r#"replays_total{kind="exact",task="0"} 1"#)
-    );
+    processor.assert_replayed_exactly();
 }
 
 #[test]
@@ -212,7 +196,7 @@ fn decisions_that_no_checkpoint_needs_leave_the_control_topic() {
     job.produce(1_000);
     job.assert_exact();
     processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     let processor = job.start("data");
     job.produce(1_000);
     job.assert_exact();

@@ -17,9 +17,9 @@ fn unread_input_that_was_deleted_stops_the_task() {
     assert!(message.contains("3000"), "{message}");
 }
 
-#[test]
-fn deleted_input_is_skipped_once_and_for_all() {
-    let mut job = Job::new("skipped", 1);
+/// A job that passes over what was deleted; it has consumed its 2,000 records and ended.
+fn skipping(test: &str) -> Job {
+    let mut job = Job::new(test, 1);
     job.more = More {
         source: ", onTruncated: Skip",
         ..More::default()
@@ -28,10 +28,21 @@ fn deleted_input_is_skipped_once_and_for_all() {
     let processor = job.start("data");
     job.assert_exact();
     processor.terminate();
-    copy_tree(&job.directory("data"), &job.directory("old"));
+    job
+}
+
+/// Of 2,000 records more, the first half is deleted before anybody reads it.
+fn delete_unread(job: &Job) {
     job.produce(2_000);
     job.delete_records_before(0, 3_000);
     job.forget(2_000..3_000);
+}
+
+#[test]
+fn deleted_input_is_skipped_once_and_for_all() {
+    let job = skipping("skipped");
+    copy_tree(&job.directory("data"), &job.directory("old"));
+    delete_unread(&job);
     let flags = ["--assign-all"];
     // The epoch that notes it, before and behind its commit; then one that has read on.
     for failpoint in [
@@ -47,25 +58,15 @@ fn deleted_input_is_skipped_once_and_for_all() {
     assert!(!log.contains("InputTruncated"), "it was noted before: {log}");
     // The state from before lacks what was between.
     drop(processor);
-    std::fs::remove_dir_all(job.directory("store")).expect("removes");
+    job.lose("store");
     let processor = job.start("old");
     processor.await_problem("StateLost");
 }
 
 #[test]
 fn behind_a_gap_a_checkpoint_is_made_at_once() {
-    let mut job = Job::new("gap", 1);
-    job.more = More {
-        source: ", onTruncated: Skip",
-        ..More::default()
-    };
-    job.produce(2_000);
-    let processor = job.start("data");
-    job.assert_exact();
-    processor.terminate();
-    job.produce(2_000);
-    job.delete_records_before(0, 3_000);
-    job.forget(2_000..3_000);
+    let job = skipping("gap");
+    delete_unread(&job);
     let mut processor = job.start("data");
     job.assert_exact();
     let text = processor.metrics();
@@ -78,7 +79,7 @@ fn behind_a_gap_a_checkpoint_is_made_at_once() {
         log.contains("checkpoint complete").then_some(()).ok_or(log)
     });
     processor.kill();
-    std::fs::remove_dir_all(job.directory("data")).expect("removes");
+    job.lose("data");
     let processor = job.start("data");
     job.produce_from(9_000_000, 2_000);
     job.assert_exact();

@@ -242,6 +242,11 @@ impl Job {
         self.directory.path().join(name)
     }
 
+    /// Removes a volume (`data`) or everything in the store (`store`).
+    pub fn lose(&self, name: &str) {
+        std::fs::remove_dir_all(self.directory(name)).expect("removes");
+    }
+
     /// Produces `count` events to each partition, 5 ms apart, out of order by less than the bound.
     pub fn produce(&self, count: u32) {
         self.produce_from(5_000_000, count);
@@ -312,6 +317,16 @@ spec:
     /// Starts a processor on the data directory `data`.
     pub fn start(&self, data: &str) -> Processor {
         self.start_with(data, &["--assign-all"], None, "")
+    }
+
+    /// Starts a processor that dies at `failpoint`, and produces until it has: later epochs follow only if there is more
+    /// to read.
+    pub fn crash_while_producing(&self, failpoint: &str) {
+        let mut processor = self.start_with("data", &["--assign-all"], Some(failpoint), "");
+        while !processor.has_ended() {
+            self.produce(400);
+        }
+        processor.wait_for_crash();
     }
 
     pub fn start_with(&self, data: &str, flags: &[&str], failpoint: Option<&str>, extra: &str) -> Processor {

@@ -1,9 +1,10 @@
-//! Messages of the broker as the engine takes them. Must not judge them.
+//! Messages of the broker as the engine and the side outputs take them. Must not judge them.
 
 use rdkafka::Message;
 use rdkafka::message::{BorrowedMessage, Headers};
 
 use crate::pipeline::output::{Envelope, Record};
+use crate::pipeline::sink::SourceRecord;
 
 /// What is around the values of a batch: one for each message where it is `needed`, otherwise nothing is looked at.
 pub(super) fn envelopes<'a>(batch: &'a [BorrowedMessage<'_>], needed: bool) -> Vec<Envelope<'a>> {
@@ -31,4 +32,21 @@ pub(super) fn records<'a>(batch: &'a [BorrowedMessage<'_>], envelopes: &'a [Enve
         envelope: envelopes.get(index),
     };
     batch.iter().enumerate().map(record).collect()
+}
+
+/// The record as side outputs carry it.
+pub(super) fn source_record(message: &BorrowedMessage<'_>) -> SourceRecord {
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
+    });
+    SourceRecord {
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
 }

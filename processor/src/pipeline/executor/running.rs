@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::Message;
 use streamagg_crds::admin::TaskState;
 use streamagg_crds::v1alpha1::Delivery;
 
@@ -11,7 +11,7 @@ use super::board::View;
 use super::clock::TaskClock;
 use super::commit::Epoch;
 use super::failpoint::Place;
-use super::records::{envelopes, records};
+use super::records::{envelopes, records, source_record};
 use super::replay::save;
 use super::saving::Saving;
 use super::startup::Started;
@@ -21,7 +21,7 @@ use crate::pipeline::epoch::OpenEpoch;
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
-use crate::pipeline::sink::{EpochBuffer, SourceRecord};
+use crate::pipeline::sink::EpochBuffer;
 use crate::state::checkpoint::due::Pace;
 use crate::state::recovery::{LastInput, Owner, Reason, Stop};
 
@@ -314,20 +314,4 @@ impl Running<'_> {
 
 fn watermark(watermark_ms: i64) -> Option<i64> {
     (watermark_ms != NO_WATERMARK).then_some(watermark_ms)
-}
-
-fn source_record(message: &BorrowedMessage<'_>) -> SourceRecord {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    });
-    SourceRecord {
-        offset: message.offset(),
-        timestamp_ms: message.timestamp().to_millis(),
-        key: message.key().map(<[u8]>::to_vec),
-        value: message.payload().map(<[u8]>::to_vec),
-        headers,
-    }
 }
