@@ -21,8 +21,6 @@ pub struct Batch<'a> {
     keys: HashMap<String, u32>,
     /// By key: what its windows are made of, in no order.
     spans: Vec<Vec<Span>>,
-    /// Records taken.
-    pub records: u64,
     /// Events that windows count.
     pub counted: u64,
     /// Events that missed every window.
@@ -66,7 +64,6 @@ impl<'a> Batch<'a> {
             watermarks: BTreeMap::new(),
             keys: HashMap::new(),
             spans: Vec::new(),
-            records: 0,
             counted: 0,
             late: 0,
             dead: 0,
@@ -78,7 +75,6 @@ impl<'a> Batch<'a> {
     /// # Errors
     /// When the event is behind its watermark without missing every window.
     pub fn take(&mut self, partition: i32, bytes: &[u8]) -> Result<(), String> {
-        self.records += 1;
         let Ok(event) = read(self.job, bytes) else {
             self.dead += 1;
             return Ok(());
@@ -90,14 +86,14 @@ impl<'a> Batch<'a> {
             return Ok(());
         }
         let window = &self.job.windows[0];
-        // The end of the window that an event would be in by itself, and whether that is its only window.
-        let (first_ms, end) = match &window.kind {
+        // Start of what it is in by itself, end of its last window, and how far the next event may be away.
+        let (first_ms, end, gap_ms) = match &window.kind {
             WindowKind::Tumbling { size_ms, .. } => pane(event.time_ms, *size_ms, *size_ms),
             WindowKind::Sliding { size_ms, slide_ms, .. } => pane(event.time_ms, *slide_ms, *size_ms),
             WindowKind::Session {
                 gap: Gap::Fixed(gap_ms),
                 ..
-            } => (event.time_ms, event.time_ms + gap_ms),
+            } => (event.time_ms, event.time_ms + gap_ms, *gap_ms),
             WindowKind::Session { gap: Gap::Field(_), .. }
             | WindowKind::Cumulative { .. }
             | WindowKind::Count { .. }
@@ -120,13 +116,6 @@ impl<'a> Batch<'a> {
         if key == next {
             self.spans.push(Vec::new());
         }
-        let gap_ms = match &window.kind {
-            WindowKind::Session {
-                gap: Gap::Fixed(gap_ms),
-                ..
-            } => *gap_ms,
-            _ => 0,
-        };
         let span = Span {
             first_ms,
             last_ms: first_ms,
@@ -188,10 +177,10 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Start of the pane and end of the last window that covers a time; windows lie on the epoch.
-fn pane(time_ms: i64, slide_ms: i64, size_ms: i64) -> (i64, i64) {
+/// Start of the pane, end of the last window that covers a time, and no gap; windows lie on the epoch.
+fn pane(time_ms: i64, slide_ms: i64, size_ms: i64) -> (i64, i64, i64) {
     let start = time_ms - time_ms.rem_euclid(slide_ms);
-    (start, start + size_ms)
+    (start, start + size_ms, 0)
 }
 
 /// Adds to what lies at most `gap_ms` away.
