@@ -77,6 +77,8 @@ pub struct PartitionReader {
     settings: Settings,
     topic: String,
     partition: i32,
+    /// Where the next read begins, when it does not go on from the last.
+    sought: Cell<Option<Offset>>,
     /// The client's position belongs to the last seek: it forgets the one before only after a while.
     position_is_new: Cell<bool>,
 }
@@ -93,6 +95,7 @@ impl PartitionReader {
             settings: settings.clone(),
             topic: topic.to_owned(),
             partition,
+            sought: Cell::new(None),
             position_is_new: Cell::new(false),
         })
     }
@@ -102,21 +105,35 @@ impl PartitionReader {
     }
 
     /// The next record read is the first at or behind `offset`.
-    pub fn seek(&self, offset: i64) -> Result<(), ReadError> {
-        self.assign(Offset::Offset(offset))
+    pub fn seek(&self, offset: i64) {
+        self.seek_to(Offset::Offset(offset));
     }
 
     /// The next record read is the first of the partition.
-    pub fn seek_to_beginning(&self) -> Result<(), ReadError> {
-        self.assign(Offset::Beginning)
+    pub fn seek_to_beginning(&self) {
+        self.seek_to(Offset::Beginning);
     }
 
-    fn assign(&self, offset: Offset) -> Result<(), ReadError> {
+    /// Only notes it: librdkafka aborts the process when a partition is assigned again while it still takes back the
+    /// assignment before, and start-up may seek twice without reading between.
+    fn seek_to(&self, offset: Offset) {
         self.position_is_new.set(false);
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.topic, self.partition, offset)
-            .and_then(|()| self.consumer.assign(&list))
-            .map_err(|error| self.classify(&error))
+        self.sought.set(Some(offset));
+    }
+
+    /// The next message or error of the client, from where it was last sought.
+    fn next(&self, wait: Duration) -> Option<Result<BorrowedMessage<'_>, KafkaError>> {
+        if let Some(offset) = self.sought.take() {
+            let mut list = TopicPartitionList::new();
+            let assigned = list
+                .add_partition_offset(&self.topic, self.partition, offset)
+                .and_then(|()| self.consumer.assign(&list));
+            if let Err(error) = assigned {
+                self.sought.set(Some(offset));
+                return Some(Err(error));
+            }
+        }
+        self.consumer.poll(wait)
     }
 
     fn classify(&self, error: &KafkaError) -> ReadError {
@@ -146,7 +163,7 @@ impl PartitionReader {
     ) -> Result<(), ReadError> {
         let mut wait = wait;
         while batch.len() < max {
-            match self.consumer.poll(wait) {
+            match self.next(wait) {
                 None => break,
                 Some(Ok(message)) => {
                     self.position_is_new.set(true);
@@ -187,10 +204,10 @@ impl PartitionReader {
         if start == end && self.partition != 0 {
             return Ok(());
         }
-        self.seek_to_beginning()?;
+        self.seek_to_beginning();
         let mut heard = Instant::now();
         loop {
-            match self.consumer.poll(Duration::from_millis(500)) {
+            match self.next(Duration::from_millis(500)) {
                 Some(Ok(message)) => visit(&message)?,
                 Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
                 Some(Err(error)) => match self.classify(&error) {
@@ -248,10 +265,10 @@ impl PartitionReader {
         if last.offset >= log_end {
             return Ok(LastInputCheck::Different);
         }
-        self.seek(last.offset)?;
+        self.seek(last.offset);
         let deadline = Instant::now() + QUERY_TIMEOUT;
         loop {
-            match self.consumer.poll(Duration::from_millis(200)) {
+            match self.next(Duration::from_millis(200)) {
                 Some(Ok(message)) if message.offset() == last.offset && digest(&message) == last.digest => {
                     return Ok(LastInputCheck::Same);
                 }

@@ -1,7 +1,46 @@
 //! The source topic changes under the job: truncated, re-created, missing, quiet. Must not test the store.
 
+use std::time::Duration;
+
+use rdkafka::message::Message;
+use streamagg_processor::kafka::consumer::PartitionReader;
+use streamagg_processor::kafka::settings::Settings;
+
 use super::child::Processor;
 use super::rig::{Job, More, copy_tree, eventually};
+
+/// Start-up seeks twice without reading between, when the last record is checked and there is nothing to replay:
+/// librdkafka aborted the process, now and then, over the second assignment of a partition.
+#[test]
+fn a_reader_sought_twice_reads_from_the_last_place() {
+    let job = Job::new("sought", 1);
+    job.produce(100);
+    let mut settings = Settings::default();
+    for (name, value) in [
+        ("bootstrap.servers", job.reach.tests.as_str()),
+        ("group.id", &job.name),
+        ("auto.offset.reset", "error"),
+    ] {
+        settings.set(name, value);
+    }
+    let reader = PartitionReader::open(&settings, &job.name, 0).expect("opens");
+    let first_read = || {
+        eventually("a record", || {
+            let mut batch = Vec::new();
+            let read = reader.poll(1, Duration::from_secs(1), &mut batch);
+            batch.first().map(Message::offset).ok_or(format!("{read:?}"))
+        })
+    };
+    for round in 0..5 {
+        reader.seek(round);
+        assert_eq!(first_read(), round);
+        for passing in 0..5 {
+            reader.seek(passing);
+        }
+        reader.seek(99 - round);
+        assert_eq!(first_read(), 99 - round);
+    }
+}
 
 #[test]
 fn unread_input_that_was_deleted_stops_the_task() {

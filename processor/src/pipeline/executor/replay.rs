@@ -55,7 +55,7 @@ impl Replay<'_> {
     pub fn run(&mut self, task: &mut Task, mut save: Option<&mut LocalState>) -> Result<Reached, End> {
         let target = self.committed.engine_position.input_offset;
         let begin = task.position().input_offset;
-        self.reader.seek(begin.max(self.log_start))?;
+        self.reader.seek(begin.max(self.log_start));
         let (mut unsaved, mut heard, mut outputs) = (0, Instant::now(), Outputs::default());
         let mut next_decision = 0;
         loop {
