@@ -14,6 +14,7 @@ use serde::Deserialize;
 use streamagg_crds::admin::{OperationPhase, OperationStatus, PinRequest};
 
 use crate::pipeline::executor::board::RequestKind;
+use crate::serve::answers::{self, BadQuestion};
 use crate::serve::parse_assignment;
 use crate::serve::pins::Question;
 use crate::serve::pod::Pod;
@@ -31,6 +32,8 @@ pub fn router(pod: Arc<Pod>, token: Option<String>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/assignment", get(assignment).post(take_assignment))
         .route("/v1/checkpoint", post(checkpoint))
+        .route("/v1/windows", get(windows))
+        .route("/v1/why", get(why))
         .route("/v1/drain", post(drain))
         .route("/v1/pins", post(pin).delete(release))
         .layer(middleware::from_fn_with_state(Token(token.map(Arc::from)), authorize));
@@ -107,6 +110,7 @@ async fn ready(State(pod): State<Arc<Pod>>) -> Response {
 
 async fn metrics(State(pod): State<Arc<Pod>>) -> Response {
     pod.is_ready();
+    pod.refresh_metrics();
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (content_type, pod.context().metrics.text()).into_response()
 }
@@ -123,6 +127,32 @@ async fn take_assignment(State(pod): State<Arc<Pod>>, body: Bytes) -> Response {
     match parse_assignment(&body) {
         Ok(offered) => Json(pod.take(offered)).into_response(),
         Err(error) => (StatusCode::BAD_REQUEST, format!("assignment: {error}\n")).into_response(),
+    }
+}
+
+#[derive(Deserialize)]
+struct KeyQuery {
+    key: String,
+}
+
+async fn windows(State(pod): State<Arc<Pod>>, Query(query): Query<KeyQuery>) -> Response {
+    answered(answers::windows(&pod, &query.key).await)
+}
+
+#[derive(Deserialize)]
+struct WindowQuery {
+    window: String,
+    start: String,
+}
+
+async fn why(State(pod): State<Arc<Pod>>, Query(query): Query<WindowQuery>) -> Response {
+    answered(answers::why(&pod, &query.window, &query.start).await)
+}
+
+fn answered<T: serde::Serialize>(answer: Result<T, BadQuestion>) -> Response {
+    match answer {
+        Ok(document) => Json(document).into_response(),
+        Err(BadQuestion(why)) => (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response(),
     }
 }
 

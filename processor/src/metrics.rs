@@ -1,11 +1,25 @@
 //! Metrics of the processor, in Prometheus' text form. Must not decide anything.
 
+mod latency;
+mod outcomes;
+mod process;
+mod weighted;
+
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use self::latency::Latency;
+pub use self::latency::{Stage, Stages};
+use self::outcomes::Outcomes;
+pub use self::outcomes::{ErrorClass, TransactionOutcome};
+use self::process::Process;
+pub use self::process::Usage;
+use self::weighted::Weighted;
+use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::output::{Output, Outputs};
 use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
 use crate::state::checkpoint::Manifest;
@@ -16,9 +30,30 @@ const SECONDS: [f64; 14] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0,
 ];
 
+/// What a task's figures are taken from, once a second.
+pub struct TaskFigures<'a> {
+    /// Keys with state.
+    pub keys: usize,
+    /// Rows of state.
+    pub rows: usize,
+    /// Bytes of state in memory.
+    pub state_bytes: usize,
+    /// Window instances with state.
+    pub open_windows: u64,
+    /// K.
+    pub committed: &'a Position,
+}
+
 /// The metrics of a process.
 pub struct Metrics {
     registry: Registry,
+    latency: Latency,
+    process: Process,
+    outcomes: Outcomes,
+    state_bytes: IntGaugeVec,
+    lag_seconds: GaugeVec,
+    watermark_lag: GaugeVec,
+    checkpoint_age: GaugeVec,
     records: IntCounterVec,
     results: IntCounterVec,
     late: IntCounterVec,
@@ -65,9 +100,27 @@ impl Maker<'_> {
         Ok(made)
     }
 
-    fn histogram(&self, name: &str, help: &str) -> prometheus::Result<HistogramVec> {
+    fn seconds(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
+        let made = GaugeVec::new(Self::options(name, help), &["task"])?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn single(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        let made = Gauge::with_opts(Self::options(name, help))?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn weighted(&self, name: &str, help: &str, bounds: &'static [f64]) -> prometheus::Result<Weighted> {
+        let made = Weighted::new(&format!("streamagg_{name}"), help, bounds)?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
         let options = HistogramOpts::from(Self::options(name, help)).buckets(SECONDS.to_vec());
-        let made = HistogramVec::new(options, &["task"])?;
+        let made = HistogramVec::new(options, labels)?;
         self.registry.register(Box::new(made.clone()))?;
         Ok(made)
     }
@@ -82,17 +135,22 @@ impl Metrics {
         let registry = Registry::new();
         let make = Maker { registry: &registry };
         let task = &["task"][..];
-        let checkpoint_timestamp = GaugeVec::new(
-            Maker::options(
+        Ok(Self {
+            latency: Latency::new(&make)?,
+            process: Process::new(&make)?,
+            outcomes: Outcomes::new(&make)?,
+            state_bytes: make.gauge("state_bytes", "Bytes of memory that the state takes.")?,
+            lag_seconds: make.seconds(
+                "lag_seconds",
+                "Age of the last committed record while others wait behind it; 0 when none does.",
+            )?,
+            watermark_lag: make.seconds("watermark_lag_seconds", "Clock less committed watermark.")?,
+            checkpoint_age: make.seconds("checkpoint_age_seconds", "Age of the newest checkpoint.")?,
+            checkpoint_timestamp: make.seconds(
                 "checkpoint_timestamp_seconds",
                 "When the newest checkpoint was completed, Unix time.",
-            ),
-            task,
-        )?;
-        registry.register(Box::new(checkpoint_timestamp.clone()))?;
-        let ready = Gauge::with_opts(Maker::options("ready", "1 while every assigned task runs."))?;
-        registry.register(Box::new(ready.clone()))?;
-        Ok(Self {
+            )?,
+            ready: make.single("ready", "1 while every assigned task runs.")?,
             records: make.counter("records_total", "Records consumed.", task)?,
             results: make.counter("results_total", "Results put out.", task)?,
             late: make.counter("late_total", "Events that missed every window.", task)?,
@@ -103,9 +161,13 @@ impl Metrics {
             )?,
             too_large: make.counter("records_too_large_total", "Outputs too large for their topic.", task)?,
             commits: make.counter("commits_total", "Epochs committed.", task)?,
-            transaction_seconds: make.histogram("transaction_seconds", "Time of an epoch's transaction.")?,
-            snapshot_seconds: make.histogram("checkpoint_snapshot_seconds", "Pause of the task for a snapshot.")?,
-            checkpoint_seconds: make.histogram("checkpoint_seconds", "Time of a checkpoint, upload included.")?,
+            transaction_seconds: make.histogram("transaction_seconds", "Time of an epoch's transaction.", task)?,
+            snapshot_seconds: make.histogram(
+                "checkpoint_snapshot_seconds",
+                "Pause of the task for a snapshot.",
+                task,
+            )?,
+            checkpoint_seconds: make.histogram("checkpoint_seconds", "Time of a checkpoint, upload included.", task)?,
             checkpoint_failures: make.counter("checkpoint_failures_total", "Checkpoints that failed.", task)?,
             checkpoint_bytes: make.gauge("checkpoint_bytes", "Bytes of the newest checkpoint.")?,
             epoch: make.gauge("epoch", "Epoch last committed.")?,
@@ -129,8 +191,6 @@ impl Metrics {
                 "Decisions by the clock, by kind: idle, tick, future_skew.",
                 &["task", "kind"],
             )?,
-            checkpoint_timestamp,
-            ready,
             registry,
         })
     }
@@ -145,17 +205,21 @@ impl Metrics {
         if outputs.list.is_empty() {
             return;
         }
-        let task = task.to_string();
         let (mut results, mut late) = (0, 0);
+        let mut dead_by_reason: BTreeMap<&str, u64> = BTreeMap::new();
         for output in &outputs.list {
             match output {
                 Output::Result(_) => results += 1,
                 Output::Late(_) => late += 1,
-                Output::Dead(dead) => self
-                    .dead
-                    .with_label_values(&[task.as_str(), dead.reason.as_str()])
-                    .inc(),
+                Output::Dead(dead) => *dead_by_reason.entry(dead.reason.as_str()).or_insert(0) += 1,
             }
+        }
+        for (reason, count) in &dead_by_reason {
+            self.outcomes.error(task, ErrorClass::Skip, reason, *count);
+        }
+        let task = task.to_string();
+        for (reason, count) in dead_by_reason {
+            self.dead.with_label_values(&[task.as_str(), reason]).inc_by(count);
         }
         self.results.with_label_values(&[&task]).inc_by(results);
         self.late.with_label_values(&[&task]).inc_by(late);
@@ -165,8 +229,52 @@ impl Metrics {
             .inc_by(skewed);
     }
 
+    /// The stages of a task, to be kept by its loop.
+    pub fn stages(&self, task: u32) -> Stages {
+        self.latency.stages(task)
+    }
+
+    /// A transaction ended.
+    pub fn transaction(&self, task: u32, outcome: TransactionOutcome) {
+        self.outcomes.transaction(task, outcome);
+    }
+
+    /// Something went wrong, so many times.
+    pub fn error(&self, task: u32, class: ErrorClass, kind: &str, count: u64) {
+        self.outcomes.error(task, class, kind, count);
+    }
+
+    /// An assignment brought tasks here, and took some away.
+    pub fn assigned(&self, taken: u64, released: u64) {
+        self.outcomes.assigned(taken, released);
+    }
+
+    /// What was read in a committed epoch waited so long, at `now_ms`.
+    pub fn latencies(&self, task: u32, now_ms: i64, arrivals: &Arrivals) {
+        self.latency.committed(task, now_ms, arrivals);
+    }
+
+    /// What the process takes of the machine.
+    pub fn usage(&self, usage: &Usage) {
+        self.process.show(usage);
+    }
+
+    /// What grows old by itself, in ms: the watermark and the newest checkpoint.
+    pub fn ages(&self, task: u32, watermark_lag_ms: Option<i64>, checkpoint_age_ms: Option<i64>) {
+        let task = task.to_string();
+        for (gauge, age_ms) in [
+            (&self.watermark_lag, watermark_lag_ms),
+            (&self.checkpoint_age, checkpoint_age_ms),
+        ] {
+            if let Some(age_ms) = age_ms {
+                gauge.with_label_values(&[&task]).set(seconds(age_ms));
+            }
+        }
+    }
+
     /// An epoch was committed.
     pub fn committed(&self, task: u32, took: Duration, too_large: u64) {
+        self.error(task, ErrorClass::Skip, "RecordTooLarge", too_large);
         let task = task.to_string();
         self.commits.with_label_values(&[&task]).inc();
         self.too_large.with_label_values(&[&task]).inc_by(too_large);
@@ -196,10 +304,9 @@ impl Metrics {
         self.checkpoint_bytes
             .with_label_values(&[&task])
             .set(i64::try_from(info.bytes).unwrap_or(i64::MAX));
-        #[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are doubles")]
         self.checkpoint_timestamp
             .with_label_values(&[&task])
-            .set(info.completed_at_ms as f64 / 1_000.0);
+            .set(seconds(info.completed_at_ms));
     }
 
     /// A replay began.
@@ -225,13 +332,15 @@ impl Metrics {
     }
 
     /// Size of the state and the committed position.
-    pub fn state(&self, task: u32, keys: usize, rows: usize, open_windows: u64, committed: &Position) {
+    pub fn state(&self, task: u32, figures: &TaskFigures<'_>) {
         let task = task.to_string();
         let set = |gauge: &IntGaugeVec, value: i64| gauge.with_label_values(&[&task]).set(value);
         let whole = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        set(&self.keys, whole(keys as u64));
-        set(&self.rows, whole(rows as u64));
-        set(&self.open_windows, whole(open_windows));
+        let committed = figures.committed;
+        set(&self.keys, whole(figures.keys as u64));
+        set(&self.rows, whole(figures.rows as u64));
+        set(&self.state_bytes, whole(figures.state_bytes as u64));
+        set(&self.open_windows, whole(figures.open_windows));
         set(&self.epoch, whole(committed.epoch));
         set(&self.input_offset, committed.engine_position.input_offset);
         if committed.engine_position.watermark_ms != NO_WATERMARK {
@@ -239,9 +348,16 @@ impl Metrics {
         }
     }
 
-    /// Records not yet consumed.
-    pub fn lag(&self, task: u32, lag: i64) {
-        self.lag.with_label_values(&[&task.to_string()]).set(lag);
+    /// Records not yet consumed, and the age of the last that was, in ms, once known.
+    pub fn lag(&self, task: u32, lag: i64, age_ms: Option<i64>) {
+        let task = task.to_string();
+        self.lag.with_label_values(&[&task]).set(lag);
+        let waiting_ms = if lag == 0 { Some(0) } else { age_ms };
+        if let Some(waiting_ms) = waiting_ms {
+            self.lag_seconds
+                .with_label_values(&[&task])
+                .set(seconds(waiting_ms.max(0)));
+        }
     }
 
     /// Forgets the figures of a task that left: what another pod shows now must not be shown twice.
@@ -255,13 +371,21 @@ impl Metrics {
             &self.lag,
             &self.keys,
             &self.rows,
+            &self.state_bytes,
             &self.open_windows,
         ];
+        // Absent when the task never got there.
         for gauge in gauges {
-            // Absent when the task never got there.
             gauge.remove_label_values(&[&task]).ok();
         }
-        self.checkpoint_timestamp.remove_label_values(&[&task]).ok();
+        for gauge in [
+            &self.lag_seconds,
+            &self.watermark_lag,
+            &self.checkpoint_age,
+            &self.checkpoint_timestamp,
+        ] {
+            gauge.remove_label_values(&[&task]).ok();
+        }
     }
 
     /// Whether the pod is ready.
@@ -276,4 +400,9 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut bytes).ok();
         String::from_utf8(bytes).unwrap_or_default()
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "Prometheus' numbers are doubles")]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1_000.0
 }

@@ -3,9 +3,12 @@
 //! Reads its documents, starts the admin server and the pod, waits for the signal to end. Must not hold: rules of the
 //! protocol or of the admin API.
 
+pub mod answers;
+mod machine;
 pub mod pins;
 pub mod pod;
 mod supervise;
+mod why;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -29,6 +32,7 @@ use crate::pipeline::epoch::EpochLimits;
 use crate::pipeline::executor::clock::Clock;
 use crate::pipeline::executor::failpoint::Failpoints;
 use crate::pipeline::executor::{CheckpointRule, JobContext};
+use crate::state::budget::Budget;
 use crate::state::checkpoint::RetentionRule;
 use crate::state::recovery::startup::OnTruncated;
 use crate::state::rocksdb::Shared;
@@ -36,10 +40,8 @@ use crate::state::store::{Credentials, Store};
 
 /// Exit code for a bad job file, manifest or flag.
 const EXIT_BAD_INPUT: u8 = 2;
-/// Memory of a pod for state and buffers where the spec names none.
-const MEMORY_BUDGET_DEFAULT: u64 = 256 << 20;
-/// Records fetched ahead, per task, KiB.
-const FETCH_QUEUE_KIB: (u64, u64) = (1_024, 16_384);
+/// Databases that share the write buffers in a usual pod.
+const TASKS_USUAL: usize = 4;
 /// Longest time to end after the signal.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(600);
 
@@ -174,6 +176,7 @@ fn run(args: &ServeArgs) -> Result<(), ServeError> {
         .map_err(|error| ServeError::System(format!("starting threads: {error}")))?;
     runtime.spawn(admin::run(listener, admin::router(Arc::clone(&pod), token)));
     tracing::info!(job = context.job.job_id, uid = context.uid, listen = %args.listen, "processor started");
+    log_budget(&context.budget);
     runtime
         .block_on(ended())
         .map_err(|error| ServeError::System(format!("waiting for signals: {error}")))?;
@@ -183,6 +186,20 @@ fn run(args: &ServeArgs) -> Result<(), ServeError> {
     // Uploads have been waited for by their tasks; what else runs must not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
+}
+
+/// Once, so that a figure of memory can be compared with what was meant.
+fn log_budget(budget: &Budget) {
+    tracing::info!(
+        bytes = budget.bytes,
+        from = %budget.origin,
+        state = budget.state_bytes(),
+        cache = budget.cache_bytes(),
+        write_buffers = budget.write_buffer_bytes(),
+        fetched_ahead_by_one_task = budget.fetch_bytes(1),
+        outputs_of_one_task = budget.output_bytes(1),
+        "memory budget"
+    );
 }
 
 async fn ended() -> std::io::Result<()> {
@@ -240,11 +257,8 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
     secrets.check(&job).map_err(|stop| ServeError::Input(stop.message))?;
     std::fs::create_dir_all(&args.data_dir)
         .map_err(|error| ServeError::System(format!("--data-dir {}: {error}", args.data_dir.display())))?;
-    let budget = spec
-        .state
-        .memory_budget
-        .as_ref()
-        .map_or(MEMORY_BUDGET_DEFAULT, |budget| budget.units());
+    let declared = spec.state.memory_budget.as_ref().map(|budget| budget.units());
+    let budget = Budget::derive(declared, machine::memory_limit());
     let on_truncated = match spec
         .source
         .kafka
@@ -255,7 +269,6 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         v1alpha1::OnTruncated::Stop => OnTruncated::Stop,
         v1alpha1::OnTruncated::Skip => OnTruncated::Skip,
     };
-    let fetch_queue_kib = (budget / 8 / 1024).clamp(FETCH_QUEUE_KIB.0, FETCH_QUEUE_KIB.1);
     Ok(JobContext {
         plan: Arc::new(Plan::compile(&job)),
         checkpoints: checkpoints(args, job_file)?,
@@ -268,8 +281,12 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         on_truncated,
         data_directory: args.data_dir.clone(),
         backend: spec.state.backend,
-        shared: Shared::new(usize::try_from(budget / 4).unwrap_or(usize::MAX), 4),
-        fetch_queue_kib: u32::try_from(fetch_queue_kib).unwrap_or(u32::MAX),
+        shared: Shared::new(
+            whole(budget.cache_bytes()),
+            whole(budget.write_buffer_bytes()),
+            TASKS_USUAL,
+        ),
+        budget,
         limits: EpochLimits::default(),
         runtime,
         metrics: Arc::new(Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?),
@@ -277,6 +294,10 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         failpoints,
         secrets,
     })
+}
+
+fn whole(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
 }
 
 fn checkpoints(args: &ServeArgs, job_file: &JobFile) -> Result<Option<(Store, CheckpointRule)>, ServeError> {

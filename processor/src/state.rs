@@ -2,10 +2,12 @@
 //! Must not hold: window or aggregate semantics.
 
 pub mod backend;
+pub mod budget;
 pub mod checkpoint;
 pub mod codec;
 pub mod memory;
 pub mod recovery;
+pub mod room;
 
 #[cfg(feature = "runtime")]
 pub mod local;

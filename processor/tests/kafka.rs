@@ -13,6 +13,8 @@ mod child;
 mod clock;
 #[path = "kafka/input.rs"]
 mod input;
+#[path = "kafka/observe.rs"]
+mod observe;
 #[path = "kafka/reading.rs"]
 mod reading;
 #[path = "kafka/rig.rs"]
@@ -21,6 +23,8 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/topics.rs"]
+mod topics;
 
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 const LINES_MAX: usize = 450;
 /// Modules of the processor that must hold no clock, thread, socket or file. `state/rocksdb`, `pipeline/executor`,
 /// `kafka/{consumer,producer}` and the like are the shell.
-const PURE: [&str; 19] = [
+const PURE: [&str; 22] = [
     "processor/src/embed",
     "processor/src/core",
     "processor/src/error",
@@ -19,6 +19,8 @@ const PURE: [&str; 19] = [
     "processor/src/state/manager",
     "processor/src/state/checkpoint",
     "processor/src/state/recovery",
+    "processor/src/state/budget",
+    "processor/src/state/room",
     "processor/src/kafka/config",
     "processor/src/pipeline/operator",
     "processor/src/pipeline/builder",
@@ -26,6 +28,7 @@ const PURE: [&str; 19] = [
     "processor/src/pipeline/by_clock",
     "processor/src/expression",
     "processor/src/pipeline/output",
+    "processor/src/pipeline/arrivals",
 ];
 const IMPURE: [&str; 10] = [
     "tokio::",

@@ -234,8 +234,13 @@ impl PartitionReader {
 
     /// The same, not waited for longer than `limit`. A reader of uncommitted records gets the high watermark.
     pub fn watermarks_within(&self, limit: Duration) -> Result<(i64, i64), ReadError> {
+        self.watermarks_of(self.partition, limit)
+    }
+
+    /// The same of any partition of the topic.
+    pub fn watermarks_of(&self, partition: i32, limit: Duration) -> Result<(i64, i64), ReadError> {
         self.consumer
-            .fetch_watermarks(&self.topic, self.partition, limit)
+            .fetch_watermarks(&self.topic, partition, limit)
             .map_err(|error| self.classify(&error))
     }
 

@@ -1,5 +1,7 @@
 //! `explain` and `schema`: what a manifest means, before it runs. Must not run anything, nor judge the manifest.
 
+mod pod;
+
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
@@ -23,6 +25,7 @@ pub(super) fn explain(loaded: &Loaded) -> String {
     let _ = write_topics(&mut out, loaded);
     let _ = write_events(&mut out, loaded);
     let _ = write_windows(&mut out, loaded);
+    let _ = pod::write_pod(&mut out, loaded);
     let _ = write_values(&mut out, loaded);
     out
 }

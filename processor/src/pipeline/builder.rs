@@ -167,6 +167,24 @@ impl Plan {
         self.derivation.needs_envelopes()
     }
 
+    /// Index of a window by its name.
+    pub fn window_index(&self, name: &str) -> Option<usize> {
+        self.window_names.iter().position(|known| known == name)
+    }
+
+    /// Whether a window is over numbers of events, so that no watermark ends it.
+    pub fn counts_events(&self, index: usize) -> bool {
+        matches!(self.windows[index].place, Place::Counts(_))
+    }
+
+    /// The canonical bytes of a grouping key that is given as a JSON object.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn key_of(&self, text: &str) -> Result<Vec<u8>, String> {
+        self.derivation.key_of(text)
+    }
+
     /// Names of the windows, in the order of the spec.
     pub fn window_names(&self) -> &[String] {
         &self.window_names

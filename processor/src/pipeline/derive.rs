@@ -1,6 +1,9 @@
 //! What an event is seen as: the values of `let` and the grouping key.
 //! Must not hold state, or what becomes of an event that has no key.
 
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 use smallvec::SmallVec;
 use streamagg_crds::resolved::{self, Input, KeySource, Missing};
 use streamagg_crds::v1alpha1::{KeyDefault, RecordProperty};
@@ -96,11 +99,26 @@ fn write_integer(number: Option<i64>, out: &mut Vec<u8>) -> bool {
 
 #[derive(Clone, Debug)]
 struct Part {
+    name: String,
     /// `"name":`, with a comma before it from the second on.
     prefix: Vec<u8>,
     source: PartSource,
     /// Canonical text that stands for a missing part; without it the event is rejected.
     when_missing: Option<Vec<u8>>,
+}
+
+/// Appends the canonical form of one JSON value.
+fn write_part(value: &str, out: &mut Vec<u8>) -> Result<(), RejectReason> {
+    let text = value.as_bytes();
+    let (kind, text) = match text {
+        [b'"', inner @ .., b'"'] if inner.contains(&b'\\') => (Kind::EscapedString, inner),
+        [b'"', inner @ .., b'"'] => (Kind::String, inner),
+        b"true" => (Kind::True, text),
+        b"false" => (Kind::False, text),
+        [b'{' | b'[', ..] => (Kind::Container, text),
+        _ => (Kind::Number, text),
+    };
+    key::write_canonical_text(kind, text, out)
 }
 
 /// An expression of `let` has no value for an event.
@@ -132,6 +150,7 @@ impl Derivation {
         for part in group_by {
             let comma = if parts.is_empty() { "" } else { "," };
             parts.push(Part {
+                name: part.name.clone(),
                 prefix: format!("{comma}{}:", serde_json::Value::from(part.name.as_str())).into_bytes(),
                 source: PartSource::compile(&part.source, fields),
                 when_missing: match &part.when_missing {
@@ -177,6 +196,31 @@ impl Derivation {
             values.push(value.map_err(|error| LetProblem { index, error })?);
         }
         Ok(())
+    }
+
+    /// The canonical bytes of a key that is given as a JSON object with a member for each part, in any order.
+    ///
+    /// # Errors
+    /// What is wrong with it, for people.
+    pub fn key_of(&self, text: &str) -> Result<Vec<u8>, String> {
+        let mut members: BTreeMap<String, &RawValue> =
+            serde_json::from_str(text).map_err(|error| format!("no JSON object: {error}"))?;
+        let mut out = Vec::new();
+        for part in &self.parts {
+            out.extend_from_slice(&part.prefix);
+            let given = members.remove(&part.name).map(RawValue::get);
+            match (given, &part.when_missing) {
+                (None | Some("null"), Some(text)) => out.extend_from_slice(text),
+                (None | Some("null"), None) => return Err(format!("{:?} is missing, a part of the key", part.name)),
+                (Some(value), _) => {
+                    write_part(value, &mut out).map_err(|reason| format!("{:?}: {}", part.name, reason.as_str()))?;
+                }
+            }
+        }
+        match members.keys().next() {
+            None => Ok(out),
+            Some(name) => Err(format!("{name:?} is no part of the key")),
+        }
     }
 
     /// Appends the canonical bytes of the key of an event of `record`.

@@ -52,6 +52,14 @@ impl OpenEpoch {
 }
 
 impl EpochLimits {
+    /// The same with outputs of `bytes` at most.
+    pub fn within(self, bytes: u64) -> Self {
+        Self {
+            output_bytes_max: self.output_bytes_max.min(usize::try_from(bytes).unwrap_or(usize::MAX)),
+            ..self
+        }
+    }
+
     /// Whether the epoch closes now.
     pub fn closes(&self, epoch: OpenEpoch) -> bool {
         if epoch.is_empty() {

@@ -19,6 +19,7 @@ mod topology;
 
 pub use topology::Topology;
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -39,7 +40,8 @@ use crate::kafka::control;
 use crate::kafka::producer::TransactionError;
 use crate::kafka::secrets::Secrets;
 use crate::kafka::settings::Settings;
-use crate::metrics::Metrics;
+use crate::metrics::{ErrorClass, Metrics};
+use crate::state::budget::Budget;
 use crate::state::checkpoint::RetentionRule;
 use crate::state::local::TaskDirectory;
 use crate::state::recovery::ownership::{AfterFence, after_fence, fence_backoff};
@@ -87,8 +89,8 @@ pub struct JobContext {
     pub backend: v1alpha1::Backend,
     /// What the databases share.
     pub shared: Shared,
-    /// Memory for records fetched ahead, per task, KiB.
-    pub fetch_queue_kib: u32,
+    /// Memory of the pod and of its parts.
+    pub budget: Budget,
     /// Checkpoint store and its rule.
     pub checkpoints: Option<(Store, CheckpointRule)>,
     /// Bounds of an epoch.
@@ -184,6 +186,8 @@ pub struct Executor {
     board: Arc<Board>,
     task: u32,
     directory: TaskDirectory,
+    /// The last life ended for lack of room.
+    was_full: Cell<bool>,
 }
 
 impl Executor {
@@ -195,6 +199,7 @@ impl Executor {
             board,
             task,
             directory,
+            was_full: Cell::new(false),
         }
     }
 
@@ -224,6 +229,9 @@ impl Executor {
                 (fenced, failed) = (0, 0);
             }
             tracing::info!(task = self.task, ?end, "life of the task ended");
+            self.count(&end);
+            self.was_full.set(is_full(&end));
+            self.board.drop_questions();
             let goes_on = match end {
                 End::Left => false,
                 End::Drained { generation } => self.hold(|view| view.generation > generation),
@@ -266,6 +274,19 @@ impl Executor {
         }
         self.refuse_requests();
         tracing::info!(task = self.task, "task released");
+    }
+
+    fn count(&self, end: &End) {
+        let (class, kind) = match end {
+            End::Left | End::Drained { .. } | End::Released { .. } => return,
+            End::Fenced(_) => (ErrorClass::Retry, "Fenced"),
+            End::Again(_) => (ErrorClass::Retry, "StartUpAgain"),
+            End::Stop(stop) => match stop.reason.until() {
+                Until::Retry => (ErrorClass::Retry, stop.reason.as_str()),
+                Until::Restart => (ErrorClass::Fatal, stop.reason.as_str()),
+            },
+        };
+        self.context.metrics.error(self.task, class, kind, 1);
     }
 
     /// Reads K without initialising: only a higher generation takes the task away for good.
@@ -353,6 +374,10 @@ impl Executor {
             self.board.finish(&request, Err(problem));
         }
     }
+}
+
+fn is_full(end: &End) -> bool {
+    matches!(end, End::Stop(stop) if stop.reason == Reason::DiskFull)
 }
 
 fn retry_backoff(attempt: u32) -> Duration {

@@ -18,6 +18,7 @@ mod pane;
 mod persist;
 mod persist_cells;
 mod persist_counts;
+pub mod query;
 mod running;
 mod session;
 mod size;
@@ -39,7 +40,7 @@ use self::session::SessionSet;
 pub use self::stats::Stats;
 use self::tick::Ticks;
 use super::builder::Plan;
-use super::output::{DeadRecord, LateRecord, Output, Outputs, Record};
+use super::output::{Cause, DeadRecord, LateRecord, Output, Outputs, Record};
 use super::position::{Decision, DecisionKind, TaskPosition};
 use crate::core::key::KeyTable;
 
@@ -145,7 +146,16 @@ impl Task {
         for batch in records.chunks(AHEAD) {
             self.look_ahead(batch);
             for (place, record) in batch.iter().enumerate() {
-                if let Some((bad, seen)) = self.step_one(place, consumed, record, outputs) {
+                let before = outputs.list.len();
+                let too_many = self.step_one(place, consumed, record, outputs);
+                if outputs.list.len() > before {
+                    outputs.causes.push(Cause {
+                        record: consumed,
+                        from: before,
+                        until: outputs.list.len(),
+                    });
+                }
+                if let Some((bad, seen)) = too_many {
                     return StepStatus::TooManyBadRecords {
                         consumed: consumed + 1,
                         bad,

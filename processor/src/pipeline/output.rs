@@ -97,6 +97,17 @@ pub enum Output {
     Dead(DeadRecord),
 }
 
+/// The record of a step that put something out: with it a window was over, or it is late or dead itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// Index of the record in the batch handed to the step.
+    pub record: usize,
+    /// Its outputs begin here in [`Outputs::list`].
+    pub from: usize,
+    /// They end before this one.
+    pub until: usize,
+}
+
 /// Outputs of one step, in order. The caller drains them before the next step (`record` indices refer to the batch).
 #[derive(Clone, Debug, Default)]
 pub struct Outputs {
@@ -104,6 +115,8 @@ pub struct Outputs {
     pub bytes: Vec<u8>,
     /// The outputs in order.
     pub list: Vec<Output>,
+    /// Which record put out what, in order; what a decision put out has none.
+    pub causes: Vec<Cause>,
     /// Decisions that the step made by the clock it was given, in order; they belong into the commit of these outputs.
     pub decisions: Vec<Decision>,
 }
@@ -113,6 +126,7 @@ impl Outputs {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.list.clear();
+        self.causes.clear();
         self.decisions.clear();
     }
 

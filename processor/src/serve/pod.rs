@@ -1,7 +1,7 @@
 //! What a pod holds: the assignment in force, a thread for each of its tasks, what it answers to the admin API.
 //! Must not hold: HTTP, or what a task does.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, Problem, TaskOperation, TaskState};
 use streamagg_crds::assignment::Assignment;
 
-use super::pins::{Pins, Question};
+use super::machine;
+use super::pins::{self, Pins};
 use crate::pipeline::executor::board::{Board, RequestKind};
-use crate::pipeline::executor::{Executor, JobContext};
+use crate::pipeline::executor::{Executor, JobContext, now_ms};
+use crate::pipeline::operator::query::{Answer, Question};
 use crate::state::recovery::ownership::takes;
 
 /// A task's loop that has not turned for so long is stuck. Longer than any call into a library may wait.
@@ -25,6 +27,22 @@ struct Held {
     board: Arc<Board>,
     thread: JoinHandle<()>,
     started: Instant,
+}
+
+/// A question on its way to a task.
+pub struct Asking {
+    /// The task.
+    pub task: u32,
+    /// What it is doing.
+    pub state: TaskState,
+    /// Why it does not run, or what is wrong while it does.
+    pub problem: Option<Problem>,
+    /// Records not committed yet, once known.
+    pub lag: Option<i64>,
+    /// When the last committed record was appended, once one was.
+    pub appended_ms: Option<i64>,
+    /// The answer to come; absent when the task cannot be asked now.
+    pub answer: Option<tokio::sync::oneshot::Receiver<Answer>>,
 }
 
 #[derive(Default)]
@@ -82,6 +100,13 @@ impl Pod {
                 return inner.assignment.as_ref().clone();
             }
             tracing::info!(generation = offered.generation, tasks = ?offered.tasks, "assignment taken");
+            let here =
+                |assignment: &Assignment| -> BTreeSet<u32> { assignment.tasks_of(self.context.ordinal).collect() };
+            let (before, after) = (here(&inner.assignment), here(&offered));
+            let count = |from: &BTreeSet<u32>, to: &BTreeSet<u32>| to.difference(from).count() as u64;
+            self.context
+                .metrics
+                .assigned(count(&before, &after), count(&after, &before));
             inner.assignment = Arc::new(offered);
             for held in inner.tasks.values() {
                 held.board.assign(Arc::clone(&inner.assignment));
@@ -191,7 +216,8 @@ impl Pod {
         let mut inner = self.lock();
         let Some(held) = inner.tasks.get(&task) else { return };
         let lag = (end - held.board.status().input_offset).max(0);
-        self.context.metrics.lag(task, lag);
+        let age_ms = held.board.appended_ms().map(|appended_ms| now_ms() - appended_ms);
+        self.context.metrics.lag(task, lag, age_ms);
         inner.lags.insert(task, lag);
     }
 
@@ -221,6 +247,24 @@ impl Pod {
         }
     }
 
+    /// Brings the figures that grow by themselves up to date, and what the process takes of the machine.
+    pub fn refresh_metrics(&self) {
+        let inner = self.lock();
+        let (metrics, now_ms) = (&self.context.metrics, now_ms());
+        for (task, held) in &inner.tasks {
+            let status = held.board.status();
+            let checkpoint_ms = status.checkpoint.map(|checkpoint| checkpoint.completed_at_ms);
+            metrics.ages(
+                *task,
+                status
+                    .watermark_ms
+                    .map(|watermark_ms| now_ms.saturating_sub(watermark_ms)),
+                checkpoint_ms.map(|completed_ms| now_ms.saturating_sub(completed_ms)),
+            );
+        }
+        metrics.usage(&machine::usage(&self.context.data_directory, &self.context.budget));
+    }
+
     /// Whether every task assigned here works as told, or none is assigned by an assignment that is known.
     pub fn is_ready(&self) -> bool {
         let inner = self.lock();
@@ -248,9 +292,27 @@ impl Pod {
     }
 
     /// Keeps or releases checkpoints in the store, of whichever tasks; `None` without a store.
-    pub fn pins(&self, question: &Question) -> Option<OperationStatus> {
+    pub fn pins(&self, question: &pins::Question) -> Option<OperationStatus> {
         let (store, _) = self.context.checkpoints.as_ref()?;
         Some(self.pins.ask(question, store, &self.context.runtime))
+    }
+
+    /// Puts a question to every task held here.
+    pub fn ask_all(&self, question: &Question) -> Vec<Asking> {
+        let inner = self.lock();
+        let ask = |(task, held): (&u32, &Held)| {
+            let status = held.board.status();
+            let runs = matches!(status.state, TaskState::Running | TaskState::Draining);
+            Asking {
+                task: *task,
+                state: status.state,
+                problem: status.problem,
+                lag: inner.lags.get(task).copied(),
+                appended_ms: held.board.appended_ms(),
+                answer: runs.then(|| held.board.ask(question.clone())).flatten(),
+            }
+        };
+        inner.tasks.iter().map(ask).collect()
     }
 
     /// Asks tasks (all that are held, by default) for a checkpoint or drain, or how far they are.

@@ -11,7 +11,7 @@ use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
 use super::pod::Pod;
 use crate::kafka::config;
-use crate::kafka::consumer::PartitionReader;
+use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT};
 use crate::kafka::control;
 use crate::pipeline::executor::Topology;
 use crate::state::recovery::Stop;
@@ -20,6 +20,8 @@ use crate::state::recovery::Stop;
 const RECONCILE_EVERY: Duration = Duration::from_millis(250);
 /// How often the ends of the partitions are asked for.
 const LAG_EVERY: Duration = Duration::from_secs(2);
+/// Room of a client that reads nothing, KiB.
+const LAG_QUEUE_KIB: u32 = 64;
 /// How often a failed look at the topics is repeated.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(2);
 
@@ -125,12 +127,11 @@ fn watch(pod: &Pod, assign_all: bool) {
             }
         }
     }
-    let mut readers: BTreeMap<u32, PartitionReader> = BTreeMap::new();
+    // One client for all partitions: each has threads and connections of its own.
+    let mut reader = None;
     while !pod.is_stopping() {
-        let held = pod.held();
-        readers.retain(|task, _| held.contains(task));
-        for task in held {
-            match end_of(pod, task, &mut readers) {
+        for task in pod.held() {
+            match end_of(pod, task, &mut reader) {
                 Ok(end) => pod.set_end_offset(task, end),
                 Err(error) => tracing::debug!(task, error, "end of the partition not known"),
             }
@@ -161,20 +162,20 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     Ok((topology.source_partitions, generation))
 }
 
-fn end_of(pod: &Pod, task: u32, readers: &mut BTreeMap<u32, PartitionReader>) -> Result<i64, String> {
+fn end_of(pod: &Pod, task: u32, reader: &mut Option<PartitionReader>) -> Result<i64, String> {
     let context = pod.context();
-    if let std::collections::btree_map::Entry::Vacant(vacant) = readers.entry(task) {
-        let settings = config::source_consumer(
-            &context.job,
-            &context.source_connection().map_err(|stop| stop.to_string())?,
-            64,
-        );
-        let reader = PartitionReader::open(&settings, &context.job.source.topic, task).map_err(|s| s.to_string())?;
-        vacant.insert(reader);
-    }
-    let reader = readers.get(&task).ok_or("no reader")?;
-    reader
-        .watermarks()
-        .map(|(_, end)| end)
-        .map_err(|error| error.to_string())
+    let reader = match reader {
+        Some(reader) => reader,
+        none => {
+            let connection = context.source_connection().map_err(|stop| stop.to_string())?;
+            let settings = config::source_consumer(&context.job, &connection, LAG_QUEUE_KIB);
+            let opened = PartitionReader::open(&settings, &context.job.source.topic, task);
+            none.insert(opened.map_err(|stop| stop.to_string())?)
+        }
+    };
+    let partition = i32::try_from(task).map_err(|error| error.to_string())?;
+    let (_, end) = reader
+        .watermarks_of(partition, QUERY_TIMEOUT)
+        .map_err(|error| error.to_string())?;
+    Ok(end)
 }

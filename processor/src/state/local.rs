@@ -12,6 +12,7 @@ use super::checkpoint::FileFormat;
 use super::memory::MemoryBackend;
 use super::recovery::{Local, Position, Reason, Stop};
 use super::rocksdb::{RocksBackend, Shared};
+use super::room::{Shortage, Volume};
 
 /// Key of the position document; keys of the engine lie below 0x40.
 const POSITION_KEY: &[u8] = &[0x40];
@@ -183,6 +184,35 @@ impl TaskDirectory {
         &self.root
     }
 
+    /// Whether the volume has room for `more` bytes and for what is kept free. What does not say how full it is, has.
+    ///
+    /// # Errors
+    /// `DiskFull`, with the directory, what is missing and the field that helps.
+    pub fn check_room(&self, more: u64, was_full: bool) -> Result<(), Stop> {
+        match (self.kind, volume_of(&self.root)) {
+            (BackendKind::RocksDB, Some(volume)) => {
+                let judged = volume.judge(more, was_full);
+                judged.map_err(|shortage| self.full(volume, shortage))
+            }
+            (BackendKind::RocksDB, None) | (BackendKind::Memory, _) => Ok(()),
+        }
+    }
+
+    fn full(&self, volume: Volume, shortage: Shortage) -> Stop {
+        let mib = |bytes: u64| bytes >> 20;
+        Stop::new(
+            Reason::DiskFull,
+            format!(
+                "the volume of state directory {} has {} MiB of {} MiB free, {} MiB are needed: stopped before it is \
+                 full; enlarge spec.state.volume.size or free some, the task then goes on by itself",
+                self.root.display(),
+                mib(shortage.free),
+                mib(volume.size),
+                mib(shortage.needed),
+            ),
+        )
+    }
+
     fn database(&self) -> PathBuf {
         self.root.join("db")
     }
@@ -202,12 +232,18 @@ impl TaskDirectory {
         stop_of(&Error::Store { message }, &self.root)
     }
 
+    /// Removes what an upload or a fetch left that was cut short.
+    pub fn clear_remains(&self) -> Result<(), Stop> {
+        for remains in [self.root.join("snapshots"), self.staging()] {
+            remove(&remains).map_err(|error| self.unusable(&error))?;
+        }
+        Ok(())
+    }
+
     /// Opens what is there, or makes empty state.
     pub fn open(&self) -> Result<Opened, Stop> {
         fs::create_dir_all(&self.root).map_err(|error| self.unusable(&error))?;
-        // Remains of an upload or a fetch that a crash cut short.
-        remove(&self.root.join("snapshots")).map_err(|error| self.unusable(&error))?;
-        remove(&self.staging()).map_err(|error| self.unusable(&error))?;
+        self.clear_remains()?;
         let state = match self.kind {
             BackendKind::Memory => LocalState::Memory(MemoryBackend::default()),
             BackendKind::RocksDB => match RocksBackend::open(&self.database(), &self.shared) {
@@ -278,6 +314,16 @@ impl TaskDirectory {
             }
         }
     }
+}
+
+/// The volume that a directory lies on, or will.
+pub fn volume_of(directory: &Path) -> Option<Volume> {
+    let there = directory.ancestors().find(|path| path.exists())?;
+    let found = rustix::fs::statvfs(there).ok()?;
+    Some(Volume {
+        free: found.f_bavail.saturating_mul(found.f_frsize),
+        size: found.f_blocks.saturating_mul(found.f_frsize),
+    })
 }
 
 /// Removes a directory and what is in it, if it is there.

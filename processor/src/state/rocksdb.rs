@@ -26,14 +26,14 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Splits `budget_bytes` between block cache and write buffers of at most `tasks` databases.
-    pub fn new(budget_bytes: usize, tasks: usize) -> Self {
-        let cache = Cache::new_lru_cache(budget_bytes / 2);
-        let buffers = budget_bytes / 2;
+    /// One block cache and a bound for the write buffers of all databases, of which `tasks` are usual.
+    pub fn new(cache_bytes: usize, buffer_bytes: usize, tasks: usize) -> Self {
+        // Write buffers are charged to the cache, so that both together are never more than their sum.
+        let cache = Cache::new_lru_cache(cache_bytes + buffer_bytes);
         Self {
-            write_buffers: WriteBufferManager::new_write_buffer_manager_with_cache(buffers, false, cache.clone()),
+            write_buffers: WriteBufferManager::new_write_buffer_manager_with_cache(buffer_bytes, false, cache.clone()),
             cache,
-            write_buffer_bytes: (buffers / tasks.max(1)).clamp(1 << 20, 32 << 20),
+            write_buffer_bytes: (buffer_bytes / tasks.max(1)).clamp(1 << 20, 32 << 20),
         }
     }
 

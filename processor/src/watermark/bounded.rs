@@ -18,4 +18,9 @@ impl BoundedOutOfOrderness {
     pub fn candidate(&self, event_time_ms: i64) -> i64 {
         event_time_ms.saturating_sub(self.bound_ms)
     }
+
+    /// The earliest event that lets the watermark be there.
+    pub fn reached_by(&self, watermark_ms: i64) -> i64 {
+        watermark_ms.saturating_add(self.bound_ms)
+    }
 }

@@ -41,6 +41,16 @@ impl Generator {
             Self::Periodic(periodic) => periodic.candidate(event_time_ms),
         }
     }
+
+    /// The time of the earliest event that lets the watermark come to `watermark_ms`; absent where a mark has to say so.
+    pub fn reached_by(&self, watermark_ms: i64) -> Option<i64> {
+        match self {
+            Self::Bounded(bounded) => Some(bounded.reached_by(watermark_ms)),
+            Self::Monotonic => Some(watermark_ms),
+            Self::Punctuated => None,
+            Self::Periodic(periodic) => Some(periodic.reached_by(watermark_ms)),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,6 +85,31 @@ mod tests {
         ] {
             assert_eq!(generator.candidate(time, mark), expected, "{generator:?} at {time}");
         }
+    }
+
+    #[test]
+    fn the_event_that_is_waited_for_is_the_first_that_suffices() {
+        for generator in [
+            Generator::new(&Watermark::BoundedOutOfOrderness { bound_ms: 5 }),
+            Generator::new(&Watermark::Monotonic),
+            Generator::new(&Watermark::Periodic {
+                bound_ms: 5,
+                step_ms: 10,
+            }),
+        ] {
+            for watermark in -25..25 {
+                let time = generator.reached_by(watermark).unwrap();
+                assert!(
+                    generator.candidate(time, None) >= watermark,
+                    "{generator:?} {watermark}"
+                );
+                assert!(
+                    generator.candidate(time - 1, None) < watermark,
+                    "{generator:?} {watermark}"
+                );
+            }
+        }
+        assert_eq!(Generator::Punctuated.reached_by(5), None);
     }
 
     #[test]

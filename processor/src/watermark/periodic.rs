@@ -20,4 +20,10 @@ impl Periodic {
         let behind = event_time_ms.saturating_sub(self.bound_ms);
         behind.saturating_sub(behind.rem_euclid(self.step_ms))
     }
+
+    /// The earliest event that lets the watermark be there or beyond.
+    pub fn reached_by(&self, watermark_ms: i64) -> i64 {
+        let short = (-watermark_ms.rem_euclid(self.step_ms)).rem_euclid(self.step_ms);
+        watermark_ms.saturating_add(short).saturating_add(self.bound_ms)
+    }
 }

@@ -55,6 +55,50 @@ fn what_is_laid_over_is_judged_like_the_manifest_and_shapes_the_run() {
 }
 
 #[test]
+fn explain_says_what_a_pod_takes() {
+    let scene = Scene::new();
+    let explained = |set: &[&str]| {
+        let mut arguments = vec!["explain", "-f"];
+        let path = scene.text("job.yaml");
+        arguments.push(&path);
+        arguments.extend(set);
+        exact(&run(&arguments), 0).to_owned()
+    };
+    let cases: [(&[&str], &str); 6] = [
+        (
+            &[],
+            "  budget        256 MiB: where the pod has no memory limit, else three quarters of that",
+        ),
+        (
+            &["--set", "resources.limits.memory=1Gi"],
+            "  budget        768 MiB: three quarters of the memory limit of 1024 MiB",
+        ),
+        (
+            &[
+                "--set",
+                "resources.limits.memory=1Gi",
+                "--set",
+                "state.memoryBudget=64Mi",
+            ],
+            "  budget        64 MiB: spec.state.memoryBudget",
+        ),
+        (&["--set", "state.memoryBudget=64Mi"], "  open windows  32 MiB"),
+        (
+            &["--set", "state.memoryBudget=64Mi"],
+            "  RocksDB       8 MiB of cache, 8 MiB of write buffers",
+        ),
+        (
+            &[],
+            "  a task        15 threads: its own, 7 of a consumer, 7 of a producer",
+        ),
+    ];
+    for (set, line) in cases {
+        let text = explained(set);
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_manifest_in_json_means_the_same() {
     let scene = Scene::new();
     let yaml: serde_json::Value = serde_yaml::from_str(super::scene::MANIFEST).unwrap();

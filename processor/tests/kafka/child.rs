@@ -23,6 +23,10 @@ impl Drop for Processor {
 }
 
 impl Processor {
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

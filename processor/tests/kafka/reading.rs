@@ -12,6 +12,14 @@ use serde_json::Value;
 use super::rig::{Job, PATIENCE, WATERMARK_BOUND_MS, WINDOW_MS, eventually};
 
 impl Job {
+    /// Count and sum of key `k{key}` in the window that begins there, of one partition.
+    pub fn open_window(&self, start_ms: i64, key: u32) -> (i64, i64) {
+        let log = self.log.lock().expect("not poisoned");
+        let events = log.get(&0).into_iter().flatten();
+        let inside = events.filter(|event| event.1 == key && event.0.div_euclid(WINDOW_MS) * WINDOW_MS == start_ms);
+        inside.fold((0, 0), |(count, sum), event| (count + 1, sum + event.2))
+    }
+
     /// Result lines that must be there, once each: window sums from scratch. `ended`: of all windows, also of those that
     /// no event has closed.
     pub fn expected(&self, ended: bool) -> BTreeSet<String> {

@@ -8,13 +8,11 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::child::Processor;
 
@@ -146,45 +144,8 @@ impl Job {
         client(&self.reach.tests)
     }
 
-    fn admin(&self) -> AdminClient<DefaultClientContext> {
+    pub(super) fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().expect("an admin client")
-    }
-
-    /// Whether the broker has a topic.
-    pub fn has_topic(&self, topic: &str) -> bool {
-        let admin = self.admin();
-        let metadata = admin
-            .inner()
-            .fetch_metadata(None, PATIENCE)
-            .expect("the broker answers");
-        metadata.topics().iter().any(|found| found.name() == topic)
-    }
-
-    pub fn create_topic(&self, topic: &str) {
-        let count = i32::try_from(self.partitions).expect("few");
-        let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
-        let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
-        assert!(results.iter().all(Result::is_ok), "{results:?}");
-    }
-
-    pub fn delete_topic(&self, topic: &str) {
-        block_on(self.admin().delete_topics(&[topic], &AdminOptions::new())).expect("the broker answers");
-        eventually("the topic is gone", || {
-            let metadata = self
-                .admin()
-                .inner()
-                .fetch_metadata(None, Duration::from_secs(5))
-                .map_err(|e| e.to_string())?;
-            let there = metadata.topics().iter().any(|found| found.name() == topic);
-            if there { Err("still there".to_owned()) } else { Ok(()) }
-        });
-    }
-
-    pub fn delete_records_before(&self, partition: i32, offset: i64) {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
-            .expect("an offset");
-        block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
     }
 
     /// Where the store keeps task 0.
@@ -330,6 +291,15 @@ spec:
     }
 
     pub fn start_with(&self, data: &str, flags: &[&str], failpoint: Option<&str>, extra: &str) -> Processor {
+        self.spawn(data, flags, failpoint, extra, &[])
+    }
+
+    /// Starts a processor by another program, which is given its command line.
+    pub fn start_within(&self, data: &str, wrapper: &[&str]) -> Processor {
+        self.spawn(data, &["--assign-all"], None, "", wrapper)
+    }
+
+    fn spawn(&self, data: &str, flags: &[&str], failpoint: Option<&str>, extra: &str, wrapper: &[&str]) -> Processor {
         let (job, token) = (self.directory("job.yaml"), self.directory("token"));
         std::fs::write(&job, self.manifest(extra)).expect("writes");
         std::fs::write(&token, TOKEN).expect("writes");
@@ -339,7 +309,15 @@ spec:
             .port();
         let log = self.directory(&format!("log-{port}"));
         let file = std::fs::File::create(&log).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_streamagg-processor"));
+        let binary = env!("CARGO_BIN_EXE_streamagg-processor");
+        let mut command = match wrapper {
+            [] => Command::new(binary),
+            [program, arguments @ ..] => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(binary);
+                command
+            }
+        };
         command
             .arg("serve")
             .arg("--job")

@@ -73,6 +73,8 @@ impl Executor {
         let (Some((store, _)), Some(manifest)) = (&self.context.checkpoints, manifest) else {
             return Ok(Err("it is not in the store".to_owned()));
         };
+        let bytes = manifest.info().bytes;
+        self.directory.check_room(bytes, self.was_full.get())?;
         self.board.enter(TaskState::Restoring);
         let staging = self.directory.staging();
         let progress = |share: f64| {

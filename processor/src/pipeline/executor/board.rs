@@ -2,18 +2,22 @@
 //! Must not hold: decisions. Locks are held for a copy, never across a wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use streamagg_crds::admin::{CheckpointInfo, OperationPhase, Problem, TaskOperation, TaskState, TaskStatus};
 use streamagg_crds::assignment::Assignment;
 
+use crate::pipeline::operator::query::{Answer, Question};
 use crate::state::recovery::Stop;
 use crate::state::recovery::ownership::is_named;
 
 /// Finished requests remembered for each task, so that asking again with the same id answers the same.
 const REQUESTS_KEPT: usize = 64;
+
+/// Questions that wait for a task at most; it answers them between two batches.
+const QUESTIONS_MAX: usize = 16;
 
 /// What may be asked of a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,14 @@ pub struct Request {
     pub kind: RequestKind,
 }
 
+/// A question with the way back for its answer.
+pub struct Asked {
+    /// The question.
+    pub question: Question,
+    /// Where the answer goes; whoever asked may have gone.
+    pub reply: tokio::sync::oneshot::Sender<Answer>,
+}
+
 /// What the process wants of the task now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct View {
@@ -48,6 +60,7 @@ struct Inner {
     assignment: Arc<Assignment>,
     stop: bool,
     pending: VecDeque<Request>,
+    questions: VecDeque<Asked>,
     operations: VecDeque<(Request, TaskOperation)>,
     status: TaskStatus,
     generation_seen: u64,
@@ -61,6 +74,8 @@ pub struct Board {
     changed: Condvar,
     started: Instant,
     beat_ms: AtomicU64,
+    /// When the last committed record was appended, ms; 0 until one was.
+    appended_ms: AtomicI64,
 }
 
 impl Board {
@@ -74,6 +89,7 @@ impl Board {
             assignment,
             stop: false,
             pending: VecDeque::new(),
+            questions: VecDeque::new(),
             operations: VecDeque::new(),
             status,
             generation_seen: 0,
@@ -86,6 +102,7 @@ impl Board {
             changed: Condvar::new(),
             started,
             beat_ms: AtomicU64::new(0),
+            appended_ms: AtomicI64::new(0),
         }
     }
 
@@ -104,6 +121,11 @@ impl Board {
     /// What is wanted now.
     pub fn view(&self) -> View {
         self.view_of(&self.lock())
+    }
+
+    /// Tasks that the assignment in force gives this pod, at least one: they share its memory.
+    pub fn tasks_here(&self) -> u64 {
+        self.lock().assignment.tasks_of(self.ordinal).count().max(1) as u64
     }
 
     /// Puts another assignment in force; the caller made sure that its generation is higher.
@@ -151,6 +173,29 @@ impl Board {
     /// The next request, for the task's thread.
     pub fn next_request(&self) -> Option<Request> {
         self.lock().pending.pop_front()
+    }
+
+    /// Asks the task; `None`: too many wait already.
+    pub fn ask(&self, question: Question) -> Option<tokio::sync::oneshot::Receiver<Answer>> {
+        let mut inner = self.lock();
+        // Nobody waits any more for the answers to these.
+        inner.questions.retain(|asked| !asked.reply.is_closed());
+        if inner.questions.len() >= QUESTIONS_MAX {
+            return None;
+        }
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        inner.questions.push_back(Asked { question, reply });
+        Some(answer)
+    }
+
+    /// The next question, for the task's thread.
+    pub fn next_question(&self) -> Option<Asked> {
+        self.lock().questions.pop_front()
+    }
+
+    /// Forgets the questions to a task that does not run: whoever asked is told at once.
+    pub fn drop_questions(&self) {
+        self.lock().questions.clear();
     }
 
     /// Ends a request.
@@ -225,6 +270,19 @@ impl Board {
     /// Highest generation found in a committed position.
     pub fn generation_seen(&self) -> u64 {
         self.lock().generation_seen
+    }
+
+    /// The last committed record was appended then.
+    pub fn committed_up_to(&self, appended_ms: Option<i64>) {
+        if let Some(appended_ms) = appended_ms {
+            self.appended_ms.store(appended_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// When the last committed record was appended, once one was in this life of the process.
+    pub fn appended_ms(&self) -> Option<i64> {
+        let appended_ms = self.appended_ms.load(Ordering::Relaxed);
+        (appended_ms != 0).then_some(appended_ms)
     }
 
     /// The task's loop has turned.

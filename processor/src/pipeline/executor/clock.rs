@@ -140,6 +140,7 @@ impl Running<'_> {
         started.task.decide(&decision, &mut self.outputs);
         executor.context.metrics.outputs(executor.task, &self.outputs);
         executor.context.metrics.decided(executor.task, &decision);
+        self.open.arrivals.take(&[], &self.outputs);
         // A decision puts out results only, which refer to no record.
         let no_record = |_: usize| SourceRecord::default();
         self.open.buffer.take(&mut self.outputs, &started.sink, &no_record);

@@ -1,7 +1,8 @@
 //! Commits an epoch, a claim, a birth or a fork: one transaction, sent again, settled or given up by the protocol.
 //! Must not hold: local state.
 
-use std::time::Duration;
+use std::cell::Cell;
+use std::time::{Duration, Instant};
 
 use streamagg_crds::v1alpha1::Delivery;
 
@@ -11,6 +12,7 @@ use super::{End, JobContext};
 use crate::kafka::config;
 use crate::kafka::control::{self, ControlKey, key_bytes, value_bytes};
 use crate::kafka::producer::{TaskProducer, TransactionError};
+use crate::metrics::{ErrorClass, Stage, Stages, TransactionOutcome};
 use crate::pipeline::position::Decision;
 use crate::pipeline::sink::{EpochBuffer, Outgoing, SinkPlan};
 use crate::state::recovery::ownership::{AfterUnknown, after_unknown};
@@ -47,6 +49,7 @@ pub(super) struct Committer<'a> {
     task: u32,
     control_topic: String,
     producer: Option<TaskProducer>,
+    stages: Stages,
 }
 
 impl<'a> Committer<'a> {
@@ -59,6 +62,7 @@ impl<'a> Committer<'a> {
             task,
             control_topic,
             producer: None,
+            stages: context.metrics.stages(task),
         };
         this.init_again()?;
         Ok(this)
@@ -110,7 +114,9 @@ impl<'a> Committer<'a> {
             if !self.board.view().named {
                 return Err(End::Left);
             }
-            match self.send(&epoch, &documents) {
+            let sent = self.send(&epoch, &documents);
+            self.count(&sent);
+            match sent {
                 Ok(()) => return Ok(()),
                 Err(TransactionError::Aborted(why)) => {
                     tracing::warn!(
@@ -142,6 +148,22 @@ impl<'a> Committer<'a> {
         Err(End::Again(format!("an epoch was aborted {SENDS_MAX} times")))
     }
 
+    fn count(&self, sent: &Result<(), TransactionError>) {
+        let (outcome, kind) = match sent {
+            Ok(()) => (TransactionOutcome::Committed, None),
+            Err(TransactionError::Aborted(_)) => (TransactionOutcome::Aborted, Some("TransactionAborted")),
+            Err(TransactionError::Unknown(_)) => (TransactionOutcome::Unknown, Some("OutcomeUnknown")),
+            Err(TransactionError::Fenced(_)) => (TransactionOutcome::Fenced, None),
+            // What follows from it is counted as what it is.
+            Err(TransactionError::TooLarge { .. } | TransactionError::Stop(_)) => (TransactionOutcome::Aborted, None),
+        };
+        let metrics = &self.context.metrics;
+        metrics.transaction(self.task, outcome);
+        if let Some(kind) = kind {
+            metrics.error(self.task, ErrorClass::Retry, kind, 1);
+        }
+    }
+
     fn send(&self, epoch: &Epoch<'_>, documents: &[Document]) -> Result<(), TransactionError> {
         let Some(producer) = &self.producer else {
             return Err(TransactionError::Unknown("no producer".to_owned()));
@@ -157,12 +179,15 @@ impl<'a> Committer<'a> {
         });
         let alive = || self.board.beat();
         let is_epoch = epoch.outputs.is_some();
+        let began = Instant::now();
+        let produced = Cell::new(began);
         let before_commit = || {
+            produced.set(Instant::now());
             if is_epoch {
                 self.context.failpoints.pass(Place::BeforeCommit);
             }
         };
-        match (&epoch.outputs, self.context.delivery) {
+        let published = match (&epoch.outputs, self.context.delivery) {
             // The position first: the client adds the partitions it knows of to the transaction as soon as there is one,
             // and those that come to its queue after all results only with a second request, when that was answered.
             (Some((buffer, plan)), Delivery::ExactlyOnce) => {
@@ -170,14 +195,22 @@ impl<'a> Committer<'a> {
             }
             (None, Delivery::ExactlyOnce) => producer.publish(control, &alive, &before_commit),
             (outputs, Delivery::AtLeastOnce) => {
-                if let Some((buffer, plan)) = outputs {
-                    producer.publish_plain(buffer.records(plan), &alive)?;
-                }
-                before_commit();
-                // The position says that everything before it is there.
-                producer.publish_plain(control, &alive)
+                let produced = match outputs {
+                    Some((buffer, plan)) => producer.publish_plain(buffer.records(plan), &alive),
+                    None => Ok(()),
+                };
+                produced.and_then(|()| {
+                    before_commit();
+                    // The position says that everything before it is there.
+                    producer.publish_plain(control, &alive)
+                })
             }
+        };
+        if is_epoch && published.is_ok() {
+            self.stages.took(Stage::Produce, produced.get() - began);
+            self.stages.took(Stage::Commit, produced.get().elapsed());
         }
+        published
     }
 
     /// Finds out whether the epoch was committed. `false`: it was not, send it again.

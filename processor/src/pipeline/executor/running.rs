@@ -15,9 +15,11 @@ use super::records::{envelopes, records, source_record};
 use super::replay::save;
 use super::saving::Saving;
 use super::startup::Started;
-use super::{End, Executor};
+use super::{End, Executor, now_ms};
 use crate::kafka::consumer::{ReadError, digest};
-use crate::pipeline::epoch::OpenEpoch;
+use crate::metrics::{ErrorClass, Stage, Stages, TaskFigures};
+use crate::pipeline::arrivals::Arrivals;
+use crate::pipeline::epoch::{EpochLimits, OpenEpoch};
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
@@ -38,6 +40,7 @@ pub(super) struct Open {
     /// Decisions made, in order.
     pub decisions: Vec<Decision>,
     records: u64,
+    pub arrivals: Arrivals,
     last_input: Option<LastInput>,
     /// The input below this offset was seen and stepped over.
     seen_offset: Option<i64>,
@@ -52,6 +55,8 @@ pub(super) struct Running<'a> {
     pub outputs: Outputs,
     pub clock: TaskClock,
     pace: Pace,
+    limits: EpochLimits,
+    stages: Stages,
     last_slow: Instant,
     stopped_by_data: Option<Stop>,
     reported_records: u64,
@@ -75,10 +80,16 @@ impl Executor {
                 buffer: EpochBuffer::default(),
                 decisions: Vec::new(),
                 records: 0,
+                arrivals: Arrivals::default(),
                 last_input: None,
                 seen_offset: None,
                 last_commit: Instant::now(),
             },
+            limits: self
+                .context
+                .limits
+                .within(self.context.budget.output_bytes(self.board.tasks_here())),
+            stages: self.context.metrics.stages(self.task),
             outputs: Outputs::default(),
             last_slow: Instant::now(),
             stopped_by_data: None,
@@ -132,6 +143,7 @@ impl Running<'_> {
         if !view.named {
             return Err(End::Left);
         }
+        self.answer();
         saving.look();
         self.started.ledger.needless_up_to(saving.needless_decisions());
         if saving.wants_pause(view) {
@@ -143,7 +155,7 @@ impl Running<'_> {
         }
         self.consume()?;
         self.by_clock()?;
-        if self.executor.context.limits.closes(self.open_epoch()) {
+        if self.limits.closes(self.open_epoch()) {
             self.close(view)?;
         }
         if saving.is_due(&self.started.committed, self.pace) {
@@ -152,12 +164,25 @@ impl Running<'_> {
         }
         if self.last_slow.elapsed() >= SLOW_INTERVAL {
             self.last_slow = Instant::now();
+            // Committed and saved while there is room for that: the task stops with nothing half done.
+            if let Err(stop) = self.executor.directory.check_room(0, false) {
+                self.close(view)?;
+                return Err(stop.into());
+            }
             self.started
                 .reader
                 .publish_group_offset(self.started.committed.engine_position.input_offset);
             self.publish_figures();
         }
         Ok(())
+    }
+
+    /// Answers what is asked, between two batches: what is shown may be an epoch ahead of what is committed.
+    fn answer(&self) {
+        while let Some(asked) = self.executor.board.next_question() {
+            // Whoever asked may have gone.
+            asked.reply.send(self.started.task.answer(&asked.question)).ok();
+        }
     }
 
     /// A turn while the task is asked to checkpoint, drain or end: the epoch is finished, nothing more is read until the
@@ -191,11 +216,16 @@ impl Running<'_> {
     }
 
     fn consume(&mut self) -> Result<(), End> {
-        let wait = self.executor.context.limits.wait(self.open_epoch(), IDLE_WAIT);
+        let wait = self.limits.wait(self.open_epoch(), IDLE_WAIT);
         let mut batch = Vec::new();
+        let (task, metrics) = (self.executor.task, &self.executor.context.metrics);
+        let polled = Instant::now();
         match self.started.reader.poll(BATCH_RECORDS, wait, &mut batch) {
             Ok(()) => {}
-            Err(error @ ReadError::Passing { .. }) => tracing::warn!(%error),
+            Err(error @ ReadError::Passing { .. }) => {
+                metrics.error(task, ErrorClass::Retry, "KafkaRead", 1);
+                tracing::warn!(%error);
+            }
             Err(error) => return Err(error.into()),
         }
         if batch.is_empty() {
@@ -207,8 +237,11 @@ impl Running<'_> {
         let records = records(&batch, &envelopes);
         let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
         let began = Instant::now();
+        self.stages.took(Stage::Poll, began - polled);
         let status = self.started.task.step(&records, &mut self.outputs);
-        self.pace.add(records.len() as u64, began.elapsed());
+        let took = began.elapsed();
+        self.pace.add(records.len() as u64, took);
+        self.stages.took(Stage::Step, took);
         self.clock.after_step(now_ms, &self.started.task);
         let consumed = match status {
             StepStatus::Continue => batch.len(),
@@ -224,9 +257,9 @@ impl Running<'_> {
                 consumed
             }
         };
-        let metrics = &self.executor.context.metrics;
-        metrics.outputs(self.executor.task, &self.outputs);
+        metrics.outputs(task, &self.outputs);
         self.open.decisions.append(&mut self.outputs.decisions);
+        self.open.arrivals.take(&records[..consumed], &self.outputs);
         self.open.buffer.take(&mut self.outputs, &self.started.sink, &|index| {
             source_record(&batch[index])
         });
@@ -275,13 +308,18 @@ impl Running<'_> {
         started.committer.commit(epoch)?;
         let metrics = &executor.context.metrics;
         metrics.committed(executor.task, began.elapsed(), self.open.buffer.refused());
+        metrics.latencies(executor.task, now_ms(), &self.open.arrivals);
         executor.context.failpoints.pass(Place::AfterCommitBeforeState);
+        let saving = Instant::now();
         save(&mut started.task, &mut started.state, &executor.directory, &sent)?;
+        self.stages.took(Stage::Save, saving.elapsed());
         started.ledger.committed(&started.committed, &sent);
         started.committed = sent;
         self.open.buffer.clear();
         self.open.decisions.clear();
         self.open.records = 0;
+        executor.board.committed_up_to(self.open.arrivals.last_ms);
+        self.open.arrivals.clear();
         self.open.last_commit = Instant::now();
         let position = &started.committed;
         executor.board.saw_generation(position.generation);
@@ -306,7 +344,14 @@ impl Running<'_> {
         let records = task.stats().records;
         metrics.records(self.executor.task, records.saturating_sub(self.reported_records));
         self.reported_records = records;
-        metrics.state(self.executor.task, task.keys(), task.rows(), open_windows, position);
+        let figures = TaskFigures {
+            keys: task.keys(),
+            rows: task.rows(),
+            state_bytes: task.state_bytes(),
+            open_windows,
+            committed: position,
+        };
+        metrics.state(self.executor.task, &figures);
     }
 }
 

@@ -61,6 +61,9 @@ pub(super) struct Found {
 impl Executor {
     /// From an assignment that names this pod to a task at the committed position.
     pub(super) fn start_up(&self) -> Result<Started<'_>, End> {
+        // Before anything is said or done: while there is no room the task stays as it is. Remains may be what fills it.
+        self.directory.clear_remains()?;
+        self.directory.check_room(0, self.was_full.get())?;
         self.board.enter(TaskState::Starting);
         let view = self.board.view();
         if !view.named {
@@ -121,7 +124,7 @@ impl Executor {
         let settings = config::source_consumer(
             &self.context.job,
             &self.context.source_connection()?,
-            self.context.fetch_queue_kib,
+            u32::try_from(self.context.budget.fetch_bytes(self.board.tasks_here()) >> 10).unwrap_or(u32::MAX),
         );
         PartitionReader::open(&settings, &self.context.job.source.topic, self.task)
     }

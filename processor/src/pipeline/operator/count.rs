@@ -192,6 +192,17 @@ impl CountSet {
         self.by_key.get(key as usize).copied().filter(|number| *number != NONE)
     }
 
+    /// The values over the last events of a key that has some: one row.
+    pub fn values(&self, number: u32, layout: &Layout) -> RowStore {
+        let mut values = RowStore::new(layout, 0);
+        let row = values.push();
+        let (before, head) = self.parts(number);
+        for part in [before, head].into_iter().flatten() {
+            layout.merge(values.get_mut(row), self.rows.get(part));
+        }
+        values
+    }
+
     /// Writes the result over the last events of a key. It is never written again.
     pub fn fire(&mut self, window: Window, number: u32, emitter: &mut Emitter<'_>) {
         let (before, head) = self.parts(number);

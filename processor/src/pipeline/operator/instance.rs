@@ -25,6 +25,11 @@ pub(super) struct Instance {
 }
 
 impl Instance {
+    /// Keys in it.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         list_bytes(&self.slots) + list_bytes(&self.dirty) + self.index.allocation_size()

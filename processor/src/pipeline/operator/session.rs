@@ -92,13 +92,27 @@ impl SessionSet {
         self.window.0
     }
 
+    /// The sessions, of any key, that begin at a time.
+    pub fn windows_from(&self, start_ms: i64) -> impl Iterator<Item = Window> {
+        let slots = self.by_key.iter().flatten();
+        slots
+            .map(|slot| self.window_of(*slot))
+            .filter(move |window| window.start_ms == start_ms)
+    }
+
+    /// The sessions of a key with their slots, ascending.
+    pub fn of_key(&self, key: u32) -> impl Iterator<Item = (Window, u32)> {
+        let slots = self.by_key.get(key as usize).map_or(&[][..], |slots| slots);
+        slots.iter().map(|slot| (self.window_of(*slot), *slot))
+    }
+
     /// Whether an event comes too late to be sure of finding the session it belongs to.
     pub fn is_late(&self, time_ms: i64, gap_ms: i64, watermark_ms: i64) -> bool {
         time_ms.saturating_add(gap_ms).saturating_add(self.lateness_ms) <= watermark_ms
     }
 
-    /// An event of the longest gap that is not late finds every session that it touches.
-    fn closes_at(&self, end_ms: i64) -> i64 {
+    /// When no event that is not late can reach a session with this end any more: one of the longest gap.
+    pub fn closes_at(&self, end_ms: i64) -> i64 {
         end_ms
             .saturating_add(self.rule.longest_gap_ms())
             .saturating_add(self.lateness_ms)

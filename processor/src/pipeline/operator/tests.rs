@@ -2,6 +2,7 @@
 
 mod derived;
 mod more;
+mod query;
 
 use std::sync::Arc;
 

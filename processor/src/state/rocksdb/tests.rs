@@ -13,7 +13,7 @@ use contract::keeps_the_contract;
 fn both_backends_keep_the_contract() {
     keeps_the_contract(&mut MemoryBackend::default());
     let directory = tempfile::tempdir().expect("a directory");
-    let mut backend = RocksBackend::open(directory.path(), &Shared::new(8 << 20, 1)).expect("opens");
+    let mut backend = RocksBackend::open(directory.path(), &Shared::new(4 << 20, 4 << 20, 1)).expect("opens");
     keeps_the_contract(&mut backend);
 }
 
@@ -21,7 +21,7 @@ fn both_backends_keep_the_contract() {
 fn what_was_applied_is_there_after_opening_again_and_in_a_snapshot() {
     let directory = tempfile::tempdir().expect("a directory");
     let (database, copy) = (directory.path().join("db"), directory.path().join("copy"));
-    let shared = Shared::new(8 << 20, 1);
+    let shared = Shared::new(4 << 20, 4 << 20, 1);
     let mut backend = RocksBackend::open(&database, &shared).expect("opens");
     let mut changes = Changes::default();
     changes.put(b"key", b"one");
@@ -40,7 +40,7 @@ fn what_was_applied_is_there_after_opening_again_and_in_a_snapshot() {
 #[test]
 fn a_second_owner_of_the_directory_is_kept_out() {
     let directory = tempfile::tempdir().expect("a directory");
-    let shared = Shared::new(8 << 20, 1);
+    let shared = Shared::new(4 << 20, 4 << 20, 1);
     let first = RocksBackend::open(directory.path(), &shared).expect("opens");
     let second = RocksBackend::open(directory.path(), &shared);
     assert!(matches!(second, Err(Error::Store { message }) if message.to_lowercase().contains("lock")));

@@ -1,0 +1,80 @@
+//! `explain`: what a pod of the job takes: memory and its parts, connections and threads. Must not look at this machine.
+
+use std::fmt::Write as _;
+
+use streamagg_crds::v1alpha1::IdleAdvance;
+use streamagg_processor::state::budget::{Budget, Origin};
+
+use super::super::manifest::Loaded;
+
+/// Brokers of a cluster for which threads and connections are counted.
+const BROKERS: usize = 3;
+/// Threads that a Kafka client has beside one for each broker and bootstrap server: its own, one for requests that are
+/// for no broker, one for a coordinator.
+const CLIENT_THREADS: usize = 3;
+/// Threads of a pod beside those of tasks and clients: the main one, two for requests and uploads, one that keeps tasks
+/// and assignment in step, one that watches the topics.
+const POD_THREADS: usize = 5;
+/// Threads that RocksDB has in a process, for flushes and compactions of all tasks.
+const ROCKSDB_THREADS: usize = 2;
+
+pub(super) fn write_pod(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
+    write_memory(out, loaded)?;
+    write_clients(out, loaded)
+}
+
+fn write_memory(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
+    let declared = loaded.spec.state.memory_budget.as_ref().map(|budget| budget.units());
+    let limit = loaded.spec.resources.limits.get("memory").map(|limit| limit.units());
+    let budget = Budget::derive(declared, limit);
+    let mib = |bytes: u64| format!("{} MiB", bytes >> 20);
+    writeln!(out, "\nmemory of a pod")?;
+    let origin = match budget.origin {
+        // A pod without a limit in the manifest may still have one, by a LimitRange for example.
+        Origin::Default => "where the pod has no memory limit, else three quarters of that".to_owned(),
+        origin @ (Origin::Declared | Origin::Limit { .. }) => origin.to_string(),
+    };
+    writeln!(out, "  budget        {}: {origin}", mib(budget.bytes))?;
+    writeln!(out, "  open windows  {}", mib(budget.state_bytes()))?;
+    writeln!(
+        out,
+        "  RocksDB       {} of cache, {} of write buffers",
+        mib(budget.cache_bytes()),
+        mib(budget.write_buffer_bytes())
+    )?;
+    writeln!(
+        out,
+        "  a task        {} of records fetched ahead, {} of outputs of an open epoch; with others in its pod, its share",
+        mib(budget.fetch_bytes(1)),
+        mib(budget.output_bytes(1)),
+    )
+}
+
+fn write_clients(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
+    let (source, sink) = (&loaded.job.source.bootstrap_servers, &loaded.job.sink.bootstrap_servers);
+    let threads = |bootstrap: usize| CLIENT_THREADS + bootstrap + BROKERS;
+    let (consumer, producer) = (threads(source.len()), threads(sink.len()));
+    writeln!(out, "\nclients of a pod, with {BROKERS} brokers in each cluster")?;
+    // A reader of its own asks whether a silent partition is at its end, once one has been silent.
+    let (asking, asks) = match &loaded.job.idle {
+        Some(idle) if idle.advance != IdleAdvance::None => (consumer, ", as many of one that asks when it is silent"),
+        Some(_) | None => (0, ""),
+    };
+    writeln!(
+        out,
+        "  a task        {} threads: its own, {consumer} of a consumer{asks}, {producer} of a producer",
+        1 + consumer + asking + producer
+    )?;
+    writeln!(
+        out,
+        "                up to {} connections: to the partition's leader and the group's coordinator; to every broker \
+         and the coordinator of transactions",
+        2 + BROKERS + 1
+    )?;
+    writeln!(
+        out,
+        "  the pod       {} threads, {consumer} of them of a consumer that asks for the ends of the partitions, over up \
+         to {BROKERS} connections",
+        POD_THREADS + ROCKSDB_THREADS + consumer
+    )
+}

@@ -1,0 +1,97 @@
+//! Counters of what went well and what did not: transactions, errors, assignments. Must not hold: what follows from them.
+
+use prometheus::IntCounterVec;
+
+use super::Maker;
+
+/// What follows from an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The same is tried again.
+    Retry,
+    /// A record is passed over and goes on as a dead letter.
+    Skip,
+    /// A person has to act.
+    Fatal,
+}
+
+impl ErrorClass {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Skip => "skip",
+            Self::Fatal => "fatal",
+        }
+    }
+}
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionOutcome {
+    /// Its records are readable.
+    Committed,
+    /// None of its records ever is; it is sent again, or not, by the error behind it.
+    Aborted,
+    /// The broker gave no answer: read back from the control topic.
+    Unknown,
+    /// Another owner came.
+    Fenced,
+}
+
+impl TransactionOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::Aborted => "aborted",
+            Self::Unknown => "unknown",
+            Self::Fenced => "fenced",
+        }
+    }
+}
+
+pub(super) struct Outcomes {
+    transactions: IntCounterVec,
+    errors: IntCounterVec,
+    assignments: IntCounterVec,
+}
+
+impl Outcomes {
+    pub fn new(make: &Maker<'_>) -> prometheus::Result<Self> {
+        Ok(Self {
+            transactions: make.counter(
+                "transactions_total",
+                "Transactions, by outcome: committed, aborted, unknown, fenced.",
+                &["task", "outcome"],
+            )?,
+            errors: make.counter(
+                "errors_total",
+                "Errors, by class (retry, skip, fatal) and kind.",
+                &["task", "class", "kind"],
+            )?,
+            assignments: make.counter(
+                "assignments_total",
+                "Tasks that an assignment brought or took away: taken, released.",
+                &["change"],
+            )?,
+        })
+    }
+
+    pub fn transaction(&self, task: u32, outcome: TransactionOutcome) {
+        self.transactions
+            .with_label_values(&[task.to_string().as_str(), outcome.as_str()])
+            .inc();
+    }
+
+    pub fn error(&self, task: u32, class: ErrorClass, kind: &str, count: u64) {
+        if count > 0 {
+            self.errors
+                .with_label_values(&[task.to_string().as_str(), class.as_str(), kind])
+                .inc_by(count);
+        }
+    }
+
+    pub fn assigned(&self, taken: u64, released: u64) {
+        self.assignments.with_label_values(&["taken"]).inc_by(taken);
+        self.assignments.with_label_values(&["released"]).inc_by(released);
+    }
+}
