@@ -4,3 +4,4 @@ pub mod decimal;
 pub mod json;
 pub mod key;
 pub mod timestamp;
+pub mod trace_context;

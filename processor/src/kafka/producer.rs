@@ -219,8 +219,8 @@ impl TaskProducer {
     }
 
     fn send(&self, outgoing: Outgoing<'_>, alive: &dyn Fn()) -> Result<(), TransactionError> {
-        let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len());
-        for (key, value) in outgoing.headers {
+        let mut headers = OwnedHeaders::new_with_capacity(outgoing.headers.len() + outgoing.trace.len());
+        for (key, value) in outgoing.headers.iter().chain(outgoing.trace) {
             headers = headers.insert(Header {
                 key,
                 value: value.as_deref(),
@@ -233,7 +233,7 @@ impl TaskProducer {
         record.timestamp = outgoing
             .timestamp_ms
             .map(|timestamp_ms| timestamp_ms.clamp(1, now_ms()));
-        if !outgoing.headers.is_empty() {
+        if !(outgoing.headers.is_empty() && outgoing.trace.is_empty()) {
             record.headers = Some(headers);
         }
         let deadline = Instant::now() + OUTCOME_TIMEOUT;

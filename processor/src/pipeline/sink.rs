@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::output::{Output, Outputs};
+use super::output::{Cause, Output, Outputs};
 use super::position::NO_WATERMARK;
 
 /// Headers of a record, in order.
@@ -24,6 +24,8 @@ pub struct Outgoing<'a> {
     pub timestamp_ms: Option<i64>,
     /// Headers, in order.
     pub headers: &'a [(String, Option<Vec<u8>>)],
+    /// Headers behind them: the trace that the record belongs to.
+    pub trace: &'a [(String, Option<Vec<u8>>)],
 }
 
 impl Outgoing<'_> {
@@ -34,6 +36,7 @@ impl Outgoing<'_> {
         let headers: usize = self
             .headers
             .iter()
+            .chain(self.trace)
             .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 10)
             .sum();
         OVERHEAD + self.key.map_or(0, <[u8]>::len) + self.value.map_or(0, <[u8]>::len) + headers
@@ -123,6 +126,34 @@ struct ResultEntry {
     window: usize,
     end_ms: i64,
     partition_hash: u32,
+    /// Where its trace is.
+    trace: Option<usize>,
+}
+
+/// The traces of a step's outputs: each belongs to that of the record that put it out, if it came with one.
+struct Tracing<'a> {
+    causes: &'a [Cause],
+    /// The trace of the first cause, once looked for.
+    first: Option<Option<usize>>,
+}
+
+impl Tracing<'_> {
+    /// The trace of an output, asked for in order. `trace` gives that of a record of the step's batch.
+    fn of(&mut self, output: usize, traces: &mut Vec<Headers>, trace: &dyn Fn(usize) -> Headers) -> Option<usize> {
+        while let [cause, rest @ ..] = self.causes
+            && cause.until <= output
+        {
+            (self.causes, self.first) = (rest, None);
+        }
+        let cause = self.causes.first().filter(|cause| cause.from <= output)?;
+        *self.first.get_or_insert_with(|| {
+            let headers = trace(cause.record);
+            (!headers.is_empty()).then(|| {
+                traces.push(headers);
+                traces.len() - 1
+            })
+        })
+    }
 }
 
 /// A late, dead or refused record with a topic of its own.
@@ -144,6 +175,8 @@ enum Entry {
 pub struct EpochBuffer {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
+    /// Traces of results, each as headers.
+    traces: Vec<Headers>,
     refused: u64,
 }
 
@@ -172,14 +205,25 @@ impl EpochBuffer {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
+        self.traces.clear();
         self.refused = 0;
     }
 
-    /// Takes what a step put out. `source` gives a record of the step's batch by index.
-    pub fn take(&mut self, outputs: &mut Outputs, plan: &SinkPlan, source: &dyn Fn(usize) -> SourceRecord) {
+    /// Takes what a step put out. `source` gives a record of the step's batch by index, `trace` the headers of its trace.
+    pub fn take(
+        &mut self,
+        outputs: &mut Outputs,
+        plan: &SinkPlan,
+        source: &dyn Fn(usize) -> SourceRecord,
+        trace: &dyn Fn(usize) -> Headers,
+    ) {
         let shift = self.bytes.len();
         self.bytes.extend_from_slice(&outputs.bytes);
-        for output in outputs.list.drain(..) {
+        let mut tracing = Tracing {
+            causes: &outputs.causes,
+            first: None,
+        };
+        for (index, output) in outputs.list.drain(..).enumerate() {
             let entry = match output {
                 Output::Result(result) => Entry::Result(ResultEntry {
                     key: result.key.start + shift..result.key.end + shift,
@@ -187,6 +231,7 @@ impl EpochBuffer {
                     window: result.window,
                     end_ms: result.end_ms,
                     partition_hash: result.partition_hash,
+                    trace: tracing.of(index, &mut self.traces, trace),
                 }),
                 Output::Late(late) if plan.late.is_some() => {
                     let mut headers = vec![
@@ -231,6 +276,10 @@ impl EpochBuffer {
                 // A window of all time has no end; then the producer's clock says when.
                 timestamp_ms: (result.end_ms != i64::MAX).then(|| result.end_ms - 1),
                 headers: plan.window_headers.get(result.window).map_or(&[], Vec::as_slice),
+                trace: result
+                    .trace
+                    .and_then(|trace| self.traces.get(trace))
+                    .map_or(&[], Vec::as_slice),
             }),
             Entry::Side(side) => {
                 let topic = if side.dead {
@@ -245,6 +294,8 @@ impl EpochBuffer {
                     value: side.value.as_deref(),
                     timestamp_ms: side.timestamp_ms,
                     headers: &side.headers,
+                    // Theirs are those of the source record.
+                    trace: &[],
                 })
             }
         }

@@ -1,9 +1,11 @@
 //! What a running processor says of itself: figures, live questions, room on the volume. Must not judge results, except
 //! that none is lost.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
+use rdkafka::message::{Headers as _, Message as _};
 use serde_json::Value;
 
 use super::child::Processor;
@@ -164,6 +166,39 @@ fn open_windows_of_a_key_and_what_holds_a_window_are_told() {
     processor.operate("/v1/drain?id=over");
     let (_, drained) = ask("/v1/windows?key=%7B%22k%22%3A%22k0%22%7D");
     assert_eq!(drained["tasks"][0]["problem"]["reason"], "TaskNotRunning", "{drained}");
+}
+
+/// The results that a record fires belong to its trace, those of records without one to none.
+#[test]
+fn a_trace_goes_on_in_the_results_that_a_record_fires() {
+    const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let job = Job::new("traces", 1);
+    job.produce(1_000);
+    let _processor = job.start("data");
+    job.assert_exact();
+    // Ends the window from 5,004,000, which was open.
+    job.produce_with(r#"{"ts":5005500,"k":"k0","v":1}"#, ("traceparent", TRACE));
+    job.produce_with(r#"{"ts":5006500,"k":"k0","v":1}"#, ("traceparent", "00-no-trace"));
+    let traces = eventually("both windows", || {
+        let mut traces = BTreeMap::<i64, BTreeSet<Option<String>>>::new();
+        job.read(&format!("{}-out", job.name), &mut |message| {
+            let value: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
+            let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+            let trace = headers.find(|header| header.key == "traceparent");
+            let trace = trace.map(|header| String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned());
+            let start = value["start"].as_i64().expect("a number");
+            traces.entry(start).or_default().insert(trace);
+        });
+        if traces.contains_key(&5_005_000) {
+            Ok(traces)
+        } else {
+            Err(format!("{traces:?}"))
+        }
+    });
+    for (start, found) in traces {
+        let wanted = (start == 5_004_000).then(|| TRACE.to_owned());
+        assert_eq!(found, BTreeSet::from([wanted]), "window from {start}");
+    }
 }
 
 /// A volume of its own: a tmpfs in a mount namespace of the processor, reached through its `/proc`.

@@ -12,6 +12,7 @@ use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::child::Processor;
@@ -180,6 +181,18 @@ impl Job {
     pub fn produce_raw(&self, value: &str) {
         let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload(value);
         assert!(self.producer.send(record).is_ok());
+        self.producer.flush(PATIENCE).expect("the broker takes it");
+    }
+
+    /// The same, with a header.
+    pub fn produce_with(&self, value: &str, header: (&str, &str)) {
+        let (key, content) = header;
+        let headers = OwnedHeaders::new().insert(Header {
+            key,
+            value: Some(content),
+        });
+        let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload(value);
+        assert!(self.producer.send(record.headers(headers)).is_ok());
         self.producer.flush(PATIENCE).expect("the broker takes it");
     }
 

@@ -11,7 +11,7 @@ use crate::kafka::consumer::PartitionReader;
 use crate::pipeline::by_clock::{ClockRules, PartitionClock};
 use crate::pipeline::operator::Task;
 use crate::pipeline::position::Decision;
-use crate::pipeline::sink::SourceRecord;
+use crate::pipeline::sink::{Headers, SourceRecord};
 use crate::state::recovery::Stop;
 
 /// The end of a partition that seems idle is asked for at most this often.
@@ -143,7 +143,9 @@ impl Running<'_> {
         self.open.arrivals.take(&[], &self.outputs);
         // A decision puts out results only, which refer to no record.
         let no_record = |_: usize| SourceRecord::default();
-        self.open.buffer.take(&mut self.outputs, &started.sink, &no_record);
+        let no_trace = |_: usize| Headers::new();
+        let buffer = &mut self.open.buffer;
+        buffer.take(&mut self.outputs, &started.sink, &no_record, &no_trace);
         self.open.decisions.push(decision);
     }
 }

@@ -176,6 +176,7 @@ impl<'a> Committer<'a> {
             value: value.as_deref(),
             timestamp_ms: None,
             headers: &[],
+            trace: &[],
         });
         let alive = || self.board.beat();
         let is_epoch = epoch.outputs.is_some();

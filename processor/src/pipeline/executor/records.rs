@@ -12,9 +12,7 @@ pub(super) fn envelopes<'a>(batch: &'a [BorrowedMessage<'_>], needed: bool) -> V
         topic: Some(message.topic()),
         partition: u32::try_from(message.partition()).unwrap_or(0),
         key: message.key(),
-        headers: message.headers().map_or_else(Vec::new, |headers| {
-            headers.iter().map(|header| (header.key, header.value)).collect()
-        }),
+        headers: headers(message).collect(),
     };
     batch
         .iter()
@@ -34,19 +32,20 @@ pub(super) fn records<'a>(batch: &'a [BorrowedMessage<'_>], envelopes: &'a [Enve
     batch.iter().enumerate().map(record).collect()
 }
 
+/// The headers of a message, in its order.
+pub(super) fn headers<'a>(message: &'a BorrowedMessage<'_>) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    headers.map(|header| (header.key, header.value))
+}
+
 /// The record as side outputs carry it.
 pub(super) fn source_record(message: &BorrowedMessage<'_>) -> SourceRecord {
-    let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    });
+    let headers = headers(message).map(|(name, value)| (name.to_owned(), value.map(<[u8]>::to_vec)));
     SourceRecord {
         offset: message.offset(),
         timestamp_ms: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers,
+        headers: headers.collect(),
     }
 }

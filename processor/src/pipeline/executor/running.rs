@@ -11,11 +11,12 @@ use super::board::View;
 use super::clock::TaskClock;
 use super::commit::Epoch;
 use super::failpoint::Place;
-use super::records::{envelopes, records, source_record};
+use super::records::{envelopes, headers, records, source_record};
 use super::replay::save;
 use super::saving::Saving;
 use super::startup::Started;
 use super::{End, Executor, now_ms};
+use crate::core::trace_context;
 use crate::kafka::consumer::{ReadError, digest};
 use crate::metrics::{ErrorClass, Stage, Stages, TaskFigures};
 use crate::pipeline::arrivals::Arrivals;
@@ -260,9 +261,12 @@ impl Running<'_> {
         metrics.outputs(task, &self.outputs);
         self.open.decisions.append(&mut self.outputs.decisions);
         self.open.arrivals.take(&records[..consumed], &self.outputs);
-        self.open.buffer.take(&mut self.outputs, &self.started.sink, &|index| {
-            source_record(&batch[index])
-        });
+        let (source, trace) = (
+            |index: usize| source_record(&batch[index]),
+            |index: usize| trace_context::passed_on(headers(&batch[index])),
+        );
+        let buffer = &mut self.open.buffer;
+        buffer.take(&mut self.outputs, &self.started.sink, &source, &trace);
         self.open.records += consumed as u64;
         if let Some(last) = consumed.checked_sub(1).and_then(|index| batch.get(index)) {
             self.open.last_input = Some(LastInput {

@@ -53,13 +53,50 @@ fn names_and_values(headers: &[(String, Option<Vec<u8>>)]) -> Vec<String> {
         .collect()
 }
 
+/// What one record fires carries its trace, beside results of records without one and of none.
+#[test]
+fn a_result_belongs_to_the_trace_of_the_record_that_fired_it() {
+    let (plan, mut buffer) = (plan(), EpochBuffer::default());
+    let mut outputs = Outputs::default();
+    for value in [&b"by none"[..], b"by 3", b"by 3", b"by 4", b"by 9"] {
+        let entry = result(&mut outputs.bytes, value);
+        outputs.list.push(entry);
+    }
+    for (record, from, until) in [(3, 1, 3), (4, 3, 4), (9, 4, 5)] {
+        outputs.causes.push(Cause { record, from, until });
+    }
+    let asked = std::cell::RefCell::new(Vec::new());
+    buffer.take(&mut outputs, &plan, &|_| source(b"v"), &|record| {
+        asked.borrow_mut().push(record);
+        if record == 4 {
+            Headers::new()
+        } else {
+            vec![header("traceparent", record)]
+        }
+    });
+    assert_eq!(*asked.borrow(), [3, 4, 9], "once for each record");
+    let traces: Vec<Vec<String>> = buffer
+        .records(&plan)
+        .map(|outgoing| names_and_values(outgoing.trace))
+        .collect();
+    let of = |trace: &str| vec![trace.to_owned()];
+    let wanted = [
+        vec![],
+        of("traceparent=3"),
+        of("traceparent=3"),
+        vec![],
+        of("traceparent=9"),
+    ];
+    assert_eq!(traces, wanted);
+}
+
 #[test]
 fn results_late_and_dead_records_go_out_in_order_with_their_headers() {
     let (plan, mut buffer, mut outputs) = (plan(), EpochBuffer::default(), Outputs::default());
     for value in [&b"one"[..], b"two"] {
         let entry = result(&mut outputs.bytes, value);
         outputs.list.push(entry);
-        buffer.take(&mut outputs, &plan, &|_| source(b"v"));
+        buffer.take(&mut outputs, &plan, &|_| source(b"v"), &|_| Headers::new());
         assert!(outputs.list.is_empty() && outputs.bytes.is_empty());
     }
     outputs.list.push(Output::Late(LateRecord {
@@ -77,7 +114,7 @@ fn results_late_and_dead_records_go_out_in_order_with_their_headers() {
         detail,
         watermark_ms: NO_WATERMARK,
     }));
-    buffer.take(&mut outputs, &plan, &|_| source(b"v"));
+    buffer.take(&mut outputs, &plan, &|_| source(b"v"), &|_| Headers::new());
 
     let records: Vec<Outgoing<'_>> = buffer.records(&plan).collect();
     let topics: Vec<&str> = records.iter().map(|record| record.topic).collect();
@@ -114,7 +151,7 @@ fn late_and_dead_records_without_a_topic_are_dropped() {
         watermark_ms: 9,
         lateness_ms: 4,
     }));
-    buffer.take(&mut outputs, &plan, &|_| source(b"v"));
+    buffer.take(&mut outputs, &plan, &|_| source(b"v"), &|_| Headers::new());
     assert!(buffer.is_empty());
 }
 
@@ -130,7 +167,7 @@ fn a_record_that_is_too_large_becomes_one_that_says_so() {
         watermark_ms: 9,
         lateness_ms: 4,
     }));
-    buffer.take(&mut outputs, &plan, &|_| source(&[b'y'; 20_000]));
+    buffer.take(&mut outputs, &plan, &|_| source(&[b'y'; 20_000]), &|_| Headers::new());
     buffer.refuse_too_large(&plan);
     assert_eq!((buffer.len(), buffer.refused()), (2, 2));
     let records: Vec<Outgoing<'_>> = buffer.records(&plan).collect();
