@@ -282,9 +282,12 @@ fn union(path: &'static str, members: &'static [&'static str], works: &str) -> R
 }
 
 fn positive(path: &'static str) -> Rule {
+    // What has not the form of a duration is the schema's to refuse.
     let check = |node: &Value| {
-        node.as_str()
-            .is_none_or(|text| text.bytes().any(|byte| matches!(byte, b'1'..=b'9')))
+        node.as_str().is_none_or(|text| {
+            let unit = text.trim_start_matches('0');
+            unit == text || unit.is_empty() || !unit.bytes().all(|byte| byte.is_ascii_lowercase())
+        })
     };
     node(
         path,
