@@ -22,7 +22,7 @@ pub enum CrdError {
     Yaml(#[from] serde_yaml::Error),
     /// A rule names a path that the schema has not.
     #[error("rule for {0:?}: the schema has no such path; correct the rule's path")]
-    NoSuchPath(&'static str),
+    NoSuchPath(String),
 }
 
 /// The definition of aggregations.
@@ -47,7 +47,9 @@ pub fn crd_yaml() -> Result<String, CrdError> {
 /// When a rule does not fit the schema.
 pub fn crd_json() -> Result<Value, CrdError> {
     let mut definition = definition(&StreamAggregation::crd())?;
-    let schema = definition.pointer_mut(SCHEMA).ok_or(CrdError::NoSuchPath(""))?;
+    let schema = definition
+        .pointer_mut(SCHEMA)
+        .ok_or_else(|| CrdError::NoSuchPath(String::new()))?;
     for rule in rules() {
         write_rule(schema, &rule)?;
     }
@@ -81,8 +83,11 @@ pub fn checkpoint_crd_json() -> Result<Value, CrdError> {
 fn definition(derived: &CustomResourceDefinition) -> Result<Value, CrdError> {
     let mut definition = serde_json::to_value(derived)?;
     definition.sort_all_objects();
-    let schema = definition.pointer_mut(SCHEMA).ok_or(CrdError::NoSuchPath(""))?;
+    let schema = definition
+        .pointer_mut(SCHEMA)
+        .ok_or_else(|| CrdError::NoSuchPath(String::new()))?;
     tidy(schema);
+    write_members(schema);
     // A status that was never written says so: no generation was looked at.
     if let Some(status) = schema.pointer_mut("/properties/status") {
         status["default"] = json!({"observedGeneration": -1});
@@ -112,19 +117,34 @@ fn tidy(schema: &mut Value) {
     }
 }
 
+/// A member of a composite is an aggregate that is no composite.
+fn write_members(schema: &mut Value) {
+    let Some(aggregate) = schema.pointer_mut("/properties/spec/properties/aggregates/items") else {
+        return;
+    };
+    let mut member = aggregate.clone();
+    if let Some(Value::Object(properties)) = member.get_mut("properties") {
+        properties.remove("composite");
+    }
+    if let Some(composite) = aggregate.pointer_mut("/properties/composite") {
+        composite["items"] = member;
+    }
+}
+
 fn write_rule(schema: &mut Value, rule: &Rule) -> Result<(), CrdError> {
     let Some(cel) = &rule.cel else {
         return Ok(());
     };
+    let no_such_path = || CrdError::NoSuchPath(rule.path.to_string());
     let mut node = schema;
     for segment in rule.path.split('.').filter(|segment| !segment.is_empty()) {
         let (name, every) = segment.strip_suffix("[]").map_or((segment, false), |name| (name, true));
         node = node
             .get_mut("properties")
             .and_then(|properties| properties.get_mut(name))
-            .ok_or(CrdError::NoSuchPath(rule.path))?;
+            .ok_or_else(no_such_path)?;
         if every {
-            node = node.get_mut("items").ok_or(CrdError::NoSuchPath(rule.path))?;
+            node = node.get_mut("items").ok_or_else(no_such_path)?;
         }
     }
     let mut entry = json!({"rule": cel, "message": rule.message});

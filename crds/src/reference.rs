@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::crd::{CrdError, checkpoint_crd_json, crd_json};
 use crate::job_file::decides_results;
-use crate::rules::{Check, Place, Rule, not_yet, rules};
+use crate::rules::{COMPOSITE_MEMBERS, Check, Place, Rule, not_yet, rules};
 
 const OBJECT: &str = "/spec/versions/0/schema/openAPIV3Schema/properties";
 const SPEC: &str = "/spec/versions/0/schema/openAPIV3Schema/properties/spec";
@@ -61,7 +61,9 @@ const EFFECTS: [(&str, &str); 14] = [
 /// When a rule does not fit the schema.
 pub fn reference() -> Result<String, CrdError> {
     let definition = crd_json()?;
-    let schema = definition.pointer(SPEC).ok_or(CrdError::NoSuchPath("spec"))?;
+    let schema = definition
+        .pointer(SPEC)
+        .ok_or_else(|| CrdError::NoSuchPath("spec".to_owned()))?;
     let rules = rules();
     let mut rows = Vec::new();
     collect(schema, "spec", &rules, &mut rows);
@@ -95,10 +97,9 @@ pub fn reference() -> Result<String, CrdError> {
         }
     }
     text.push_str("\n## Rules across fields\n\n");
-    for rule in rules
-        .iter()
-        .filter(|rule| matches!(rule.check, Check::Node(_) | Check::OneOf(_)))
-    {
+    for rule in rules.iter().filter(|rule| {
+        matches!(rule.check, Check::Node(_) | Check::OneOf(_)) && !rule.path.starts_with(COMPOSITE_MEMBERS)
+    }) {
         let path = format!("{}{}", rule.path, rule.field);
         let mut marks = String::new();
         if rule.cel.is_none() {
@@ -111,7 +112,9 @@ pub fn reference() -> Result<String, CrdError> {
     let definition = checkpoint_crd_json()?;
     for part in ["spec", "status"] {
         let schema = format!("{OBJECT}/{part}");
-        let schema = definition.pointer(&schema).ok_or(CrdError::NoSuchPath("spec"))?;
+        let schema = definition
+            .pointer(&schema)
+            .ok_or_else(|| CrdError::NoSuchPath("spec".to_owned()))?;
         let mut rows = Vec::new();
         collect(schema, part, &[], &mut rows);
         for row in rows.iter().filter(|row| !row.path.starts_with("status.conditions[]")) {
@@ -202,6 +205,8 @@ fn collect(schema: &Value, path: &str, rules: &[Rule], rows: &mut Vec<Row>) {
             path: at.clone(),
         });
         match child.get("items") {
+            // Members of a composite are described as aggregates.
+            Some(_) if COMPOSITE_MEMBERS.strip_suffix("[]") == Some(at.as_str()) => {}
             Some(items) => collect(items, &format!("{at}[]"), rules, rows),
             None => collect(child, &at, rules, rows),
         }

@@ -228,11 +228,7 @@ impl Resolved {
                 .map(|key| key_part(key, &lets))
                 .collect::<Option<_>>()?,
             windows: spec.windows.iter().map(window::window).collect::<Option<_>>()?,
-            aggregates: spec
-                .aggregates
-                .iter()
-                .map(|spec| aggregate::aggregate(spec, &lets))
-                .collect::<Option<_>>()?,
+            aggregates: aggregate::aggregates(&spec.aggregates, &lets)?,
             lets,
             sink: sink(&spec.sink, &source)?,
             late_topic: side_topic(&spec.late_events),

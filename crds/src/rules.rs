@@ -10,6 +10,8 @@ mod security;
 mod simple;
 mod windows;
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 pub use place::{Located, locate};
@@ -29,7 +31,7 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Path of its nodes from the root; `[]` stands for every element of a list.
-    pub path: &'static str,
+    pub path: Cow<'static, str>,
     /// Path within the node that errors name, such as `.kafka.topics`; empty for the node itself.
     pub field: &'static str,
     /// What is wrong and what to do instead.
@@ -79,6 +81,9 @@ impl Check {
         }
     }
 }
+
+/// Path of the members of a composite: what is refused of an aggregate is refused of them.
+pub const COMPOSITE_MEMBERS: &str = "spec.aggregates[].composite[]";
 
 /// Every rule.
 pub fn rules() -> Vec<Rule> {

@@ -60,8 +60,8 @@ pub fn validate_change(new: &StreamAggregationSpec, old: &StreamAggregationSpec)
     let (new, old) = (json!({"spec": new}), json!({"spec": old}));
     let mut errors = Vec::new();
     for rule in rules::rules() {
-        let before = rules::locate(&old, rule.path);
-        for (new, old) in rules::locate(&new, rule.path).iter().zip(&before) {
+        let before = rules::locate(&old, &rule.path);
+        for (new, old) in rules::locate(&new, &rule.path).iter().zip(&before) {
             if !rule.check.holds_for_change(new.node, old.node) {
                 errors.push(SpecError::new(
                     format!("{}{}", new.path, rule.field),
@@ -83,7 +83,7 @@ pub(crate) fn check_value(root: &Value, place: Place) -> Vec<SpecError> {
         if rule.from > place {
             continue;
         }
-        for found in rules::locate(root, rule.path) {
+        for found in rules::locate(root, &rule.path) {
             if !rule.check.holds(found.node) {
                 errors.push(SpecError::new(
                     format!("{}{}", found.path, rule.field),

@@ -106,6 +106,33 @@ proptest! {
     }
 
     #[test]
+    fn aggregates_go_on_in_a_composite_and_out_of_it(
+        case in generator::case(120), at in any::<Index>(), cuts in generator::cuts(), into in any::<bool>(),
+    ) {
+        let at = at.index(case.log.len() + 1);
+        let renamed = |within: &str| {
+            let mut spec = case.spec.clone();
+            for (n, (name, ..)) in spec.aggregates.iter_mut().enumerate() {
+                *name = format!("{within}m{n}");
+            }
+            spec
+        };
+        let (plain, composite) = (renamed(""), renamed("all."));
+        let (before, after) = if into { (plain, composite) } else { (composite, plain) };
+        let seen = run_across(&case, at, &cuts, &before, &after);
+        let answers = oracle::outputs(&before, &case.log).into_iter().zip(oracle::outputs(&after, &case.log));
+        let expected = answers.map(|pair| match pair {
+            (Expected::Result { entry, key, value }, Expected::Result { value: later, .. }) => Expected::Result {
+                entry: 0,
+                key,
+                value: if entry < at { value } else { later },
+            },
+            (other, _) => other,
+        });
+        prop_assert_eq!(seen, expected.collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_dropped_aggregate_changes_no_digit_of_the_others(
         case in generator::case(120), at in any::<Index>(), cuts in generator::cuts(),
     ) {

@@ -149,6 +149,21 @@ fn aggregate() -> impl Strategy<Value = (Function, Vec<String>)> {
     ]
 }
 
+/// Aggregates with their names; those that are in a composite make one with their neighbours.
+fn named(aggregates: Vec<((Function, Vec<String>), bool)>) -> Vec<(String, Function, Vec<String>)> {
+    let mut composites = 0;
+    let name = |(n, ((function, path), is_member)): (usize, ((Function, Vec<String>), bool))| {
+        composites += usize::from(!is_member);
+        let within = if is_member {
+            format!("c{composites}.")
+        } else {
+            String::new()
+        };
+        (format!("{within}x{n}"), function, path)
+    };
+    aggregates.into_iter().enumerate().map(name).collect()
+}
+
 /// Any spec of this version's windows and aggregates.
 pub fn spec() -> impl Strategy<Value = Spec> {
     let unit = select(vec![
@@ -158,7 +173,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         Unit::Microseconds,
         Unit::Nanoseconds,
     ]);
-    let aggregates = prop::collection::vec(aggregate(), 1..8);
+    let aggregates = prop::collection::vec((aggregate(), prop::bool::weighted(0.3)), 1..8);
     let group_by = prop::collection::vec(missing(), 0..=2);
     (
         unit,
@@ -196,9 +211,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
                             ..window
                         })
                         .collect(),
-                    aggregates: (aggregates.into_iter().enumerate())
-                        .map(|(n, (function, path))| (format!("x{n}"), function, path))
-                        .collect(),
+                    aggregates: named(aggregates),
                 }
             },
         )

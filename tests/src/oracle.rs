@@ -53,7 +53,7 @@ pub struct Spec {
     pub group_by: Vec<(String, Vec<String>, Missing)>,
     /// The windows.
     pub windows: Vec<Window>,
-    /// Name, function and field of each aggregate; a count has no field.
+    /// Name, function and field of each aggregate; a count has no field. `a.b` is the member b of a composite a.
     pub aggregates: Vec<(String, Function, Vec<String>)>,
 }
 
@@ -382,13 +382,22 @@ fn key_value(raw: &str) -> Result<String, Reason> {
 fn result(spec: &Spec, entry: usize, firing: &windows::Firing) -> Expected {
     let length_ms = firing.end.saturating_sub(firing.start);
     let values = spec.aggregates.iter().enumerate().map(|(column, (name, function, _))| {
-        format!(
-            "{}:{}",
-            quoted(name),
-            compute(function, &firing.rows, column, length_ms)
-        )
+        let (composite, name) = name
+            .split_once('.')
+            .map_or((None, name.as_str()), |(c, n)| (Some(c), n));
+        let text = compute(function, &firing.rows, column, length_ms);
+        (composite, format!("{}:{text}", quoted(name)))
     });
-    let values = values.collect::<Vec<_>>().join(",");
+    let values: Vec<(Option<&str>, String)> = values.collect();
+    let members = |group: &[(Option<&str>, String)]| {
+        let members: Vec<&str> = group.iter().map(|(_, member)| member.as_str()).collect();
+        match group[0].0 {
+            Some(composite) => format!("{}:{{{}}}", quoted(composite), members.join(",")),
+            None => members.join(","),
+        }
+    };
+    let values: Vec<String> = values.chunk_by(|a, b| a.0 == b.0).map(members).collect();
+    let values = values.join(",");
     let time = |ms: i64| match ms {
         i64::MIN | i64::MAX => "null".to_owned(),
         _ => ms.to_string(),

@@ -33,14 +33,21 @@ pub(crate) fn check(spec: &Value) -> Vec<SpecError> {
     }
     for (index, aggregate) in list(spec, "aggregates").enumerate() {
         let path = format!("spec.aggregates[{index}]");
-        if let Some(text) = aggregate.get("where").and_then(Value::as_str) {
-            condition(text, &format!("{path}.where"), &names, &mut errors);
-        }
-        for (function, body) in aggregate.as_object().into_iter().flatten() {
-            values(function, body, &format!("{path}.{function}"), &names, &mut errors);
+        check_aggregate(aggregate, &path, &names, &mut errors);
+        for (index, member) in list(aggregate, "composite").enumerate() {
+            check_aggregate(member, &format!("{path}.composite[{index}]"), &names, &mut errors);
         }
     }
     errors
+}
+
+fn check_aggregate(aggregate: &Value, path: &str, names: &[Name], errors: &mut Vec<SpecError>) {
+    if let Some(text) = aggregate.get("where").and_then(Value::as_str) {
+        condition(text, &format!("{path}.where"), names, errors);
+    }
+    for (function, body) in aggregate.as_object().into_iter().flatten() {
+        values(function, body, &format!("{path}.{function}"), names, errors);
+    }
 }
 
 /// The names of `let` with their kinds; each may use those before it.
@@ -66,8 +73,8 @@ fn lets(spec: &Value, errors: &mut Vec<SpecError>) -> Vec<Name> {
     names
 }
 
-fn list<'a>(spec: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
-    spec.get(name).and_then(Value::as_array).into_iter().flatten()
+fn list<'a>(object: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
+    object.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
 fn condition(text: &str, path: &str, names: &[Name], errors: &mut Vec<SpecError>) {

@@ -1,7 +1,7 @@
 //! An aggregate of a valid manifest as one function with its parameters. Must not check anything.
 
 use super::{Input, Let, expression, input};
-use crate::expression::Expression;
+use crate::expression::{Expression, Kind, Node};
 use crate::v1alpha1::{AggregateSpec, FieldOf, Spread};
 
 /// A value of a result.
@@ -9,8 +9,12 @@ use crate::v1alpha1::{AggregateSpec, FieldOf, Spread};
 pub struct Aggregate {
     /// Name in the result.
     pub name: String,
+    /// Name of the composite that holds it in the result.
+    pub within: Option<String>,
     /// Which events it looks at; absent: all.
     pub filter: Option<Expression>,
+    /// Where the manifest says that.
+    pub filter_path: String,
     /// What is computed.
     pub function: Function,
 }
@@ -119,13 +123,52 @@ impl Function {
     }
 }
 
-pub(super) fn aggregate(spec: &AggregateSpec, lets: &[Let]) -> Option<Aggregate> {
+/// All aggregates in the order of the result; a composite is its members.
+pub(super) fn aggregates(specs: &[AggregateSpec], lets: &[Let]) -> Option<Vec<Aggregate>> {
+    let mut aggregates = Vec::new();
+    for (index, spec) in specs.iter().enumerate() {
+        let path = format!("spec.aggregates[{index}]");
+        let Some(members) = &spec.composite else {
+            aggregates.push(aggregate(spec, None, &path, lets)?);
+            continue;
+        };
+        let shared = expression(spec.where_.as_deref(), lets)?;
+        for (place, member) in members.iter().enumerate() {
+            let member = aggregate(member, Some(&spec.name), &format!("{path}.composite[{place}]"), lets)?;
+            aggregates.push(narrowed(member, shared.as_ref(), &path));
+        }
+    }
+    Some(aggregates)
+}
+
+/// A member of a composite looks at events that meet both conditions.
+fn narrowed(member: Aggregate, shared: Option<&Expression>, path: &str) -> Aggregate {
+    match (shared, member.filter) {
+        (None, filter) => Aggregate { filter, ..member },
+        (Some(shared), None) => Aggregate {
+            filter: Some(shared.clone()),
+            filter_path: format!("{path}.where"),
+            ..member
+        },
+        (Some(shared), Some(own)) => Aggregate {
+            filter: Some(Expression {
+                root: Node::And(vec![shared.root.clone(), own.root]),
+                kind: Kind::Bool,
+            }),
+            ..member
+        },
+    }
+}
+
+fn aggregate(spec: &AggregateSpec, within: Option<&str>, path: &str, lets: &[Let]) -> Option<Aggregate> {
     let function = plain(spec, lets)
         .or_else(|| of_any_value(spec, lets))
         .or_else(|| with_parameters(spec, lets))?;
     Some(Aggregate {
         name: spec.name.clone(),
+        within: within.map(str::to_owned),
         filter: expression(spec.where_.as_deref(), lets)?,
+        filter_path: format!("{path}.where"),
         function,
     })
 }

@@ -25,7 +25,7 @@ pub(super) fn rule(
 ) -> Rule {
     let cel = (!cel.is_empty()).then(|| cel.to_owned());
     Rule {
-        path,
+        path: path.into(),
         field,
         message: message.to_owned(),
         cel,

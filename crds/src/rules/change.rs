@@ -47,7 +47,7 @@ pub(super) fn rules() -> Vec<Rule> {
 
 fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check: fn(&Value, &Value) -> bool) -> Rule {
     Rule {
-        path,
+        path: path.into(),
         field,
         message: message.to_owned(),
         cel: Some(cel.to_owned()),

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Check, Place, Rule};
+use super::{COMPOSITE_MEMBERS, Check, Place, Rule};
 
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
@@ -74,7 +74,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
         "spec.aggregates[]",
         &AGGREGATES,
         "count, sum, average, min, max, percentile, first, last, argMin, argMax, variance, stddev, distinct, topK, \
-         histogram, rate, ratio, weightedAverage",
+         histogram, rate, ratio, weightedAverage, composite",
     ),
     ("spec.aggregates[].sum", &["field", "value"], "field, value"),
     ("spec.aggregates[].average", &["field", "value"], "field, value"),
@@ -113,7 +113,10 @@ const STORES: (&str, &[&str], &str) = (
     &["s3", "volume", "gcs", "azure"],
     "s3, volume",
 );
-const AGGREGATES: [&str; 18] = [
+/// Path of aggregates.
+const AGGREGATE: &str = "spec.aggregates[]";
+/// Functions; the last one consists of others.
+const AGGREGATES: [&str; 19] = [
     "count",
     "sum",
     "average",
@@ -132,6 +135,7 @@ const AGGREGATES: [&str; 18] = [
     "rate",
     "ratio",
     "weightedAverage",
+    "composite",
 ];
 
 /// Durations that must be longer than nothing.
@@ -216,13 +220,27 @@ pub(super) fn rules() -> Vec<Rule> {
     );
     rules.extend(POSITIVE.into_iter().map(positive));
     rules.extend(["spec.let[].name", "spec.groupBy[].name", "spec.aggregates[].name"].map(not_reserved));
+    let members: Vec<Rule> = rules.iter().filter_map(of_members).collect();
+    rules.extend(members);
     rules.push(allowed_properties());
     rules
 }
 
+/// A rule about aggregates as one about the members of a composite, which is the one function that they have not.
+fn of_members(rule: &Rule) -> Option<Rule> {
+    let (path, (_, functions)) = (rule.path.strip_prefix(AGGREGATE)?, AGGREGATES.split_last()?);
+    Some(Rule {
+        path: format!("{COMPOSITE_MEMBERS}{path}").into(),
+        ..match rule.check {
+            Check::OneOf(_) if path.is_empty() => union(COMPOSITE_MEMBERS, functions, &functions.join(", ")),
+            _ => rule.clone(),
+        }
+    })
+}
+
 fn node(path: &'static str, message: impl Into<String>, cel: impl Into<String>, check: Check) -> Rule {
     Rule {
-        path,
+        path: path.into(),
         field: "",
         message: message.into(),
         cel: Some(cel.into()),

@@ -71,6 +71,11 @@ pub struct AggregateSpec {
     /// Average of a field weighted by another, exact in decimal. Null when no event had both or the weights add up to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weighted_average: Option<WeightedAverage>,
+    /// Aggregates that stand together in the result, as an object under this name: each with a name and one function of
+    /// `spec.aggregates[]`, and if need be with a condition of its own beside the one that all of them have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::members"))]
+    pub composite: Option<Vec<AggregateSpec>>,
     /// A CEL condition over `event` and the names of `let`: of an event that does not meet it this aggregate looks at
     /// nothing. An error makes the event a dead letter.
     #[serde(rename = "where", default, skip_serializing_if = "Option::is_none")]

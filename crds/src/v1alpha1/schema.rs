@@ -107,6 +107,14 @@ pub fn bounds(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// The members of a composite. A schema that holds itself has no end: the definition puts the element in.
+pub fn members(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "minItems": 1, "maxItems": 16,
+        "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"],
+    })
+}
+
 /// A number of events, at least one.
 pub fn events(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "integer", "format": "int64", "minimum": 1, "maximum": 1_000_000_000})

@@ -54,7 +54,7 @@ pub struct Source {
 
 #[derive(Clone, Debug)]
 struct Column {
-    /// `"name":`, with a comma before it from the second on.
+    /// `"name":`, with what ends the column before it.
     prefix: Vec<u8>,
     function: Function,
     accumulators: SmallVec<[usize; 2]>,
@@ -65,6 +65,8 @@ struct Column {
 pub struct Layout {
     placed: Vec<Placed>,
     columns: Vec<Column>,
+    /// The object that the last column is in.
+    within: Option<String>,
     words: usize,
     extras: usize,
 }
@@ -72,11 +74,18 @@ pub struct Layout {
 impl Layout {
     /// Adds an aggregate with its inputs in the order that its function wants; an accumulator already there is shared.
     pub fn push(&mut self, name: &str, function: &Function, sources: &[Source]) {
-        self.push_filtered(name, function, sources, None);
+        self.push_filtered(None, name, function, sources, None);
     }
 
-    /// As [`Self::push`], over the events that meet `filter`.
-    pub fn push_filtered(&mut self, name: &str, function: &Function, sources: &[Source], filter: Option<&Source>) {
+    /// As [`Self::push`], over the events that meet `filter`, and in the object `within` where one is named.
+    pub fn push_filtered(
+        &mut self,
+        within: Option<&str>,
+        name: &str,
+        function: &Function,
+        sources: &[Source],
+        filter: Option<&Source>,
+    ) {
         debug_assert_eq!(sources.len(), function.inputs().len(), "one source an input");
         let accumulators = function
             .accumulators()
@@ -96,12 +105,30 @@ impl Layout {
                     .unwrap_or_else(|| self.push_accumulator(accumulator, indices, filter.map(|filter| filter.index)))
             })
             .collect();
-        let comma = if self.columns.is_empty() { "" } else { "," };
+        let prefix = self.prefix(within, name);
         self.columns.push(Column {
-            prefix: format!("{comma}{}:", serde_json::Value::from(name)).into_bytes(),
+            prefix,
             function: function.clone(),
             accumulators,
         });
+    }
+
+    /// What stands before the value of the next column: its name, and where objects end and begin.
+    fn prefix(&mut self, within: Option<&str>, name: &str) -> Vec<u8> {
+        let stays = self.within.as_deref() == within;
+        let mut prefix = String::new();
+        if self.within.is_some() && !stays {
+            prefix.push('}');
+        }
+        if !self.columns.is_empty() {
+            prefix.push(',');
+        }
+        if let Some(within) = within.filter(|_| !stays) {
+            prefix.push_str(&format!("{}:{{", serde_json::Value::from(within)));
+        }
+        prefix.push_str(&format!("{}:", serde_json::Value::from(name)));
+        self.within = within.map(str::to_owned);
+        prefix.into_bytes()
     }
 
     /// The layout of stored rows; it has no aggregates to print.
@@ -204,6 +231,9 @@ impl Layout {
                 .map(|index| self.placed[*index].cell(row))
                 .collect();
             column.function.write(&cells, length_ms, out);
+        }
+        if self.within.is_some() {
+            out.push(b'}');
         }
     }
 

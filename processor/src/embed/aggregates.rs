@@ -23,8 +23,26 @@ impl Aggregate {
     }
 
     fn with(mut self, parameter: &str, value: Value) -> Self {
-        self.body[self.function][parameter] = value;
+        match &mut self.body[self.function] {
+            Value::Object(parameters) => drop(parameters.insert(parameter.to_owned(), value)),
+            // A composite has no parameters: its rules say so.
+            _ => self.body[parameter] = value,
+        }
         self
+    }
+
+    /// Several aggregates, each with its name, as one object of the result. A [filter](Self::filter) is for all of them.
+    pub fn composite<'a>(members: impl IntoIterator<Item = (&'a str, Self)>) -> Self {
+        let named = |(name, member): (&str, Self)| {
+            let mut body = member.body;
+            body["name"] = json!(name);
+            body
+        };
+        let members: Vec<Value> = members.into_iter().map(named).collect();
+        Self {
+            function: "composite",
+            body: json!({"composite": members}),
+        }
     }
 
     /// Number of events.

@@ -75,6 +75,11 @@ spec:
     - {name: token_rate, rate: {value: total, per: 1s}}
     - {name: price, ratio: {numerator: {field: /cost_usd}, denominator: {value: total}}}
     - {name: weighted, weightedAverage: {field: /latency_ms, weight: {value: total}}}
+    - name: failed
+      where: "event.status >= 400"
+      composite:
+        - {name: least, min: {field: /latency_ms}}
+        - {name: dear, count: {}, where: "has(event.cost_usd)"}
   sink: {kafka: {topic: r}}
 "#;
 
@@ -134,6 +139,14 @@ fn declared() -> Stream {
         .aggregate("token_rate", Aggregate::sum_rate("total", seconds(1)))
         .aggregate("price", Aggregate::ratio("/cost_usd", "total"))
         .aggregate("weighted", Aggregate::weighted_average("/latency_ms", "total"))
+        .aggregate(
+            "failed",
+            Aggregate::composite([
+                ("least", Aggregate::min("/latency_ms")),
+                ("dear", Aggregate::count().filter("has(event.cost_usd)")),
+            ])
+            .filter("event.status >= 400"),
+        )
 }
 
 /// Everything that a pipeline puts out over `lines`, pushed in cuts of `cut`; state goes through a backend after each
@@ -366,6 +379,14 @@ fn misused_steps_and_aggregates() -> Vec<(Stream, &'static str)> {
         (
             declared().aggregate("n", Aggregate::count().relative_error(0.1)),
             "aggregate \"n\": count.relativeError: unknown",
+        ),
+        (
+            declared().aggregate("n", Aggregate::composite([("m", Aggregate::sum("/a"))]).population()),
+            "aggregate \"n\": population: unknown",
+        ),
+        (
+            declared().aggregate("n", Aggregate::composite([("m", Aggregate::sum("absent"))])),
+            "aggregate \"n\": composite[0].sum.value: ",
         ),
         (
             declared().aggregate("p", Aggregate::percentile("/a", &[1.5])),

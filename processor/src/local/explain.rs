@@ -160,7 +160,9 @@ fn write_window(out: &mut String, window: &Value) -> std::fmt::Result {
 /// Aggregates whose rows hold more than a fixed number of bytes.
 fn write_growing(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     const GROWING: [&str; 7] = ["percentile", "distinct", "topK", "first", "last", "argMin", "argMax"];
-    let growing: Vec<String> = elements(&loaded.value["spec"]["aggregates"])
+    let all = elements(&loaded.value["spec"]["aggregates"])
+        .flat_map(|aggregate| std::iter::once(aggregate).chain(elements(&aggregate["composite"])));
+    let growing: Vec<String> = all
         .filter_map(|aggregate| {
             let function = GROWING.iter().find(|function| aggregate.get(**function).is_some())?;
             Some(format!("{} ({function})", text(&aggregate["name"])))

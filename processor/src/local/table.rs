@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use rustix::termios::tcgetwinsize;
 use serde_json::Value;
-use streamagg_crds::resolved::{Function, Resolved};
+use streamagg_crds::resolved::{Aggregate, Function, Resolved};
 
 use super::RunError;
 use super::progress::{Totals, instant};
@@ -49,12 +49,14 @@ impl Table {
         let count = job
             .aggregates
             .iter()
-            .find(|aggregate| aggregate.function == Function::Count);
+            .find(|aggregate| aggregate.function == Function::Count && aggregate.within.is_none());
         let activity = count.or(job.aggregates.first()).map(|aggregate| aggregate.name.clone());
+        let mut aggregate_names: Vec<String> = job.aggregates.iter().map(column).collect();
+        aggregate_names.dedup();
         Ok(Self {
             window_names: job.windows.iter().map(|window| window.name.clone()).collect(),
             key_names: job.group_by.iter().map(|part| part.name.clone()).collect(),
-            aggregate_names: job.aggregates.iter().map(|aggregate| aggregate.name.clone()).collect(),
+            aggregate_names,
             activity: activity.unwrap_or_default(),
             windows: job.windows.iter().map(|_| BTreeMap::new()).collect(),
             live: std::io::stdout().is_terminal(),
@@ -182,6 +184,11 @@ impl Table {
             .chain(values)
             .collect()
     }
+}
+
+/// The member of `values` that has an aggregate: its own, or that of its composite.
+fn column(aggregate: &Aggregate) -> String {
+    aggregate.within.as_ref().unwrap_or(&aggregate.name).clone()
 }
 
 /// The end without its date where the start has told it.

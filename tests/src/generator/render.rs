@@ -135,11 +135,6 @@ pub fn manifest(spec: &Spec) -> Value {
             None => json!({"name": name, "field": pointer(path), "whenMissing": rule}),
         }
     };
-    let aggregate = |(name, function, path): &(String, Function, Vec<String>)| {
-        let mut document = self::function(function, path);
-        document["name"] = json!(name);
-        document
-    };
     let unit = format!("{:?}", spec.unit);
     let timestamp = if spec.timestamp.is_empty() {
         json!({"record": {}, "unit": unit})
@@ -166,12 +161,33 @@ pub fn manifest(spec: &Spec) -> Value {
         },
         "groupBy": spec.group_by.iter().map(key).collect::<Vec<_>>(),
         "windows": spec.windows.iter().map(window_spec).collect::<Vec<_>>(),
-        "aggregates": spec.aggregates.iter().map(aggregate).collect::<Vec<_>>(),
+        "aggregates": aggregates(spec),
         "sink": {"kafka": {"topic": "results"}},
         "lateEvents": {"kafka": {"topic": "late"}},
         "deadLetters": {"kafka": {"topic": "dead"}},
         "maxBadRatio": 1.0,
     })
+}
+
+/// The aggregates, those of a composite together.
+fn aggregates(spec: &Spec) -> Vec<Value> {
+    let composite = |name: &str| name.split_once('.').map(|(composite, _)| composite.to_owned());
+    let mut list: Vec<Value> = Vec::new();
+    for group in spec
+        .aggregates
+        .chunk_by(|a, b| composite(&a.0).is_some() && composite(&a.0) == composite(&b.0))
+    {
+        let named = |(name, function, path): &(String, Function, Vec<String>)| {
+            let mut document = self::function(function, path);
+            document["name"] = json!(name.rsplit('.').next());
+            document
+        };
+        match composite(&group[0].0) {
+            Some(name) => list.push(json!({"name": name, "composite": group.iter().map(named).collect::<Vec<_>>()})),
+            None => list.extend(group.iter().map(named)),
+        }
+    }
+    list
 }
 
 fn function(function: &Function, path: &[String]) -> Value {

@@ -40,7 +40,7 @@ pub(super) fn layout(job: &Resolved, fields: &mut FieldTree) -> (Layout, Aggrega
     let mut layout = Layout::default();
     let mut inputs = AggregateInputs::default();
     let mut identities: Vec<String> = Vec::new();
-    for (place, aggregate) in job.aggregates.iter().enumerate() {
+    for aggregate in &job.aggregates {
         let filter = aggregate.filter.as_ref().map(|filter| {
             let identity = job.identity_of(filter);
             let known = identities.iter().position(|known| *known == identity);
@@ -48,7 +48,7 @@ pub(super) fn layout(job: &Resolved, fields: &mut FieldTree) -> (Layout, Aggrega
                 identities.push(identity.clone());
                 inputs.filters.push(Filter {
                     program: Program::compile(&filter.root, fields),
-                    path: format!("spec.aggregates[{place}].where"),
+                    path: aggregate.filter_path.clone(),
                 });
                 inputs.filters.len() - 1
             });
@@ -73,7 +73,8 @@ pub(super) fn layout(job: &Resolved, fields: &mut FieldTree) -> (Layout, Aggrega
                 index,
             });
         }
-        layout.push_filtered(&aggregate.name, &function, &sources, filter.as_ref());
+        let within = aggregate.within.as_deref();
+        layout.push_filtered(within, &aggregate.name, &function, &sources, filter.as_ref());
     }
     (layout, inputs)
 }
