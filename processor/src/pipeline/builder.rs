@@ -8,6 +8,7 @@ mod windows;
 use serde::{Deserialize, Serialize};
 use streamagg_crds::resolved::{Resolved, Timestamp, Watermark};
 use streamagg_crds::v1alpha1::TimeUnit;
+use xxhash_rust::xxh3::xxh3_64;
 
 pub(super) use self::inputs::AggregateInputs;
 pub(super) use self::windows::{CompiledWindow, OwnWindows, PaneSetPlan, PaneWindow, Place};
@@ -73,6 +74,14 @@ pub(super) struct StateLayout {
     pub windows: Vec<StoredWindow>,
     pub pane_sets: Vec<StoredPaneSet>,
     pub accumulators: Vec<Accumulator>,
+}
+
+impl StateLayout {
+    /// Equal for equal layouts; the bytes of the document are a stored format.
+    pub fn fingerprint(&self) -> u64 {
+        // A plain document of numbers and strings always serialises.
+        xxh3_64(&serde_json::to_vec(self).unwrap_or_default())
+    }
 }
 
 /// A window as the state knows it.

@@ -22,8 +22,9 @@ use std::ops::Range;
 
 /// Version of the table above.
 pub const FORMAT: u8 = 1;
-/// Partials of one source and shuffle partition are put into a record until it has so many bytes.
-pub const RECORD_BYTES_MIN: usize = 256 << 10;
+/// Bytes of the partials of one record at most; a larger partial stands alone, so that a topic that refuses it refuses
+/// nothing else.
+pub const RECORD_BYTES_MAX: usize = 256 << 10;
 /// Longest lineage, in bytes.
 pub const LINEAGE_BYTES_MAX: usize = u8::MAX as usize;
 

@@ -6,15 +6,24 @@ use proptest::prelude::*;
 use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
-use streamagg_processor::pipeline::operator::combine::{Combine, Source};
+use streamagg_processor::pipeline::operator::combine::{Combine, CombineState, Source};
 use streamagg_processor::pipeline::operator::merge::{PurgedPartial, ShuffleError, WindowTask};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::shuffle::Shuffle;
+use streamagg_processor::state::backend::{Backend, Changes};
+use streamagg_processor::state::memory::MemoryBackend;
 
 use crate::engine::{cases, expected_form};
 use crate::two_stages::results;
 
 fn plan_of(windows: serde_json::Value) -> Arc<Plan> {
+    plan_of_both(
+        windows,
+        serde_json::json!([{"name": "n", "count": {}}, {"name": "first", "first": {"field": "/v"}}]),
+    )
+}
+
+fn plan_of_both(windows: serde_json::Value, aggregates: serde_json::Value) -> Arc<Plan> {
     let document = serde_json::json!({
         "apiVersion": "streamagg.io/v1alpha1",
         "kind": "StreamAggregation",
@@ -27,7 +36,7 @@ fn plan_of(windows: serde_json::Value) -> Arc<Plan> {
             },
             "groupBy": [{"name": "k", "field": "/k"}],
             "windows": windows,
-            "aggregates": [{"name": "n", "count": {}}, {"name": "first", "first": {"field": "/v"}}],
+            "aggregates": aggregates,
             "sink": {"kafka": {"topic": "out"}},
         },
     });
@@ -188,6 +197,63 @@ fn partials_of_a_partition_that_joined_late_go_to_the_late_output() {
     let (results, _) = merged(&mut windows, &shuffled(&mut new, &[("b", 200_000)])).unwrap();
     assert_eq!(results.len(), 2, "the window of both keys ends at 180 s: {results:?}");
     assert_eq!(windows.position().watermark_ms, 200_000);
+}
+
+fn plan_with(aggregates: serde_json::Value) -> Arc<Plan> {
+    plan_of_both(
+        serde_json::json!([{"name": "m", "tumbling": {"size": "60s"}, "allowedLateness": "60s"}]),
+        aggregates,
+    )
+}
+
+fn restored(plan: &Arc<Plan>, task: &mut WindowTask, backend: &mut MemoryBackend) -> WindowTask {
+    let mut changes = Changes::default();
+    task.take_changes(&mut changes);
+    backend.apply(&changes).unwrap();
+    WindowTask::restore(Arc::clone(plan), backend).unwrap().unwrap()
+}
+
+/// A changed spec: what the first stage wrote under the old one is still on the way when the window task has the new one.
+#[test]
+fn partials_of_an_earlier_spec_are_read_into_the_present_one() {
+    let count = serde_json::json!({"name": "n", "count": {}});
+    let (first, last) = (
+        serde_json::json!({"name": "first", "first": {"field": "/v"}}),
+        serde_json::json!({"name": "last", "last": {"field": "/v"}}),
+    );
+    let old = plan_with(serde_json::json!([count, first]));
+    let new = plan_with(serde_json::json!([last, count, first]));
+    let mut combine = Combine::new(Arc::clone(&old), source(0, 1), 0).unwrap();
+    let (mut windows, mut backend) = (WindowTask::new(Arc::clone(&old), 0).unwrap(), MemoryBackend::default());
+    merged(&mut windows, &shuffled(&mut combine, &[("a", 1_000)])).unwrap();
+    let mut windows = restored(&new, &mut windows, &mut backend);
+    let on_the_way = shuffled(&mut combine, &[("a", 2_000)]);
+    merged(&mut windows, &on_the_way).unwrap();
+    // Restored once more under the new spec, it still knows the old one.
+    let mut windows = restored(&new, &mut windows, &mut backend);
+    let state = combine.close_epoch(&mut Shuffle::default());
+    merged(&mut windows, &shuffled(&mut combine, &[("b", 3_000)])).unwrap();
+    let state = CombineState {
+        position: combine.position(),
+        ..state
+    };
+    let mut combine = Combine::restore(Arc::clone(&new), source(0, 1), &state).unwrap();
+    let (results, _) = merged(&mut windows, &shuffled(&mut combine, &[("a", 4_000), ("a", 70_000)])).unwrap();
+    let values: Vec<&str> = results
+        .iter()
+        .filter_map(|value| value.split_once("\"values\":"))
+        .map(|(_, values)| values)
+        .collect();
+    assert_eq!(
+        values,
+        [
+            r#"{"last":"a4000","n":3,"first":"a1000"}}"#,
+            r#"{"last":null,"n":1,"first":"b3000"}}"#,
+        ]
+    );
+    // One that never had the old spec does not guess.
+    let refused = merged(&mut WindowTask::new(new, 0).unwrap(), &on_the_way);
+    assert!(matches!(refused, Err(ShuffleError::Layout { .. })), "{refused:?}");
 }
 
 #[test]

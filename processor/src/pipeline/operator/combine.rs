@@ -16,7 +16,7 @@ use crate::core::key;
 use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Place, Plan};
 use crate::pipeline::output::{Outputs, Record};
 use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK, TaskPosition};
-use crate::pipeline::shuffle::{self, Destination, Header, RECORD_BYTES_MIN, Shuffle};
+use crate::pipeline::shuffle::{self, Destination, Header, RECORD_BYTES_MAX, Shuffle};
 use crate::window::types::Assigner;
 
 /// Why a job cannot be split into two stages.
@@ -52,6 +52,14 @@ pub struct Source {
 pub struct CombineState {
     /// Where it stands.
     pub position: TaskPosition,
+    /// The rest.
+    pub carried: Carried,
+}
+
+/// What a combine task carries from epoch to epoch beside its position.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Carried {
     /// Which of the last records were dead letters, in hexadecimal; absent when none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_records: Option<String>,
@@ -66,7 +74,7 @@ pub struct Combine {
     layout: u64,
     /// The watermark at which the partials so far must be out, for a window ends or is purged there.
     due_ms: i64,
-    bad_records: Option<String>,
+    carried: Carried,
     /// Partials by shuffle partition; empty between calls.
     buffers: Vec<Vec<u8>>,
 }
@@ -79,7 +87,7 @@ impl Combine {
     pub fn new(plan: Arc<Plan>, source: Source, start_offset: i64) -> Result<Self, NotInTwoStages> {
         let state = CombineState {
             position: TaskPosition::start(start_offset),
-            bad_records: None,
+            carried: Carried::default(),
         };
         Self::restore(plan, source, &state)
     }
@@ -93,13 +101,13 @@ impl Combine {
         let mut task = Task::at(plan, state.position);
         task.scratch.partition = source.index;
         // What is no such text was no dead letter: the guard may then be late, and nothing else depends on it.
-        if let Some(bits) = (state.bad_records.as_ref()).and_then(|text| hex::decode(text).ok()) {
+        if let Some(bits) = (state.carried.bad_records.as_ref()).and_then(|text| hex::decode(text).ok()) {
             task.bad_ratio.load(&bits);
         }
         let mut combine = Self {
             layout: task.plan.fingerprint(),
             due_ms: 0,
-            bad_records: state.bad_records.clone(),
+            carried: state.carried.clone(),
             buffers: vec![Vec::new(); source.shuffle_partitions as usize],
             task,
             source,
@@ -174,17 +182,22 @@ impl Combine {
     pub fn close_epoch(&mut self, shuffle: &mut Shuffle) -> CombineState {
         self.flush(shuffle);
         if let Some(bits) = self.task.bad_ratio.take_changed() {
-            self.bad_records = bits.iter().any(|byte| *byte != 0).then(|| hex::encode(bits));
+            self.carried.bad_records = bits.iter().any(|byte| *byte != 0).then(|| hex::encode(bits));
         }
         CombineState {
             position: self.task.position,
-            bad_records: self.bad_records.clone(),
+            carried: self.carried.clone(),
         }
     }
 
     /// Where the task stands. Its state is this only when an epoch has just been closed.
     pub fn position(&self) -> TaskPosition {
         self.task.position
+    }
+
+    /// The watermark at which something must go out next.
+    pub fn next_due_ms(&self) -> i64 {
+        self.due_ms
     }
 
     /// Rows that wait for the end of the epoch.
@@ -238,6 +251,7 @@ impl Combine {
     fn flush(&mut self, shuffle: &mut Shuffle) {
         let watermark_ms = self.task.position.watermark_ms;
         let plan = Arc::clone(&self.task.plan);
+        let mut partial = Vec::new();
         let mut sets = std::mem::take(&mut self.task.sets);
         for (index, set) in sets.iter_mut().enumerate() {
             for pane in set.panes_mut() {
@@ -245,13 +259,14 @@ impl Combine {
                 for (row, key) in pane.keys.iter().enumerate() {
                     let key = self.task.keys.bytes(*key);
                     let partition = (key::murmur2(key) & 0x7fff_ffff) % self.source.shuffle_partitions;
-                    let buffer = &mut self.buffers[partition as usize];
                     let encode = |out: &mut Vec<u8>| plan.layout.encode(pane.values(row as u32), out);
-                    shuffle::write_partial(index, pane.start_ms, barred_ms, key, encode, buffer);
-                    if buffer.len() >= RECORD_BYTES_MIN {
-                        let partials = std::mem::take(buffer);
-                        self.push_partials(partition, &partials, shuffle);
+                    partial.clear();
+                    shuffle::write_partial(index, pane.start_ms, barred_ms, key, encode, &mut partial);
+                    let full = self.buffers[partition as usize].len() + partial.len() > RECORD_BYTES_MAX;
+                    if full {
+                        self.push_buffer(partition, shuffle);
                     }
+                    self.buffers[partition as usize].extend_from_slice(&partial);
                 }
             }
             set.purge(END_OF_INPUT, &mut self.task.keys, |_| {});
@@ -259,19 +274,20 @@ impl Combine {
         self.task.sets = sets;
         self.task.next_due_ms = i64::MAX;
         for partition in 0..self.source.shuffle_partitions {
-            let mut partials = std::mem::take(&mut self.buffers[partition as usize]);
-            if !partials.is_empty() {
-                self.push_partials(partition, &partials, shuffle);
-            }
-            partials.clear();
-            self.buffers[partition as usize] = partials;
+            self.push_buffer(partition, shuffle);
         }
     }
 
-    fn push_partials(&mut self, partition: u32, partials: &[u8], shuffle: &mut Shuffle) {
-        self.push(Destination::One(partition), shuffle, |header, out| {
-            shuffle::write_partials(header, partials, out);
-        });
+    /// Makes a record of the partials that wait for a shuffle partition, if any do.
+    fn push_buffer(&mut self, partition: u32, shuffle: &mut Shuffle) {
+        let mut partials = std::mem::take(&mut self.buffers[partition as usize]);
+        if !partials.is_empty() {
+            self.push(Destination::One(partition), shuffle, |header, out| {
+                shuffle::write_partials(header, &partials, out);
+            });
+        }
+        partials.clear();
+        self.buffers[partition as usize] = partials;
     }
 
     fn push(&mut self, destination: Destination, shuffle: &mut Shuffle, write: impl FnOnce(&Header<'_>, &mut Vec<u8>)) {
@@ -351,7 +367,6 @@ impl Plan {
 
     /// Tells layouts of partials apart: equal ones have equal windows, panes, keys and accumulators.
     pub fn fingerprint(&self) -> u64 {
-        // A plain document of numbers and strings always serialises.
-        xxh3_64(&serde_json::to_vec(&self.state_layout).unwrap_or_default())
+        self.state_layout.fingerprint()
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! Must not hold: a judgement of events, I/O.
 
+mod earlier;
 mod error;
 mod fire;
 mod persist;
@@ -26,6 +27,7 @@ use crate::pipeline::position::TaskPosition;
 use crate::pipeline::shuffle::{self, Message, Partial};
 use crate::window::types::Window;
 
+use self::earlier::Earlier;
 pub use self::error::{BehindCut, ShuffleError};
 pub use self::sources::Cut;
 use self::sources::Sources;
@@ -51,6 +53,8 @@ pub struct WindowTask {
     barred: BTreeMap<(usize, i64), PaneSet>,
     sources: Sources,
     layout: u64,
+    /// Layouts of earlier specs by fingerprint.
+    earlier: BTreeMap<u64, Earlier>,
     /// One row to decode into.
     row: RowStore,
     /// Windows to fire for a key because of the record in hand.
@@ -77,6 +81,7 @@ impl WindowTask {
             layout: task.plan.fingerprint(),
             barred: BTreeMap::new(),
             sources: Sources::default(),
+            earlier: BTreeMap::new(),
             row,
             firing: Vec::new(),
             purged: Vec::new(),
@@ -105,7 +110,7 @@ impl WindowTask {
                     Some(_) | None => damaged("the record"),
                 });
             };
-            if header.layout != self.layout {
+            if header.layout != self.layout && !self.earlier.contains_key(&header.layout) {
                 return Err(ShuffleError::Layout { offset });
             }
             if !self.sources.hear(offset, &header)? {
@@ -119,7 +124,7 @@ impl WindowTask {
                 Message::Partials(partials) => {
                     for partial in partials {
                         let partial = partial.ok_or_else(|| damaged("a partial"))?;
-                        self.take(&partial, purged).map_err(damaged)?;
+                        self.read(header.layout, partial, purged).map_err(damaged)?;
                     }
                     self.fire_late(outputs);
                 }
@@ -172,12 +177,38 @@ impl WindowTask {
         self.task.keys()
     }
 
+    /// Window instances that have state and have not been purged, those of barred rows alone left out.
+    pub fn open_windows(&self) -> u64 {
+        self.task.open_windows()
+    }
+
     /// Rows of state.
     pub fn rows(&self) -> usize {
         self.task.rows() + self.barred.values().map(PaneSet::rows).sum::<usize>()
     }
 
-    /// Merges one partial; answers what is damaged where it cannot be one.
+    /// Reads one partial and merges it; answers what is damaged where it cannot be one.
+    fn read(
+        &mut self,
+        layout: u64,
+        mut partial: Partial<'_>,
+        purged: &mut Vec<PurgedPartial>,
+    ) -> Result<(), &'static str> {
+        match self.earlier.get(&layout).filter(|_| layout != self.layout) {
+            Some(earlier) => {
+                partial.set = earlier.set(partial.set).ok_or("a pane set")?;
+                self.row = earlier.read(partial.row, &self.task.plan).ok_or("a row")?;
+            }
+            None => {
+                if !self.task.plan.layout.decode(partial.row, self.row.get_mut(0)) {
+                    return Err("a row");
+                }
+            }
+        }
+        self.take(&partial, purged)
+    }
+
+    /// Merges the partial whose row was read.
     fn take(&mut self, partial: &Partial<'_>, purged: &mut Vec<PurgedPartial>) -> Result<(), &'static str> {
         let task = &mut self.task;
         let plan = Arc::clone(&task.plan);
@@ -190,9 +221,6 @@ impl WindowTask {
         }
         if std::str::from_utf8(partial.key).is_err() {
             return Err("a key");
-        }
-        if !plan.layout.decode(partial.row, self.row.get_mut(0)) {
-            return Err("a row");
         }
         let watermark_ms = task.position.watermark_ms;
         let mut ended = Vec::new();

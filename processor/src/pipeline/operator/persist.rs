@@ -151,6 +151,7 @@ impl Task {
 }
 
 /// How stored state is read under the present spec.
+#[derive(Clone, Debug)]
 pub(super) struct Migration {
     /// Stored pane set → present one.
     pub sets: Vec<usize>,

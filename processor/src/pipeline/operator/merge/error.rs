@@ -21,10 +21,10 @@ pub enum ShuffleError {
         /// Which part of it.
         what: &'static str,
     },
-    /// Its rows are those of another spec.
+    /// Its rows are those of a spec that is none of the task's past.
     #[error(
-        "shuffle record at offset {offset}: it was written under other windows, keys or aggregates; a change of them needs \
-         all tasks at one position"
+        "shuffle record at offset {offset}: it was written under other windows, keys or aggregates, which this task has never \
+         had and cannot read; go back to the spec that wrote it"
     )]
     Layout {
         /// Of the record.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use super::earlier::Earlier;
 use super::{PaneSet, WindowTask};
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::RowStore;
@@ -57,6 +58,13 @@ impl WindowTask {
             restored.sources =
                 serde_json::from_slice(&document).map_err(|error| corrupt("source partitions", error))?;
         }
+        if stored != plan.state_layout {
+            restored.sources.remember(stored);
+        }
+        let earlier = restored.sources.layouts().iter();
+        restored.earlier = earlier
+            .filter_map(|layout| Some((layout.fingerprint(), Earlier::new(layout, &plan)?)))
+            .collect();
         if !restored.task.unsaved.layout {
             for pane in restored.barred.values_mut().flat_map(PaneSet::panes_mut) {
                 pane.take_dirty();

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ShuffleError;
+use crate::pipeline::builder::StateLayout;
 use crate::pipeline::position::NO_WATERMARK;
 use crate::pipeline::shuffle::Header;
 
@@ -30,9 +31,15 @@ pub(super) struct Sources {
     /// How many there are, as far as was heard.
     count: u32,
     heard: BTreeMap<u32, Heard>,
+    /// Layouts of earlier specs, the newest last: partials in them may still be on the way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layouts: Vec<StateLayout>,
     #[serde(skip)]
     changed: bool,
 }
+
+/// Layouts of earlier specs that are remembered.
+const LAYOUTS_KEPT: usize = 16;
 
 /// What was heard of one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,6 +155,20 @@ impl Sources {
         if let Some(heard) = self.heard.get_mut(&source) {
             heard.watermark_ms = heard.watermark_ms.max(watermark_ms);
         }
+    }
+
+    /// The spec was another one until here.
+    pub fn remember(&mut self, layout: StateLayout) {
+        self.layouts.retain(|known| *known != layout);
+        self.layouts.push(layout);
+        let surplus = self.layouts.len().saturating_sub(LAYOUTS_KEPT);
+        self.layouts.drain(..surplus);
+        self.changed = true;
+    }
+
+    /// Layouts of earlier specs.
+    pub fn layouts(&self) -> &[StateLayout] {
+        &self.layouts
     }
 
     /// How far event time has come in all of them; [`NO_WATERMARK`] until each was heard.
