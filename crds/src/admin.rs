@@ -24,7 +24,7 @@ pub struct PodStatus {
     pub revision: String,
     /// Version of the engine in the image.
     pub engine: String,
-    /// Number of tasks (partitions of the source topic); absent until the broker has answered.
+    /// Number of tasks (partitions of the source topic, and with two stages of the topic between them); absent until the broker has answered.
     pub task_count: Option<u32>,
     /// Generation of the assignment in force in this pod.
     pub generation: u64,
@@ -40,8 +40,10 @@ pub struct PodStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskStatus {
-    /// Task number: the source partition.
+    /// Task number: the source partition; with two stages see [`Stage`].
     pub task: u32,
+    /// What it is to the job.
+    pub stage: Stage,
     /// What it is doing.
     pub state: TaskState,
     /// Why it does not run, when it does not.
@@ -62,6 +64,28 @@ pub struct TaskStatus {
     pub checkpoint: Option<CheckpointInfo>,
     /// Restored from this checkpoint, at the last start.
     pub restored_from: Option<String>,
+}
+
+/// What a task is to its job. With two stages, window tasks have the first numbers and combine tasks those behind them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Stage {
+    /// All there is: from events to results.
+    #[default]
+    Whole,
+    /// First of two: from events to partials.
+    Combine,
+    /// Second of two: from partials to results.
+    Window,
+}
+
+impl Stage {
+    /// Whether a task keeps state beside its committed position: on a volume and in checkpoints.
+    pub fn keeps_state(self) -> bool {
+        match self {
+            Self::Whole | Self::Window => true,
+            Self::Combine => false,
+        }
+    }
 }
 
 /// State of a task.

@@ -66,6 +66,8 @@ pub struct Source {
     pub bootstrap_servers: Vec<String>,
     /// The one topic.
     pub topic: String,
+    /// Partitions of the topic between two stages; absent: one stage, a key's events are in one partition.
+    pub shuffle_partitions: Option<u32>,
     /// How its brokers are reached.
     pub security: Security,
     /// Where the first run begins.
@@ -326,6 +328,7 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
     Some(Source {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
         topic: kafka.topics.first()?.clone(),
+        shuffle_partitions: spec.source.partitioning.any.map(|any| any.shuffle_partitions),
         security: security::of_source(kafka),
         start: start(&kafka.start_from)?,
         properties: kafka.properties.clone(),

@@ -36,7 +36,9 @@ pub use lifecycle::{
 pub use not_yet::NotYet;
 pub use security::{CaSecret, CertificateSecret, KafkaSasl, KafkaTls, SaslMechanism, SinkSecurity, UserSecret};
 pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec};
-pub use source::{FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom};
+pub use source::{
+    AnyPartitioning, FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom,
+};
 pub use spec::{Empty, StreamAggregationSpec};
 pub use state::{
     Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,

@@ -33,8 +33,8 @@ pub const REFUSED_OF_FUTURE: [&str; 5] = [
     "spec.autoscaling",
     "spec.event.maxDrift",
     "spec.restoreFrom",
-    "spec.source.partitioning.any",
     "spec.upgrade.rollback",
+    "spec.windows",
 ];
 
 /// A manifest with every field of the API, also those that do not work yet.

@@ -58,6 +58,7 @@ pub struct Metrics {
     results: IntCounterVec,
     late: IntCounterVec,
     dead: IntCounterVec,
+    purged_partials: IntCounterVec,
     too_large: IntCounterVec,
     commits: IntCounterVec,
     transaction_seconds: HistogramVec,
@@ -158,6 +159,11 @@ impl Metrics {
                 "dead_letters_total",
                 "Records rejected, by reason.",
                 &["task", "reason"],
+            )?,
+            purged_partials: make.counter(
+                "purged_partials_total",
+                "Pre-aggregated rows that came when all their windows were gone.",
+                task,
             )?,
             too_large: make.counter("records_too_large_total", "Outputs too large for their topic.", task)?,
             commits: make.counter("commits_total", "Epochs committed.", task)?,
@@ -269,6 +275,15 @@ impl Metrics {
             if let Some(age_ms) = age_ms {
                 gauge.with_label_values(&[&task]).set(seconds(age_ms));
             }
+        }
+    }
+
+    /// Partials that missed every window.
+    pub fn purged_partials(&self, task: u32, count: usize) {
+        if count > 0 {
+            self.purged_partials
+                .with_label_values(&[&task.to_string()])
+                .inc_by(count as u64);
         }
     }
 

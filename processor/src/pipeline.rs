@@ -10,6 +10,8 @@ pub mod output;
 pub mod position;
 pub mod shuffle;
 pub mod sink;
+pub mod stage;
+pub mod worker;
 
 #[cfg(feature = "runtime")]
 pub mod executor;

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use streamagg_crds::job_file::{JobFile, LOCAL_UID};
 use streamagg_crds::resolved;
+use streamagg_crds::rules::Place;
 use streamagg_crds::v1alpha1;
 use streamagg_crds::validate;
 use tokio::signal::unix::{SignalKind, signal};
@@ -236,6 +237,14 @@ fn load_job(path: &Path, uid: &str) -> Result<JobFile, ServeError> {
     }
     let manifest = streamagg_crds::parse_manifest(&text)
         .map_err(|errors| bad(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n  ")))?;
+    let errors = validate::validate(&manifest.spec, Place::Kafka);
+    if !errors.is_empty() {
+        return Err(bad(errors
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n  ")));
+    }
     Ok(JobFile::new(
         &manifest.metadata.namespace,
         &manifest.metadata.name,

@@ -23,6 +23,8 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/stages.rs"]
+mod stages;
 #[path = "kafka/topics.rs"]
 mod topics;
 

@@ -281,6 +281,7 @@ fn position() -> Position {
             digest: u64::MAX,
         }),
         seen_offset: Some(9),
+        combine: None,
     }
 }
 

@@ -9,7 +9,13 @@ use crate::value::{Instant, Quantity};
 const NAME_LENGTH_MAX: usize = 50;
 
 pub(super) fn rules() -> Vec<Rule> {
-    let mut rules = vec![name(), one_topic()];
+    let mut rules = vec![
+        name(),
+        one_topic(),
+        one_topic_in_two_stages(),
+        windows_in_two_stages(),
+        delivery_in_two_stages(),
+    ];
     rules.extend(topics());
     rules.extend(state());
     rules.extend(rust_only());
@@ -74,6 +80,71 @@ fn one_topic() -> Rule {
         "!has(self.kafka) || !has(self.partitioning.byKey) || self.kafka.topics.size() == 1",
         |source| source.pointer("/partitioning/byKey").is_none() || texts(source, "/kafka/topics").len() <= 1,
     )
+}
+
+fn one_topic_in_two_stages() -> Rule {
+    Rule {
+        from: Place::Kafka,
+        ..rule(
+            "spec.source",
+            ".kafka.topics",
+            "give exactly one topic: several are not supported yet by this version",
+            "!has(self.kafka) || !has(self.partitioning.any) || self.kafka.topics.size() == 1",
+            |source| source.pointer("/partitioning/any").is_none() || texts(source, "/kafka/topics").len() <= 1,
+        )
+    }
+}
+
+/// The windows that pre-aggregated events can be merged into.
+fn windows_in_two_stages() -> Rule {
+    fn splits(window: &Value) -> bool {
+        let is = |pointer: &str, wanted: Value| window.pointer(pointer).is_none_or(|found| *found == wanted);
+        ["tumbling", "sliding", "cumulative"]
+            .iter()
+            .any(|kind| window.get(kind).is_some())
+            && window.pointer("/trigger/early").is_none()
+            && is("/trigger/onTime", true.into())
+            && is("/trigger/final", false.into())
+            && is("/trigger/late", serde_json::json!({"everyEvents": 1}))
+            && is("/panes", "Accumulating".into())
+    }
+    Rule {
+        from: Place::Kafka,
+        ..rule(
+            "spec",
+            ".windows",
+            "partitioning any takes tumbling, sliding and cumulative windows with the default trigger and panes: the others \
+             need all events of a key in one task; change the window, or use partitioning byKey",
+            "!has(self.source.partitioning.any) || self.windows.all(w, (has(w.tumbling) || has(w.sliding) || \
+             has(w.cumulative)) && w.panes == 'Accumulating' && w.trigger.onTime && !w.trigger.final && \
+             !has(w.trigger.early) && has(w.trigger.late.everyEvents) && w.trigger.late.everyEvents == 1)",
+            |spec| {
+                spec.pointer("/source/partitioning/any").is_none()
+                    || spec
+                        .get("windows")
+                        .and_then(Value::as_array)
+                        .is_none_or(|windows| windows.iter().all(splits))
+            },
+        )
+    }
+}
+
+/// Between the stages nothing can be told from its repetition but by transactions.
+fn delivery_in_two_stages() -> Rule {
+    Rule {
+        from: Place::Kafka,
+        ..rule(
+            "spec",
+            ".delivery",
+            "partitioning any takes ExactlyOnce only: what is sent again between its two stages would be counted twice; \
+             remove delivery, or use partitioning byKey",
+            "!has(self.source.partitioning.any) || self.delivery == 'ExactlyOnce'",
+            |spec| {
+                spec.pointer("/source/partitioning/any").is_none()
+                    || text(spec, "/delivery").is_none_or(|delivery| delivery == "ExactlyOnce")
+            },
+        )
+    }
 }
 
 /// Whether the sink is on the source's cluster, as far as the manifest tells.
@@ -192,31 +263,31 @@ fn rust_only() -> Vec<Rule> {
         rule(
             "",
             "spec.jobId",
-            "jobId and '-control' is the job's own topic; the manifest names it as a topic of events or results",
+            "jobId with '-control' or '-shuffle' is the job's own topic; the manifest names it as a topic of events or \
+             results",
             "",
             |root| {
-                control_topic(root).is_none_or(|control| {
+                own_topics(root).iter().all(|own| {
                     let written = [
                         "/spec/sink/kafka/topic",
                         "/spec/lateEvents/kafka/topic",
                         "/spec/deadLetters/kafka/topic",
                     ];
-                    !texts(root, "/spec/source/kafka/topics").contains(&control.as_str())
-                        && written
-                            .iter()
-                            .all(|pointer| text(root, pointer) != Some(control.as_str()))
+                    !texts(root, "/spec/source/kafka/topics").contains(&own.as_str())
+                        && written.iter().all(|pointer| text(root, pointer) != Some(own.as_str()))
                 })
             },
         ),
     ]
 }
 
-fn control_topic(root: &Value) -> Option<String> {
-    if let Some(job_id) = text(root, "/spec/jobId") {
-        return Some(format!("{job_id}-control"));
-    }
+/// Topics that belong to the job; none where the manifest does not tell its name.
+fn own_topics(root: &Value) -> Vec<String> {
     let namespace = text(root, "/metadata/namespace").unwrap_or("default");
-    Some(format!("{namespace}.{}-control", text(root, "/metadata/name")?))
+    let named = || Some(format!("{namespace}.{}", text(root, "/metadata/name")?));
+    let job_id = text(root, "/spec/jobId").map(str::to_owned).or_else(named);
+    let of = |job_id: String| ["control", "shuffle"].map(|topic| format!("{job_id}-{topic}"));
+    job_id.into_iter().flat_map(of).collect()
 }
 
 fn quantity(node: Option<&Value>) -> Option<Quantity> {

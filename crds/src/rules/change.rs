@@ -21,6 +21,13 @@ pub(super) fn rules() -> Vec<Rule> {
             |new, old| new == old,
         ),
         rule(
+            "spec.source.partitioning",
+            "",
+            "cannot change: tasks, their positions and their state belong to it; create another StreamAggregation instead",
+            "self == oldSelf",
+            |new, old| new == old,
+        ),
+        rule(
             "spec.source.kafka.startFrom",
             "",
             "cannot change: it counts once, when the job is born; create another StreamAggregation to read from elsewhere",

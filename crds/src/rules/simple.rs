@@ -7,7 +7,6 @@ use super::{COMPOSITE_MEMBERS, Check, Place, Rule};
 
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
 const NOT_YET_ON_KAFKA: &[&str] = &[
-    "spec.source.partitioning.any",
     "spec.event.maxDrift",
     "spec.state.checkpoints.store.gcs",
     "spec.state.checkpoints.store.azure",
@@ -29,7 +28,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
         "earliest, latest, timestamp",
     ),
     ("spec.source.format", &["json"], "json"),
-    ("spec.source.partitioning", &["byKey", "any"], "byKey"),
+    ("spec.source.partitioning", &["byKey", "any"], "byKey, any"),
     ("spec.event.timestamp", &["field", "record"], "field, record"),
     (
         "spec.event.watermark",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "k8s")]
 use super::schema;
-use super::{Empty, KafkaSasl, KafkaTls, NotYet};
+use super::{Empty, KafkaSasl, KafkaTls};
 use crate::value::Instant;
 
 /// What to read and how.
@@ -128,8 +128,25 @@ pub struct PartitioningSpec {
     /// All events of a group are in one partition.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by_key: Option<Empty>,
-    /// Events of a group may be in any partition.
+    /// Events of a group may be in any partition: they are pre-aggregated where they come in and meet in tasks of a
+    /// second stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub any: Option<NotYet>,
+    pub any: Option<AnyPartitioning>,
+}
+
+/// Events of a group may be in any partition.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AnyPartitioning {
+    /// Tasks of the second stage, each with a partition of the topic between the stages; fixed for the life of the job.
+    #[serde(default = "AnyPartitioning::shuffle_partitions_default")]
+    #[cfg_attr(feature = "k8s", schemars(range(min = 1, max = 1024)))]
+    pub shuffle_partitions: u32,
+}
+
+impl AnyPartitioning {
+    fn shuffle_partitions_default() -> u32 {
+        8
+    }
 }

@@ -280,6 +280,19 @@ impl Step<'_> {
             );
             return self.fail("NoCheckpointStore", message);
         }
+        let admins = observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
+        if admins
+            .flat_map(|admin| &admin.tasks)
+            .any(|row| !row.stage.keeps_state())
+        {
+            let of = &self.facts.of;
+            let message = format!(
+                "StreamAggregation {of} has partitioning any: one checkpoint of both its stages is not supported yet by \
+                 this version; the checkpoints that its tasks make by themselves are not affected; delete this object and \
+                 create another with a version that supports it"
+            );
+            return self.fail("TwoStages", message);
+        }
         let operation = self.operation();
         match operation::progress(&operation, observed) {
             Progress::Failed(failure) => self.fail(

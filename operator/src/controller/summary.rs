@@ -59,7 +59,8 @@ pub fn tasks_summary(observed: &Observed) -> Option<TasksSummary> {
 
 /// The oldest of the tasks' newest checkpoints: what the whole job could go back to.
 fn newest_checkpoint(rows: &[&TaskStatus]) -> Option<CheckpointRef> {
-    let all: Option<Vec<_>> = rows.iter().map(|row| row.checkpoint.as_ref()).collect();
+    let with_state = rows.iter().filter(|row| row.stage.keeps_state());
+    let all: Option<Vec<_>> = with_state.map(|row| row.checkpoint.as_ref()).collect();
     let oldest = all?.into_iter().min_by_key(|checkpoint| checkpoint.completed_at_ms)?;
     let time = Timestamp::from_millisecond(oldest.completed_at_ms).ok().map(Time);
     Some(CheckpointRef {

@@ -17,6 +17,7 @@ mod life;
 mod node;
 mod pods;
 mod robust;
+mod stages;
 mod world;
 
 use std::time::{Duration, Instant};

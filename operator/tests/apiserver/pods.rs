@@ -8,13 +8,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use streamagg_crds::admin::{
-    CHECKPOINT_MISSING, CheckpointInfo, OperationPhase, OperationStatus, PinRequest, PodStatus, Problem, TaskOperation,
-    TaskState, TaskStatus,
+    CHECKPOINT_MISSING, CheckpointInfo, OperationPhase, OperationStatus, PinRequest, PodStatus, Problem, Stage,
+    TaskOperation, TaskState, TaskStatus,
 };
 use streamagg_crds::assignment::Assignment;
 
 /// Partitions of the topic that the pods pretend to read.
-pub const TASK_COUNT: u32 = 4;
+pub const SOURCE_PARTITIONS: u32 = 4;
 
 /// One pod's processor.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +49,26 @@ struct Inner {
     silent: bool,
     /// Tasks tell of lag, watermark and checkpoints.
     figures: bool,
+    /// Tasks of the second stage, which have the first numbers; none with one stage.
+    window_tasks: u32,
+}
+
+impl Inner {
+    fn stage(&self, task: u32) -> Stage {
+        match self.window_tasks {
+            0 => Stage::Whole,
+            count if task < count => Stage::Window,
+            _ => Stage::Combine,
+        }
+    }
 }
 
 impl Processors {
+    /// From here on the job has so many tasks of a second stage.
+    pub fn have_window_tasks(&self, count: u32) {
+        self.inner.lock().unwrap().window_tasks = count;
+    }
+
     /// Tasks each pod runs now.
     pub fn running(&self) -> BTreeMap<String, Vec<u32>> {
         let inner = self.inner.lock().unwrap();
@@ -172,11 +189,11 @@ async fn status(
         let rows = pod
             .tasks
             .iter()
-            .map(|(task, state)| task_status(*task, *state, figures));
+            .map(|(task, state)| task_status(*task, inner.stage(*task), *state, figures));
         Some(PodStatus {
             pod: name.clone(),
             job_id: "job".to_owned(),
-            task_count: Some(TASK_COUNT),
+            task_count: Some(SOURCE_PARTITIONS + inner.window_tasks),
             generation: pod.generation,
             generation_seen: pod.generation,
             revision: "pipeline".to_owned(),
@@ -186,9 +203,10 @@ async fn status(
     })
 }
 
-fn task_status(task: u32, state: TaskState, figures: bool) -> TaskStatus {
+fn task_status(task: u32, stage: Stage, state: TaskState, figures: bool) -> TaskStatus {
     let still = TaskStatus {
         task,
+        stage,
         state,
         lag: Some(0),
         ..TaskStatus::default()
@@ -202,7 +220,7 @@ fn task_status(task: u32, state: TaskState, figures: bool) -> TaskStatus {
         input_offset: 100,
         lag: Some(1_204),
         watermark_ms: Some(now_ms - 7_000),
-        checkpoint: Some(CheckpointInfo {
+        checkpoint: stage.keeps_state().then(|| CheckpointInfo {
             id: format!("000007.{task}"),
             epoch: 7,
             input_offset: 100,

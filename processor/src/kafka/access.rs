@@ -25,6 +25,8 @@ pub enum Right {
     Write,
     /// To create it.
     Create,
+    /// To delete records of it.
+    Delete,
 }
 
 impl Right {
@@ -35,6 +37,7 @@ impl Right {
             Self::Read => "Read",
             Self::Write => "Write",
             Self::Create => "Create",
+            Self::Delete => "Delete",
         }
     }
 
@@ -45,6 +48,7 @@ impl Right {
             Self::Read => "read",
             Self::Write => "write",
             Self::Create => "create",
+            Self::Delete => "delete records of",
         }
     }
 }

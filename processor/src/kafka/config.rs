@@ -1,10 +1,13 @@
 //! From a job to librdkafka's settings and to the names of what a job owns on a cluster. Pure.
 //! Must not hold: clients.
 
+use std::collections::BTreeMap;
+
 use streamagg_crds::resolved::Resolved;
 use streamagg_crds::v1alpha1::Compression;
 
 pub use super::settings::Settings;
+use crate::pipeline::stage::{Role, Stage};
 
 /// How long the broker keeps an open transaction of a task that vanished: readers wait no longer than this.
 const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
@@ -14,9 +17,28 @@ pub fn control_topic(job_id: &str) -> String {
     format!("{job_id}-control")
 }
 
+/// Name of the topic between the two stages of a job.
+pub fn shuffle_topic(job_id: &str) -> String {
+    format!("{job_id}-shuffle")
+}
+
+/// Topic that a task reads.
+pub fn input_topic(job: &Resolved, role: Role) -> String {
+    match role.stage {
+        Stage::Whole | Stage::Combine => job.source.topic.clone(),
+        Stage::Window => shuffle_topic(&job.job_id),
+    }
+}
+
 /// `transactional.id` of a task.
-pub fn transactional_id(job_id: &str, topic: &str, partition: u32) -> String {
-    format!("{job_id}/task/{topic}/{partition}")
+pub fn transactional_id(job: &Resolved, role: Role) -> String {
+    let stage = match role.stage {
+        Stage::Whole => "task",
+        Stage::Combine => "combine",
+        Stage::Window => "window",
+    };
+    let topic = input_topic(job, role);
+    format!("{}/{stage}/{topic}/{}", job.job_id, role.partition)
 }
 
 /// Topic settings of the control topic. Segments are small so that compaction gets at the positions of last hour.
@@ -30,6 +52,17 @@ pub fn control_topic_settings() -> [(&'static str, &'static str); 5] {
         ("delete.retention.ms", "86400000"),
     ]
 }
+
+/// Largest record of the topic between two stages, bytes: 256 KiB of partials, or one that is larger.
+const SHUFFLE_RECORD_BYTES: &str = "16777216";
+
+/// Topic settings of the topic between two stages. Nothing vanishes by itself: the job deletes what no state needs.
+pub const SHUFFLE_TOPIC_SETTINGS: [(&str, &str); 4] = [
+    ("cleanup.policy", "delete"),
+    ("retention.ms", "-1"),
+    ("retention.bytes", "-1"),
+    ("max.message.bytes", SHUFFLE_RECORD_BYTES),
+];
 
 /// Settings of output topics that the processor creates. A result's timestamp is the end of its window: under the
 /// broker's usual retention by time, results of windows that are older would be deleted as soon as they are written.
@@ -60,7 +93,24 @@ fn set(settings: &mut Settings, values: &[(&str, &str)]) {
 
 /// Reader of a source partition. `queue_kib` bounds what is fetched ahead.
 pub fn source_consumer(job: &Resolved, connection: &Settings, queue_kib: u32) -> Settings {
-    let mut settings = common(&job.source.bootstrap_servers, &job.job_id, connection);
+    let servers = &job.source.bootstrap_servers;
+    input_consumer(servers, &job.job_id, connection, queue_kib, &job.source.properties)
+}
+
+/// Reader of a partition of the topic between two stages, on the sink's cluster.
+pub fn shuffle_consumer(job: &Resolved, connection: &Settings, queue_kib: u32) -> Settings {
+    let servers = &job.sink.bootstrap_servers;
+    input_consumer(servers, &job.job_id, connection, queue_kib, &BTreeMap::new())
+}
+
+fn input_consumer(
+    servers: &[String],
+    job_id: &str,
+    connection: &Settings,
+    queue_kib: u32,
+    properties: &BTreeMap<String, String>,
+) -> Settings {
+    let mut settings = common(servers, job_id, connection);
     set(
         &mut settings,
         &[
@@ -71,14 +121,14 @@ pub fn source_consumer(job: &Resolved, connection: &Settings, queue_kib: u32) ->
             ("fetch.error.backoff.ms", "100"),
         ],
     );
-    for (name, value) in &job.source.properties {
+    for (name, value) in properties {
         settings.set(name, value);
     }
     // What exactly-once rests on comes last: no property of the manifest changes it.
     set(
         &mut settings,
         &[
-            ("group.id", &job.job_id),
+            ("group.id", job_id),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "error"),
@@ -123,13 +173,12 @@ pub fn admin(bootstrap_servers: &[String], job_id: &str, connection: &Settings) 
 }
 
 /// The transactional producer of a task.
-pub fn producer(job: &Resolved, connection: &Settings, task: u32) -> Settings {
+pub fn producer(job: &Resolved, connection: &Settings, role: Role) -> Settings {
     let mut settings = plain_producer(job, connection);
-    let id = transactional_id(&job.job_id, &job.source.topic, task);
     set(
         &mut settings,
         &[
-            ("transactional.id", &id),
+            ("transactional.id", &transactional_id(job, role)),
             ("transaction.timeout.ms", &TRANSACTION_TIMEOUT_MS.to_string()),
         ],
     );

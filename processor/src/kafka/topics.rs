@@ -4,10 +4,11 @@
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::Metadata;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::access::Right;
 use super::consumer::{client_config, stop_of};
@@ -39,6 +40,8 @@ pub struct TopicSettings {
     pub record_bytes_max: usize,
     /// How long records are kept, by their own timestamps; absent: without end, or unknown.
     pub retention_ms: Option<u64>,
+    /// How many bytes of a partition are kept; absent: all, or unknown.
+    pub retention_bytes: Option<u64>,
 }
 
 impl Topics {
@@ -153,12 +156,63 @@ impl Topics {
         ))
     }
 
+    /// Adds partitions to a topic that is there, until it has so many. Answers how many it has.
+    pub fn grow(&self, topic: &str, partitions: u32) -> Result<u32, Stop> {
+        let count = usize::try_from(partitions).unwrap_or(usize::MAX);
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let results = block_on((self.admin).create_partitions([&NewPartitions::new(topic, count)], &options))
+            .map_err(|error| self.unreachable(&error))?;
+        if let Some(Err((_, code))) = results.into_iter().next() {
+            if let Some(stop) = stop_of(code, Right::Create, topic, self.settings.access()) {
+                return Err(stop);
+            }
+            // Another pod was faster, or it cannot be: the number that is found says which.
+            tracing::warn!(topic, partitions, %code, "partitions not added");
+        }
+        for _ in 0..CREATED_LOOKS_MAX {
+            if let Some(found) = self.partitions(topic)?.filter(|found| *found >= partitions) {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(self.partitions(topic)?.unwrap_or(0))
+    }
+
+    /// One past the last record that was ever written to a partition.
+    pub fn end_of(&self, topic: &str, partition: u32) -> Result<i64, Stop> {
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        let watermarks = self.admin.inner().fetch_watermarks(topic, partition, ADMIN_TIMEOUT);
+        watermarks.map(|(_, end)| end).map_err(|error| self.unreachable(&error))
+    }
+
+    /// Deletes the records of a partition below `offset`; those that are gone already are no failure.
+    pub async fn delete_before(&self, topic: &str, partition: u32, offset: i64) -> Result<(), Stop> {
+        let mut list = TopicPartitionList::new();
+        let partition = i32::try_from(partition).unwrap_or(i32::MAX);
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
+            .map_err(|error| self.unreachable(&error))?;
+        let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
+        let results = (self.admin.delete_records(&list, &options).await).map_err(|error| self.unreachable(&error))?;
+        for element in results.elements() {
+            match element.error() {
+                Ok(()) | Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OffsetOutOfRange)) => {}
+                Err(error) => {
+                    let code = error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Unknown);
+                    let refused = stop_of(code, Right::Delete, topic, self.settings.access());
+                    return Err(refused.unwrap_or_else(|| self.unreachable(&error)));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Settings of a topic; defaults where this user may not read them.
     pub fn settings(&self, topic: &str) -> Result<TopicSettings, Stop> {
         let mut found = TopicSettings {
             compacted: false,
             record_bytes_max: RECORD_BYTES_DEFAULT,
             retention_ms: None,
+            retention_bytes: None,
         };
         let options = AdminOptions::new().request_timeout(Some(ADMIN_TIMEOUT));
         let described = block_on(
@@ -182,6 +236,7 @@ impl Topics {
         }
         // −1, for ever, does not parse.
         found.retention_ms = value("retention.ms").and_then(|text| text.parse().ok());
+        found.retention_bytes = value("retention.bytes").and_then(|text| text.parse().ok());
         Ok(found)
     }
 }

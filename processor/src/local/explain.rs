@@ -54,7 +54,15 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     )?;
     writeln!(out, "  late events   {}", side(&job.late_topic))?;
     writeln!(out, "  dead letters  {}", side(&job.dead_letter_topic))?;
-    writeln!(out, "  positions     {}-control", job.job_id)
+    writeln!(out, "  positions     {}-control", job.job_id)?;
+    match job.source.shuffle_partitions {
+        None => Ok(()),
+        Some(tasks) => writeln!(
+            out,
+            "  two stages    a task for each partition of {}, and {tasks} that read {}-shuffle",
+            job.source.topic, job.job_id
+        ),
+    }
 }
 
 /// What becomes of an event before it reaches a window.

@@ -8,6 +8,7 @@ use streamagg_processor::pipeline::by_clock::{ClockRules, PartitionClock};
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::position::Decision;
+use streamagg_processor::pipeline::stage::Stage;
 
 /// The clock, and what is known of each partition.
 #[derive(Debug)]
@@ -18,7 +19,7 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new(job: &Resolved, tasks: &[Task]) -> Self {
-        let (rules, now_ms) = (ClockRules::new(job), now_ms());
+        let (rules, now_ms) = (ClockRules::new(job, Stage::Whole), now_ms());
         let partitions = tasks.iter().map(|task| task.position().watermark_ms);
         Self {
             rules,
@@ -51,12 +52,13 @@ impl Clock {
         if !self.rules.any() {
             return None;
         }
-        self.partitions[partition].tick(now_ms(), task)
+        let fires = |now_ms| task.tick_fires(now_ms);
+        self.partitions[partition].tick(now_ms(), task.position(), fires)
     }
 
     /// The decision about a partition whose input pauses.
     pub(super) fn idle(&self, partition: usize, task: &Task) -> Option<Decision> {
-        self.partitions[partition].idle(now_ms(), task)
+        self.partitions[partition].idle(now_ms(), task.position(), task.next_due_ms())
     }
 }
 

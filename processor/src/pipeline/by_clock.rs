@@ -4,12 +4,12 @@
 
 use streamagg_crds::resolved::{Repeat, Resolved, Window};
 
-use super::operator::Task;
-use super::position::{Decision, DecisionKind};
+use super::position::{Decision, DecisionKind, TaskPosition};
+use super::stage::Stage;
 use crate::watermark::idle::{self, Facts, Rule};
 
-/// What a job decides by the clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a task decides by the clock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ClockRules {
     idle: Option<Rule>,
     /// `event.maxFutureSkew` is given: a step needs the clock.
@@ -19,12 +19,19 @@ pub struct ClockRules {
 }
 
 impl ClockRules {
-    /// The rules of a job.
-    pub fn new(job: &Resolved) -> Self {
+    /// The rules of a job for a task of a stage. Everything by the clock is decided where events come in: a window task
+    /// has none.
+    pub fn new(job: &Resolved, stage: Stage) -> Self {
+        let meets_others = match stage {
+            Stage::Whole => false,
+            Stage::Combine => true,
+            Stage::Window => return Self::default(),
+        };
         Self {
             idle: job.idle.map(|idle| Rule {
                 idle,
                 bound_ms: job.watermark.bound_ms(),
+                meets_others,
             }),
             guards_future: job.max_future_skew_ms.is_some(),
             tick_every_ms: shortest_tick(&job.windows),
@@ -63,16 +70,16 @@ impl PartitionClock {
         self.watermark_then_ms = watermark_ms;
     }
 
-    /// The decision about a partition of which everything was consumed up to its end.
-    pub fn idle(&self, now_ms: i64, task: &Task) -> Option<Decision> {
-        let position = task.position();
+    /// The decision about a partition of which everything was consumed up to its end; its task stands at `position`, and
+    /// something is due at `next_due_ms`.
+    pub fn idle(&self, now_ms: i64, position: TaskPosition, next_due_ms: i64) -> Option<Decision> {
         let facts = Facts {
             now_ms,
             at_end: true,
             last_arrival_ms: self.last_arrival_ms,
             watermark_then_ms: self.watermark_then_ms,
             watermark_ms: position.watermark_ms,
-            next_due_ms: task.next_due_ms(),
+            next_due_ms,
         };
         idle::decide(self.rules.idle.as_ref()?, &facts).map(|kind| Decision {
             input_offset: position.input_offset,
@@ -81,14 +88,14 @@ impl PartitionClock {
     }
 
     /// The tick that is due, if it fires anything. Looked for once in the shortest `every`.
-    pub fn tick(&mut self, now_ms: i64, task: &Task) -> Option<Decision> {
+    pub fn tick(&mut self, now_ms: i64, position: TaskPosition, fires: impl FnOnce(i64) -> bool) -> Option<Decision> {
         let every_ms = self.rules.tick_every_ms?;
         if now_ms.saturating_sub(self.looked_ms) < every_ms {
             return None;
         }
         self.looked_ms = now_ms;
-        task.tick_fires(now_ms).then(|| Decision {
-            input_offset: task.position().input_offset,
+        fires(now_ms).then_some(Decision {
+            input_offset: position.input_offset,
             kind: DecisionKind::Tick { now_ms },
         })
     }

@@ -14,6 +14,8 @@ pub struct EpochLimits {
     pub records_max: u64,
     /// Bytes of outputs of an epoch at most.
     pub output_bytes_max: usize,
+    /// Rows that go out with the epoch at most: they are in memory only.
+    pub rows_max: usize,
 }
 
 impl Default for EpochLimits {
@@ -23,6 +25,7 @@ impl Default for EpochLimits {
             max_interval: Duration::from_secs(5),
             records_max: 500_000,
             output_bytes_max: 32 << 20,
+            rows_max: 100_000,
         }
     }
 }
@@ -32,6 +35,8 @@ impl Default for EpochLimits {
 pub struct OpenEpoch {
     /// Records consumed.
     pub records: u64,
+    /// Rows that go out with the epoch.
+    pub rows: usize,
     /// Outputs that wait.
     pub outputs: usize,
     /// Their bytes.
@@ -67,6 +72,7 @@ impl EpochLimits {
         }
         epoch.records >= self.records_max
             || epoch.output_bytes >= self.output_bytes_max
+            || epoch.rows >= self.rows_max
             || epoch.since_commit >= self.max_interval
             || (epoch.outputs > 0 && epoch.since_commit >= self.min_interval)
     }
@@ -91,6 +97,7 @@ mod tests {
     fn epoch(records: u64, outputs: usize, since_commit_ms: u64) -> OpenEpoch {
         OpenEpoch {
             records,
+            rows: 0,
             outputs,
             output_bytes: 0,
             decisions: 0,
@@ -136,6 +143,14 @@ mod tests {
                 },
                 true,
                 "enough bytes",
+            ),
+            (
+                OpenEpoch {
+                    rows: 100_000,
+                    ..epoch(1, 0, 0)
+                },
+                true,
+                "enough rows in memory",
             ),
         ];
         for (epoch, expected, why) in cases {

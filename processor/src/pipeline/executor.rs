@@ -5,6 +5,7 @@
 //! Must not hold: window semantics, or rules of the protocol.
 
 mod base;
+mod birth;
 pub mod board;
 pub mod clock;
 mod commit;
@@ -34,8 +35,10 @@ use self::clock::Clock;
 use self::failpoint::Failpoints;
 use super::builder::Plan;
 use super::epoch::EpochLimits;
+use super::operator::merge::ShuffleError;
+use super::stage::{Role, Stage};
 use crate::kafka::config;
-use crate::kafka::consumer::ReadError;
+use crate::kafka::consumer::{PartitionReader, ReadError};
 use crate::kafka::control;
 use crate::kafka::producer::TransactionError;
 use crate::kafka::secrets::Secrets;
@@ -117,6 +120,20 @@ impl JobContext {
     pub fn sink_connection(&self) -> Result<Settings, Stop> {
         self.secrets.connection(&self.job.sink.security)
     }
+
+    /// The place of a task in the job.
+    pub fn role(&self, task: u32) -> Role {
+        Role::of(task, self.job.source.shuffle_partitions)
+    }
+
+    /// A reader of a task's input that fetches at most `queue_kib` ahead.
+    pub fn open_input(&self, role: Role, queue_kib: u32) -> Result<PartitionReader, Stop> {
+        let settings = match role.stage {
+            Stage::Whole | Stage::Combine => config::source_consumer(&self.job, &self.source_connection()?, queue_kib),
+            Stage::Window => config::shuffle_consumer(&self.job, &self.sink_connection()?, queue_kib),
+        };
+        PartitionReader::open(&settings, &config::input_topic(&self.job, role), role.partition)
+    }
 }
 
 /// Time in ms since the Unix epoch.
@@ -168,6 +185,18 @@ impl From<ReadError> for End {
     }
 }
 
+impl From<ShuffleError> for End {
+    fn from(error: ShuffleError) -> Self {
+        let reason = match error {
+            ShuffleError::Format { .. } | ShuffleError::Layout { .. } => Reason::IncompatibleState,
+            ShuffleError::Damaged { .. } | ShuffleError::Lineage { .. } | ShuffleError::Sequence { .. } => {
+                Reason::InputRecreated
+            }
+        };
+        Self::Stop(Stop::new(reason, error.to_string()))
+    }
+}
+
 impl From<TransactionError> for End {
     fn from(error: TransactionError) -> Self {
         match error {
@@ -185,6 +214,7 @@ pub struct Executor {
     context: Arc<JobContext>,
     board: Arc<Board>,
     task: u32,
+    role: Role,
     directory: TaskDirectory,
     /// The last life ended for lack of room.
     was_full: Cell<bool>,
@@ -195,12 +225,21 @@ impl Executor {
     pub fn new(context: Arc<JobContext>, board: Arc<Board>, task: u32) -> Self {
         let directory = TaskDirectory::new(&context.data_directory, task, context.backend, context.shared.clone());
         Self {
+            role: context.role(task),
             context,
             board,
             task,
             directory,
             was_full: Cell::new(false),
         }
+    }
+
+    /// Checkpoint store and rule, for a task that keeps state.
+    fn checkpoints(&self) -> Option<&(Store, CheckpointRule)> {
+        self.context
+            .checkpoints
+            .as_ref()
+            .filter(|_| self.role.stage.keeps_state())
     }
 
     fn owner(&self, generation: u64) -> Owner {

@@ -40,7 +40,7 @@ use self::session::SessionSet;
 pub use self::stats::Stats;
 use self::tick::Ticks;
 use super::builder::Plan;
-use super::output::{Cause, DeadRecord, LateRecord, Output, Outputs, Record};
+use super::output::{DeadRecord, LateRecord, Output, Outputs, Record};
 use super::position::{Decision, DecisionKind, TaskPosition};
 use crate::core::key::KeyTable;
 
@@ -148,13 +148,7 @@ impl Task {
             for (place, record) in batch.iter().enumerate() {
                 let before = outputs.list.len();
                 let too_many = self.step_one(place, consumed, record, outputs);
-                if outputs.list.len() > before {
-                    outputs.causes.push(Cause {
-                        record: consumed,
-                        from: before,
-                        until: outputs.list.len(),
-                    });
-                }
+                outputs.caused_by(consumed, before);
                 if let Some((bad, seen)) = too_many {
                     return StepStatus::TooManyBadRecords {
                         consumed: consumed + 1,

@@ -130,6 +130,18 @@ impl Outputs {
         self.decisions.clear();
     }
 
+    /// Notes that a record of the step put out all that lies behind the first `before` outputs, if anything does.
+    pub fn caused_by(&mut self, record: usize, before: usize) {
+        let until = self.list.len();
+        if until > before {
+            self.causes.push(Cause {
+                record,
+                from: before,
+                until,
+            });
+        }
+    }
+
     /// Bytes of a range.
     pub fn slice(&self, range: &Range<usize>) -> &[u8] {
         &self.bytes[range.clone()]

@@ -1,10 +1,15 @@
 //! What an epoch publishes, as records ready to be sent: results, late events, dead letters. Pure.
 //! Must not hold: a producer, or the control topic's documents.
 
+mod trace;
+
 use std::ops::Range;
 
-use super::output::{Cause, Output, Outputs};
+use self::trace::Tracing;
+use super::output::{Output, Outputs};
 use super::position::NO_WATERMARK;
+use super::shuffle::Destination;
+use super::worker::Between;
 
 /// Headers of a record, in order.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
@@ -69,10 +74,12 @@ pub struct SinkPlan {
     pub late: Option<OutputTopic>,
     /// Dead letters; dropped when absent.
     pub dead: Option<OutputTopic>,
-    /// Source topic, for the headers.
-    pub source_topic: String,
-    /// The task: source partition.
-    pub task: u32,
+    /// Records for the second stage, of a task of the first.
+    pub shuffle: Option<OutputTopic>,
+    /// Topic that the task reads, for the headers.
+    pub input_topic: String,
+    /// Its partition.
+    pub partition: u32,
     /// Headers of a result, by window.
     window_headers: Vec<Headers>,
 }
@@ -97,7 +104,7 @@ impl SinkPlan {
     pub fn new(
         job_id: &str,
         window_names: &[String],
-        (source_topic, task): (&str, u32),
+        (input_topic, partition): (&str, u32),
         results: OutputTopic,
         (late, dead): (Option<OutputTopic>, Option<OutputTopic>),
     ) -> Self {
@@ -109,10 +116,16 @@ impl SinkPlan {
             results,
             late,
             dead,
-            source_topic: source_topic.to_owned(),
-            task,
+            shuffle: None,
+            input_topic: input_topic.to_owned(),
+            partition,
             window_headers,
         }
+    }
+
+    /// The same with a topic for the second stage.
+    pub fn shuffling_to(self, shuffle: Option<OutputTopic>) -> Self {
+        Self { shuffle, ..self }
     }
 }
 
@@ -130,32 +143,6 @@ struct ResultEntry {
     trace: Option<usize>,
 }
 
-/// The traces of a step's outputs: each belongs to that of the record that put it out, if it came with one.
-struct Tracing<'a> {
-    causes: &'a [Cause],
-    /// The trace of the first cause, once looked for.
-    first: Option<Option<usize>>,
-}
-
-impl Tracing<'_> {
-    /// The trace of an output, asked for in order. `trace` gives that of a record of the step's batch.
-    fn of(&mut self, output: usize, traces: &mut Vec<Headers>, trace: &dyn Fn(usize) -> Headers) -> Option<usize> {
-        while let [cause, rest @ ..] = self.causes
-            && cause.until <= output
-        {
-            (self.causes, self.first) = (rest, None);
-        }
-        let cause = self.causes.first().filter(|cause| cause.from <= output)?;
-        *self.first.get_or_insert_with(|| {
-            let headers = trace(cause.record);
-            (!headers.is_empty()).then(|| {
-                traces.push(headers);
-                traces.len() - 1
-            })
-        })
-    }
-}
-
 /// A late, dead or refused record with a topic of its own.
 struct SideEntry {
     dead: bool,
@@ -165,9 +152,16 @@ struct SideEntry {
     headers: Headers,
 }
 
+/// A record for one partition of the second stage.
+struct ShuffleEntry {
+    partition: u32,
+    value: Range<usize>,
+}
+
 enum Entry {
     Result(ResultEntry),
     Side(SideEntry),
+    Shuffle(ShuffleEntry),
 }
 
 /// The outputs of an open epoch, in order. Immutable once it is closed, but for records that no topic takes.
@@ -191,7 +185,7 @@ impl EpochBuffer {
         self.entries.is_empty()
     }
 
-    /// Bytes of the results.
+    /// Bytes of the results and of what goes to the second stage.
     pub fn byte_len(&self) -> usize {
         self.bytes.len()
     }
@@ -261,6 +255,40 @@ impl EpochBuffer {
         outputs.clear();
     }
 
+    /// Takes what goes between the stages, and partials that came when their windows were gone.
+    pub fn take_between(&mut self, between: &mut Between, plan: &SinkPlan) {
+        let shift = self.bytes.len();
+        self.bytes.extend_from_slice(&between.shuffle.bytes);
+        let partitions = plan.shuffle.as_ref().map_or(0, |topic| topic.partitions);
+        for record in between.shuffle.list.drain(..) {
+            let to = match record.destination {
+                Destination::One(partition) => partition..partition + 1,
+                Destination::Every => 0..partitions,
+            };
+            let value = record.value.start + shift..record.value.end + shift;
+            self.entries.extend(to.map(|partition| {
+                let value = value.clone();
+                Entry::Shuffle(ShuffleEntry { partition, value })
+            }));
+        }
+        between.shuffle.clear();
+        for purged in between.purged.drain(..).filter(|_| plan.late.is_some()) {
+            self.entries.push(Entry::Side(SideEntry {
+                dead: false,
+                key: None,
+                value: Some(purged.value),
+                timestamp_ms: None,
+                headers: vec![
+                    header("streamagg-reason", "AfterPurge"),
+                    header("streamagg-window", purged.windows),
+                    header("streamagg-watermark", purged.watermark_ms),
+                    header("streamagg-topic", &plan.input_topic),
+                    header("streamagg-partition", plan.partition),
+                ],
+            }));
+        }
+    }
+
     /// The records in order.
     pub fn records<'a>(&'a self, plan: &'a SinkPlan) -> impl Iterator<Item = Outgoing<'a>> {
         self.entries.iter().filter_map(|entry| self.outgoing(entry, plan))
@@ -281,6 +309,15 @@ impl EpochBuffer {
                     .and_then(|trace| self.traces.get(trace))
                     .map_or(&[], Vec::as_slice),
             }),
+            Entry::Shuffle(record) => Some(Outgoing {
+                topic: &plan.shuffle.as_ref()?.name,
+                partition: i32::try_from(record.partition).ok(),
+                key: None,
+                value: Some(&self.bytes[record.value.clone()]),
+                timestamp_ms: None,
+                headers: &[],
+                trace: &[],
+            }),
             Entry::Side(side) => {
                 let topic = if side.dead {
                     plan.dead.as_ref()?
@@ -289,7 +326,7 @@ impl EpochBuffer {
                 };
                 Some(Outgoing {
                     topic: &topic.name,
-                    partition: Some(topic.partition_of(plan.task)),
+                    partition: Some(topic.partition_of(plan.partition)),
                     key: side.key.as_deref(),
                     value: side.value.as_deref(),
                     timestamp_ms: side.timestamp_ms,
@@ -302,7 +339,7 @@ impl EpochBuffer {
     }
 
     /// Replaces every record that its topic does not take by one that says so: a late event or dead letter loses its
-    /// value, a result becomes a dead letter. Sizes are judged before anything is sent, so that no record is tried for
+    /// value, a result or a partial becomes a dead letter. Sizes are judged before anything is sent, so that no record is tried for
     /// ever.
     pub fn refuse_too_large(&mut self, plan: &SinkPlan) {
         for index in 0..self.entries.len() {
@@ -329,10 +366,11 @@ impl EpochBuffer {
                     headers.push(header("streamagg-window-end", result.end_ms));
                     true
                 }
+                Entry::Shuffle(_) => true,
                 Entry::Side(side) => side.dead,
             };
-            headers.push(header("streamagg-topic", &plan.source_topic));
-            headers.push(header("streamagg-partition", plan.task));
+            headers.push(header("streamagg-topic", &plan.input_topic));
+            headers.push(header("streamagg-partition", plan.partition));
             if let Entry::Side(side) = entry {
                 headers.extend(
                     side.headers
@@ -354,14 +392,20 @@ impl EpochBuffer {
 
 impl SinkPlan {
     fn bound_of(&self, topic: &str) -> usize {
-        [Some(&self.results), self.late.as_ref(), self.dead.as_ref()]
-            .into_iter()
-            .flatten()
-            .find(|found| found.name == topic)
-            .map_or(usize::MAX, |found| found.record_bytes_max)
+        [
+            Some(&self.results),
+            self.shuffle.as_ref(),
+            self.late.as_ref(),
+            self.dead.as_ref(),
+        ]
+        .into_iter()
+        .flatten()
+        .find(|found| found.name == topic)
+        .map_or(usize::MAX, |found| found.record_bytes_max)
     }
 
-    /// Lowers the bound of a topic that refused a record of at most its bound. `false`: it cannot be lowered further.
+    /// Lowers the bound of a topic that refused a record of at most its bound. `false`: it cannot be lowered further, or
+    /// it is the topic between two stages: a guess there would cost many events.
     pub fn lower_bound(&mut self, topic: &str) -> bool {
         /// Below this, a refusal is not about size.
         const LEAST: usize = 4_096;
@@ -380,8 +424,8 @@ impl SinkPlan {
     fn side_entry(&self, dead: bool, source: SourceRecord, own: Headers) -> SideEntry {
         let mut headers = source.headers;
         headers.extend(own);
-        headers.push(header("streamagg-topic", &self.source_topic));
-        headers.push(header("streamagg-partition", self.task));
+        headers.push(header("streamagg-topic", &self.input_topic));
+        headers.push(header("streamagg-partition", self.partition));
         headers.push(header("streamagg-offset", source.offset));
         SideEntry {
             dead,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use streamagg_crds::admin::{Problem, TaskState};
+use streamagg_crds::admin::{Problem, Stage, TaskState};
 use streamagg_crds::v1alpha1::IdleAdvance;
 
 use super::pod::{Asking, Pod};
@@ -121,6 +121,7 @@ pub async fn why(pod: &Pod, window: &str, start: &str) -> Result<WhyDocument, Ba
     for asking in pod.ask_all(&question) {
         let known = Known {
             task: asking.task,
+            stage: asking.stage,
             lag: asking.lag,
             silent_ms: asking.appended_ms.map(|appended_ms| (now_ms() - appended_ms).max(0)),
             idle_after_ms: idle_after_ms(pod),
@@ -130,7 +131,11 @@ pub async fn why(pod: &Pod, window: &str, start: &str) -> Result<WhyDocument, Ba
                 watermark_ms,
                 found,
                 reached_by_ms,
-            }) => tasks.extend(known.rows(watermark_ms, start_ms, found, &reached_by_ms)),
+                slowest,
+            }) => {
+                let partition = known.partition(slowest);
+                tasks.extend(known.rows(partition, watermark_ms, start_ms, found, &reached_by_ms));
+            }
             // Not the answer to this question.
             Ok(Answer::Windows { .. }) => {}
             Err(problem) => tasks.push(WhyRow {
@@ -150,6 +155,7 @@ pub async fn why(pod: &Pod, window: &str, start: &str) -> Result<WhyDocument, Ba
 /// What is known of a task beside its answer.
 struct Known {
     task: u32,
+    stage: Stage,
     lag: Option<i64>,
     silent_ms: Option<i64>,
     idle_after_ms: Option<i64>,
@@ -164,8 +170,17 @@ impl Known {
         }
     }
 
+    /// The source partition that time waits for.
+    fn partition(&self, slowest: Option<u32>) -> Option<u32> {
+        match self.stage {
+            Stage::Whole | Stage::Combine => Some(self.task),
+            Stage::Window => slowest,
+        }
+    }
+
     fn rows(
         &self,
+        partition: Option<u32>,
         watermark_ms: Option<i64>,
         start_ms: i64,
         found: Found,
@@ -187,7 +202,8 @@ impl Known {
         };
         let row = |(standing, reached_by_ms): (&Standing, &Option<i64>)| {
             let (verdict, because) = judge(&Facts {
-                task: self.task,
+                partition,
+                after_shuffle: self.stage == Stage::Window,
                 end_ms: standing.end_ms,
                 closes_ms: standing.closes_ms,
                 keys: standing.keys,

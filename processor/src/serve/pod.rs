@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, Problem, TaskOperation, TaskState};
+use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, Problem, Stage, TaskOperation, TaskState};
 use streamagg_crds::assignment::Assignment;
 
 use super::machine;
@@ -33,6 +33,8 @@ struct Held {
 pub struct Asking {
     /// The task.
     pub task: u32,
+    /// What it is to the job.
+    pub stage: Stage,
     /// What it is doing.
     pub state: TaskState,
     /// Why it does not run, or what is wrong while it does.
@@ -147,7 +149,8 @@ impl Pod {
             if inner.tasks.contains_key(&task) || soon && !inner.tasks.is_empty() {
                 continue;
             }
-            let board = Arc::new(Board::new(task, self.context.ordinal, Arc::clone(&assignment)));
+            let (stage, ordinal) = (self.context.role(task).stage, self.context.ordinal);
+            let board = Arc::new(Board::new(task, stage, ordinal, Arc::clone(&assignment)));
             let executor = Executor::new(Arc::clone(&self.context), Arc::clone(&board), task);
             let thread = std::thread::Builder::new()
                 .name(format!("task-{task}"))
@@ -297,22 +300,26 @@ impl Pod {
         Some(self.pins.ask(question, store, &self.context.runtime))
     }
 
-    /// Puts a question to every task held here.
+    /// Puts a question to every task held here that has windows.
     pub fn ask_all(&self, question: &Question) -> Vec<Asking> {
         let inner = self.lock();
         let ask = |(task, held): (&u32, &Held)| {
             let status = held.board.status();
+            if !status.stage.keeps_state() {
+                return None;
+            }
             let runs = matches!(status.state, TaskState::Running | TaskState::Draining);
-            Asking {
+            Some(Asking {
                 task: *task,
+                stage: status.stage,
                 state: status.state,
                 problem: status.problem,
                 lag: inner.lags.get(task).copied(),
                 appended_ms: held.board.appended_ms(),
                 answer: runs.then(|| held.board.ask(question.clone())).flatten(),
-            }
+            })
         };
-        inner.tasks.iter().map(ask).collect()
+        inner.tasks.iter().filter_map(ask).collect()
     }
 
     /// Asks tasks (all that are held, by default) for a checkpoint or drain, or how far they are.

@@ -2,6 +2,7 @@
 //! Must not hold: rules of ownership.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,6 +15,7 @@ use crate::kafka::config;
 use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT};
 use crate::kafka::control;
 use crate::pipeline::executor::Topology;
+use crate::pipeline::stage::Stage;
 use crate::state::recovery::Stop;
 
 /// How often the assignment file is looked at and ended threads are noticed.
@@ -127,11 +129,11 @@ fn watch(pod: &Pod, assign_all: bool) {
             }
         }
     }
-    // One client for all partitions: each has threads and connections of its own.
-    let mut reader = None;
+    // One client for all partitions of a topic: each has threads and connections of its own.
+    let mut readers = BTreeMap::new();
     while !pod.is_stopping() {
         for task in pod.held() {
-            match end_of(pod, task, &mut reader) {
+            match end_of(pod, task, &mut readers) {
                 Ok(end) => pod.set_end_offset(task, end),
                 Err(error) => tracing::debug!(task, error, "end of the partition not known"),
             }
@@ -147,7 +149,7 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     let settings = config::control_consumer(&context.job, &context.sink_connection()?);
     let topic = config::control_topic(&context.job.job_id);
     let mut generation = 0;
-    for task in 0..topology.source_partitions {
+    for task in 0..topology.task_count() {
         match control::read(&settings, &topic, task) {
             Ok(copy) => generation = generation.max(copy.position.map_or(0, |position| position.generation)),
             Err(crate::kafka::consumer::ReadError::Stop(stop)) => return Err(stop),
@@ -159,21 +161,20 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
             }
         }
     }
-    Ok((topology.source_partitions, generation))
+    Ok((topology.task_count(), generation))
 }
 
-fn end_of(pod: &Pod, task: u32, reader: &mut Option<PartitionReader>) -> Result<i64, String> {
+fn end_of(pod: &Pod, task: u32, readers: &mut BTreeMap<Stage, PartitionReader>) -> Result<i64, String> {
     let context = pod.context();
-    let reader = match reader {
-        Some(reader) => reader,
-        none => {
-            let connection = context.source_connection().map_err(|stop| stop.to_string())?;
-            let settings = config::source_consumer(&context.job, &connection, LAG_QUEUE_KIB);
-            let opened = PartitionReader::open(&settings, &context.job.source.topic, task);
-            none.insert(opened.map_err(|stop| stop.to_string())?)
+    let role = context.role(task);
+    let reader = match readers.entry(role.stage) {
+        Entry::Occupied(entry) => entry.into_mut(),
+        Entry::Vacant(entry) => {
+            let opened = context.open_input(role, LAG_QUEUE_KIB);
+            entry.insert(opened.map_err(|stop| stop.to_string())?)
         }
     };
-    let partition = i32::try_from(task).map_err(|error| error.to_string())?;
+    let partition = i32::try_from(role.partition).map_err(|error| error.to_string())?;
     let (_, end) = reader
         .watermarks_of(partition, QUERY_TIMEOUT)
         .map_err(|error| error.to_string())?;

@@ -23,8 +23,10 @@ pub enum Verdict {
 /// What is known of a window in a task. Times are ms since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Facts {
-    /// The task: the source partition.
-    pub task: u32,
+    /// The source partition that time waits for: the task's own or, with two stages, the slowest, once any was heard of.
+    pub partition: Option<u32>,
+    /// Whether the task is of the second of two stages.
+    pub after_shuffle: bool,
     /// First ms behind the window.
     pub end_ms: i64,
     /// When it is forgotten.
@@ -45,7 +47,6 @@ pub struct Facts {
 
 /// The verdict, and what holds the window in words.
 pub fn judge(facts: &Facts) -> (Verdict, String) {
-    let task = facts.task;
     let keys = match facts.keys {
         0 => "no key of this task has events in it, so it puts out nothing here".to_owned(),
         keys => format!("{keys} keys of this task have events in it"),
@@ -55,7 +56,12 @@ pub fn judge(facts: &Facts) -> (Verdict, String) {
         return (Verdict::Endless, words);
     }
     let Some(watermark_ms) = facts.watermark_ms else {
-        let words = format!("partition {task} has had no event yet, so that it has no watermark; {keys}");
+        let words = match facts.partition {
+            Some(partition) => {
+                format!("partition {partition} has had no event yet, so that it has no watermark; {keys}")
+            }
+            None => format!("nothing has come from the first stage yet, so that there is no watermark; {keys}"),
+        };
         return (Verdict::NoWatermark, words);
     };
     if watermark_ms >= facts.closes_ms {
@@ -75,22 +81,37 @@ pub fn judge(facts: &Facts) -> (Verdict, String) {
         Some(time_ms) => format!("an event of time {time_ms} or later"),
         None => format!("an event with a mark of {} or later", facts.end_ms),
     };
+    let (slowest, every) = match facts.after_shuffle {
+        true => (", the slowest of all,", " in every partition that is behind"),
+        false => ("", ""),
+    };
+    let partition = facts
+        .partition
+        .map_or(String::new(), |partition| format!(" of partition {partition}"));
     let held = format!(
-        "the watermark of partition {task} is {missing_ms} ms before its end, and {awaited} carries it there; {keys}"
+        "the watermark{partition}{slowest} is {missing_ms} ms before its end, and {awaited}{every} carries it there; {keys}"
     );
     match facts.lag {
         Some(lag) if lag > 0 => (
             Verdict::Behind,
-            format!("{held}; {lag} records wait to be read, so it may be among them"),
+            format!(
+                "{held}; {lag} records{} wait to be read, so it may be among them",
+                between(facts)
+            ),
         ),
         _ => (Verdict::AwaitsEvents, format!("{held}; {}", silence(facts))),
     }
 }
 
+fn between(facts: &Facts) -> &'static str {
+    if facts.after_shuffle { " between the stages" } else { "" }
+}
+
 fn silence(facts: &Facts) -> String {
+    let between = between(facts);
     let last = match facts.silent_ms {
-        Some(silent_ms) => format!("every record is read, the last was appended {silent_ms} ms ago"),
-        None => "every record is read, none since this pod started".to_owned(),
+        Some(silent_ms) => format!("every record{between} is read, the last was appended {silent_ms} ms ago"),
+        None => format!("every record{between} is read, none since this pod started"),
     };
     match facts.idle_after_ms {
         Some(after_ms) => format!("{last}; after {after_ms} ms of silence event.idle carries the watermark on"),
@@ -103,7 +124,8 @@ mod tests {
     use super::*;
 
     const FACTS: Facts = Facts {
-        task: 3,
+        partition: Some(3),
+        after_shuffle: false,
         end_ms: 1_000,
         closes_ms: 1_500,
         keys: 2,
@@ -168,11 +190,46 @@ mod tests {
                 ["no end", "trigger", "2 keys"],
             ),
         ] {
-            let (found, words) = judge(&facts);
-            assert_eq!(found, verdict, "{words}");
-            for part in parts {
-                assert!(words.contains(part), "{part:?} is not in {words:?}");
-            }
+            says(&facts, verdict, parts);
+        }
+    }
+
+    #[test]
+    fn behind_the_first_of_two_stages_the_slowest_partition_is_named() {
+        for (facts, verdict, parts) in [
+            (
+                Facts {
+                    after_shuffle: true,
+                    lag: Some(5),
+                    ..FACTS
+                },
+                Verdict::Behind,
+                [
+                    "of partition 3, the slowest of all, is 600 ms",
+                    "in every partition that is behind",
+                    "5 records between the stages wait",
+                ],
+            ),
+            (
+                Facts {
+                    after_shuffle: true,
+                    partition: None,
+                    watermark_ms: None,
+                    ..FACTS
+                },
+                Verdict::NoWatermark,
+                ["first stage yet", "no watermark", "2 keys"],
+            ),
+        ] {
+            says(&facts, verdict, parts);
+        }
+    }
+
+    fn says(facts: &Facts, verdict: Verdict, parts: [&str; 3]) {
+        let (found, words) = judge(facts);
+        assert_eq!(found, verdict, "{words}");
+        for part in parts {
+            assert!(words.contains(part), "{part:?} is not in {words:?}");
         }
     }
 }

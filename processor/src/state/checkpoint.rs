@@ -180,6 +180,12 @@ pub fn decision_floor<'a>(kept: impl Iterator<Item = &'a Position>) -> u64 {
     kept.map(|position| position.control_seq).min().unwrap_or(0)
 }
 
+/// The input offset below which none is needed any more, by the positions of all checkpoints that are left. Without a
+/// checkpoint a replay begins at birth, and all is needed.
+pub fn input_floor<'a>(kept: impl Iterator<Item = &'a Position>) -> Option<i64> {
+    kept.map(|position| position.engine_position.input_offset).min()
+}
+
 /// Objects of `deleted` that none of `remaining`, listed after its manifest was deleted, names.
 pub fn orphaned(deleted: &Manifest, remaining: &[Manifest]) -> Vec<String> {
     let named: BTreeSet<&str> = remaining

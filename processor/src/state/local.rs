@@ -51,6 +51,11 @@ impl Backend for LocalState {
 }
 
 impl LocalState {
+    /// For a task that keeps nothing.
+    pub fn none() -> Self {
+        Self::Memory(MemoryBackend::default())
+    }
+
     /// The position that the state stands at.
     pub fn position(&self) -> Result<Option<Position>, Error> {
         let Some(bytes) = self.get(POSITION_KEY)? else {

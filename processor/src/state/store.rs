@@ -17,7 +17,7 @@ use serde::Deserialize;
 use streamagg_crds::resolved;
 
 use super::checkpoint::{
-    FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule, decision_floor, doomed_object, expired,
+    FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule, decision_floor, doomed_object, expired, input_floor,
     manifest_object, orphaned, pin_object, task_root,
 };
 use super::recovery::{Position, Reason, Stop};
@@ -103,6 +103,8 @@ pub struct Retired {
     pub deleted: Vec<String>,
     /// The decision up to which no checkpoint that is left needs any; 0 where that is not known.
     pub decision_floor: u64,
+    /// No checkpoint that is left needs input below this offset; absent where that is not known.
+    pub input_floor: Option<i64>,
 }
 
 /// A checkpoint about to be uploaded.
@@ -343,16 +345,18 @@ impl Store {
         let left = listing
             .manifests
             .iter()
-            .filter(|manifest| !deleted.contains(&manifest.id));
-        // What cannot be read may need any decision.
-        let decision_floor = if listing.unreadable.is_empty() {
-            decision_floor(left.map(|manifest| &manifest.position))
+            .filter(|manifest| !deleted.contains(&manifest.id))
+            .map(|manifest| &manifest.position);
+        // What cannot be read may need any decision and any input.
+        let (decision_floor, input_floor) = if listing.unreadable.is_empty() {
+            (decision_floor(left.clone()), input_floor(left))
         } else {
-            0
+            (0, None)
         };
         Ok(Retired {
             deleted,
             decision_floor,
+            input_floor,
         })
     }
 

@@ -13,6 +13,8 @@ pub struct Rule {
     pub idle: Idle,
     /// Bound of out-of-orderness, ms: an event that is not late may be so much behind the clock.
     pub bound_ms: i64,
+    /// Windows of other partitions wait for this one (`partitioning: any`): one without any event must not hold them.
+    pub meets_others: bool,
 }
 
 /// What the shell sees of one partition. Times are ms since the epoch, by one clock.
@@ -38,13 +40,16 @@ pub struct Facts {
 pub fn decide(rule: &Rule, facts: &Facts) -> Option<DecisionKind> {
     let silent_ms = facts.now_ms.saturating_sub(facts.last_arrival_ms);
     let is_idle = facts.at_end && silent_ms >= rule.idle.after_ms;
-    if !is_idle || rule.idle.advance == IdleAdvance::None || facts.watermark_then_ms == NO_WATERMARK {
+    if !is_idle || rule.idle.advance == IdleAdvance::None {
         return None;
     }
-    let watermark_ms = facts
-        .watermark_then_ms
-        .saturating_add(silent_ms)
-        .min(facts.now_ms.saturating_sub(rule.bound_ms));
+    let most_ms = facts.now_ms.saturating_sub(rule.bound_ms);
+    let watermark_ms = match (facts.watermark_then_ms, rule.meets_others) {
+        (NO_WATERMARK, false) => return None,
+        // No event says how far its time has come: the clock alone does.
+        (NO_WATERMARK, true) => most_ms,
+        (watermark_then_ms, _) => watermark_then_ms.saturating_add(silent_ms).min(most_ms),
+    };
     let matters = watermark_ms >= facts.next_due_ms
         || watermark_ms >= facts.watermark_ms.saturating_add(rule.idle.after_ms.max(1));
     (watermark_ms > facts.watermark_ms && matters).then_some(DecisionKind::IdleAdvance { watermark_ms })
@@ -61,6 +66,7 @@ mod tests {
             advance: IdleAdvance::WallClock,
         },
         bound_ms: 5_000,
+        meets_others: false,
     };
     const NEVER: i64 = NO_WATERMARK;
     const NOTHING: i64 = i64::MAX;
@@ -108,6 +114,23 @@ mod tests {
             let expected = expected.map(|watermark_ms| DecisionKind::IdleAdvance { watermark_ms });
             assert_eq!(decide(&RULE, &facts(row)), expected, "{what}: {row:?}");
         }
+    }
+
+    #[test]
+    fn without_any_event_the_clock_moves_it_only_where_others_wait_for_it() {
+        let mut rule = RULE;
+        rule.meets_others = true;
+        let decided = |row| decide(&rule, &facts(row));
+        let advance = |watermark_ms| Some(DecisionKind::IdleAdvance { watermark_ms });
+        assert_eq!(decided([1_029_999, NEVER, NEVER, NEVER + 1]), None, "too early");
+        assert_eq!(decided([1_030_000, NEVER, NEVER, NEVER + 1]), advance(1_025_000));
+        assert_eq!(decided([1_040_000, NEVER, 1_025_000, 1_050_000]), None, "none due");
+        assert_eq!(decided([1_055_000, NEVER, 1_025_000, 1_050_000]), advance(1_050_000));
+        assert_eq!(
+            decided([1_030_000, 5, 5, 60]),
+            advance(30_005),
+            "an event counts more than the clock"
+        );
     }
 
     #[test]

@@ -99,6 +99,21 @@ fn explain_says_what_a_pod_takes() {
 }
 
 #[test]
+fn explain_names_the_topic_between_two_stages() {
+    let scene = Scene::new();
+    let manifest = super::scene::MANIFEST.replace("byKey: {}", "any: {shufflePartitions: 3}");
+    fs::write(scene.path("job.yaml"), manifest).unwrap();
+    let found = run(&["explain", "-f", &scene.text("job.yaml")]);
+    let text = exact(&found, 0);
+    for part in [
+        " and 3 that read default.cli-test-shuffle",
+        " 14 of them of a consumer for each topic read (2) ",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[test]
 fn a_manifest_in_json_means_the_same() {
     let scene = Scene::new();
     let yaml: serde_json::Value = serde_yaml::from_str(super::scene::MANIFEST).unwrap();

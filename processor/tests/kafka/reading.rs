@@ -9,7 +9,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::Value;
 
-use super::rig::{Job, PATIENCE, WATERMARK_BOUND_MS, WINDOW_MS, eventually};
+use super::rig::{Event, Job, PATIENCE, WATERMARK_BOUND_MS, WINDOW_MS, eventually};
 
 impl Job {
     /// Count and sum of key `k{key}` in the window that begins there, of one partition.
@@ -20,16 +20,29 @@ impl Job {
         inside.fold((0, 0), |(count, sum), event| (count + 1, sum + event.2))
     }
 
+    /// Events that meet in windows, and how far event time has come for them: each partition by itself or, with two
+    /// stages, all of them as far as the slowest. Nothing is known of time in a partition without events.
+    fn meeting(&self) -> Vec<(i64, Vec<Event>)> {
+        let log = self.log.lock().expect("not poisoned");
+        let newest = |events: &Vec<Event>| events.iter().map(|event| event.0).max();
+        if self.shuffle_partitions.is_none() {
+            let alone = log
+                .values()
+                .filter_map(|events| Some((newest(events)?, events.clone())));
+            return alone.collect();
+        }
+        let slowest = log.values().filter_map(newest).min();
+        let together = |slowest| (slowest, log.values().flatten().copied().collect());
+        slowest.map(together).into_iter().collect()
+    }
+
     /// Result lines that must be there, once each: window sums from scratch. `ended`: of all windows, also of those that
     /// no event has closed.
     pub fn expected(&self, ended: bool) -> BTreeSet<String> {
         let mut expected = BTreeSet::new();
-        for events in self.log.lock().expect("not poisoned").values() {
-            let Some(newest) = events.iter().map(|event| event.0).max() else {
-                continue;
-            };
+        for (newest, events) in self.meeting() {
             let mut windows: BTreeMap<(i64, u32), (i64, i64)> = BTreeMap::new();
-            for (time, key, value) in events {
+            for (time, key, value) in &events {
                 let window = windows
                     .entry((time.div_euclid(WINDOW_MS) * WINDOW_MS, *key))
                     .or_default();
@@ -109,8 +122,11 @@ impl Job {
 
     /// The same for the results given.
     pub fn assert_exactly(&self, expected: &BTreeSet<String>) {
-        // Every partition holds the same events, so every line is expected once for each.
-        let copies = self.partitions as usize;
+        // Every partition holds the same events, so every line is expected once for each; in two stages they meet.
+        let copies = match self.shuffle_partitions {
+            Some(_) => 1,
+            None => self.partitions as usize,
+        };
         let count = |lines: &[String]| {
             let mut counts: BTreeMap<String, usize> = BTreeMap::new();
             for line in lines {

@@ -71,6 +71,12 @@ impl Reach {
     }
 }
 
+fn producer(reach: &Reach) -> BaseProducer {
+    let mut config = client(&reach.tests);
+    config.set("linger.ms", "1");
+    config.create().expect("a producer")
+}
+
 fn client(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers);
@@ -109,6 +115,10 @@ pub struct Job {
     pub directory: tempfile::TempDir,
     /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
     pub more: More,
+    /// Partitions between two stages; absent: one stage.
+    pub(super) shuffle_partitions: Option<u32>,
+    /// Of five events, four have the same key.
+    hot: bool,
     /// What was produced, by partition.
     pub(super) log: Mutex<BTreeMap<u32, Vec<Event>>>,
     producer: BaseProducer,
@@ -128,17 +138,36 @@ impl Job {
     /// A job on a broker that is reached otherwise; without its topic.
     pub fn reached(test: &str, partitions: u32, reach: Reach) -> Self {
         let name = format!("{test}-{}", &uuid::Uuid::new_v4().to_string()[..8]);
-        let mut config = client(&reach.tests);
-        config.set("linger.ms", "1");
+        let producer = producer(&reach);
         Self {
             name,
             partitions,
             reach,
             directory: tempfile::tempdir().expect("a directory"),
             more: More::default(),
+            shuffle_partitions: None,
+            hot: false,
             log: Mutex::default(),
-            producer: config.create().expect("a producer"),
+            producer,
         }
+    }
+
+    /// A producer that knows the partitions as they are now: one that is there learns of new ones within minutes only.
+    pub(super) fn look_at_partitions_again(&mut self) {
+        self.producer = producer(&self.reach);
+    }
+
+    /// The same job with `partitioning: any`.
+    pub fn in_two_stages(self, shuffle_partitions: u32) -> Self {
+        Self {
+            shuffle_partitions: Some(shuffle_partitions),
+            ..self
+        }
+    }
+
+    /// The same job with one key for most events.
+    pub fn with_hot_key(self) -> Self {
+        Self { hot: true, ..self }
     }
 
     pub(super) fn client(&self) -> ClientConfig {
@@ -147,6 +176,11 @@ impl Job {
 
     pub(super) fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().expect("an admin client")
+    }
+
+    /// Events produced so far.
+    pub fn produced(&self) -> usize {
+        self.log.lock().expect("not poisoned").values().map(Vec::len).sum()
     }
 
     /// Where the store keeps task 0.
@@ -234,9 +268,10 @@ impl Job {
             for _ in 0..count {
                 let index = i64::try_from(events.len()).expect("small");
                 let disorder = (index * 7_919) % (WATERMARK_BOUND_MS - 1);
+                let key = if self.hot && index % 5 > 0 { 0 } else { index % 37 };
                 let event = (
                     first_ms + index * 5 - disorder,
-                    u32::try_from(index % 37).expect("small"),
+                    u32::try_from(key).expect("small"),
                     index % 11,
                 );
                 let value = format!(r#"{{"ts":{},"k":"k{}","v":{}}}"#, event.0, event.1, event.2);
@@ -263,6 +298,10 @@ impl Job {
             spec,
         } = self.more;
         let store = self.directory("store");
+        let partitioning = match self.shuffle_partitions {
+            None => "byKey: {}".to_owned(),
+            Some(count) => format!("any: {{shufflePartitions: {count}}}"),
+        };
         format!(
             r#"
 apiVersion: streamagg.io/v1alpha1
@@ -273,7 +312,7 @@ spec:
   source:
     kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}{source}}}
     format: {{json: {{strict: false}}}}
-    partitioning: {{byKey: {{}}}}
+    partitioning: {{{partitioning}}}
   event:
     timestamp: {{field: /ts, unit: Milliseconds}}
     watermark: {{boundedOutOfOrderness: {{bound: {WATERMARK_BOUND_MS}ms}}}}{event}

@@ -20,6 +20,7 @@ pub enum Operation {
     Read = 3,
     Write = 4,
     Create = 5,
+    Delete = 6,
     Describe = 8,
 }
 

@@ -246,3 +246,57 @@ fn each_missing_right_is_named_with_its_topic_and_granting_it_is_enough() {
     job.assert_exact();
     assert_nothing_secret(&processor);
 }
+
+#[test]
+fn two_stages_need_rights_on_the_topic_between_them_and_without_that_to_delete_only_its_growth_is_told() {
+    use Operation::{Create, Delete, Describe, Read, Write};
+    let job = job("stagerights", "KAFKA_SASL_BOOTSTRAP", &sasl("ScramSha256"), "limited").in_two_stages(1);
+    job.create_topic(&job.name);
+    job.produce(600);
+    let [control, out, dead, between] =
+        ["control", "out", "dead", "shuffle"].map(|part| format!("{}-{part}", job.name));
+    let ids = format!("{}/", job.name);
+    let topics = [&job.name, &control, &out, &dead].map(|name| Resource::Topic(name));
+    for operation in [Describe, Create, Read, Write] {
+        for topic in topics {
+            grant(broker("KAFKA_BOOTSTRAP"), topic, operation);
+        }
+    }
+    grant(broker("KAFKA_BOOTSTRAP"), Resource::TransactionalIds(&ids), Write);
+    let processor = start(&job);
+    let shuffle = Resource::Topic(&between);
+    for (verb, operation) in [
+        ("describe", Describe),
+        ("create", Create),
+        ("read", Read),
+        ("write", Write),
+    ] {
+        granted(
+            &processor,
+            &format!("no right to {verb} topic {between}:"),
+            shuffle,
+            operation,
+        );
+    }
+    job.assert_exact();
+    processor.operate("/v1/checkpoint?id=one");
+    let told = |log: &str| log.contains(&format!("no right to delete records of topic {between}:"));
+    eventually("the growth is told", || {
+        let log = std::fs::read_to_string(&processor.log).map_err(|error| error.to_string())?;
+        if log.contains("ShuffleNotTrimmed") && told(&log) {
+            Ok(())
+        } else {
+            Err(processor.log_text())
+        }
+    });
+    let counted = r#"streamagg_errors_total{class="retry",kind="ShuffleNotTrimmed",task="0"} 1"#;
+    assert!(processor.metrics().contains(counted), "{}", processor.metrics());
+    grant(broker("KAFKA_BOOTSTRAP"), shuffle, Delete);
+    job.produce(600);
+    job.assert_exact();
+    processor.operate("/v1/checkpoint?id=two");
+    eventually("the topic is trimmed", || match job.offsets(&between, 0).0 {
+        0 => Err(processor.log_text()),
+        _ => Ok(()),
+    });
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::rig::{Job, PATIENCE, eventually};
@@ -20,8 +20,15 @@ impl Job {
     }
 
     pub fn create_topic(&self, topic: &str) {
-        let count = i32::try_from(self.partitions).expect("few");
-        let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        self.create_topic_with(topic, self.partitions, &[]);
+    }
+
+    pub fn create_topic_with(&self, topic: &str, partitions: u32, settings: &[(&str, &str)]) {
+        let count = i32::try_from(partitions).expect("few");
+        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            new = new.set(name, value);
+        }
         let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
@@ -39,9 +46,31 @@ impl Job {
         });
     }
 
+    /// Adds a partition to the source topic; what is produced from here on goes there, too.
+    pub fn add_partition(&mut self) {
+        self.partitions += 1;
+        let new = NewPartitions::new(&self.name, self.partitions as usize);
+        let results =
+            block_on(self.admin().create_partitions([&new], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+        self.look_at_partitions_again();
+    }
+
+    /// First offset and end of a partition.
+    pub fn offsets(&self, topic: &str, partition: u32) -> (i64, i64) {
+        let partition = i32::try_from(partition).expect("few");
+        let admin = self.admin();
+        let found = admin.inner().fetch_watermarks(topic, partition, PATIENCE);
+        found.expect("the broker answers")
+    }
+
     pub fn delete_records_before(&self, partition: i32, offset: i64) {
+        self.delete_records_of(&self.name, partition, offset);
+    }
+
+    pub fn delete_records_of(&self, topic: &str, partition: i32, offset: i64) {
         let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&self.name, partition, Offset::Offset(offset))
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))
             .expect("an offset");
         block_on(self.admin().delete_records(&list, &AdminOptions::new())).expect("the broker answers");
     }

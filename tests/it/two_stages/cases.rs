@@ -8,6 +8,7 @@ use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::combine::{Combine, CombineState, Source};
 use streamagg_processor::pipeline::operator::merge::{PurgedPartial, ShuffleError, WindowTask};
+use streamagg_processor::pipeline::operator::query::{Answer, Found, Question, Standing};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_processor::state::backend::{Backend, Changes};
@@ -305,5 +306,68 @@ proptest! {
         let mut windows = WindowTask::new(plan, 0).unwrap();
         // Refused or, where numbers or names changed, taken.
         let _outcome = merged(&mut windows, &records);
+    }
+}
+
+/// What a window task answers about open windows is what it fires a moment later: also rows that some windows do not take.
+#[test]
+fn a_window_task_answers_with_what_it_fires_and_names_the_source_partition_that_it_waits_for() {
+    let plan = plan_of(serde_json::json!([
+        {"name": "m", "tumbling": {"size": "60s"}},
+        {"name": "s", "sliding": {"size": "120s", "slide": "60s"}},
+    ]));
+    let key = plan.key_of(r#"{"k":"a"}"#).unwrap();
+    let mut fast = Combine::new(Arc::clone(&plan), source(0, 2), 0).unwrap();
+    let mut slow = Combine::new(Arc::clone(&plan), source(1, 2), 0).unwrap();
+    let mut windows = WindowTask::new(Arc::clone(&plan), 0).unwrap();
+    // The last is late for what ends at 60 s, where it came in; no window has ended yet where they meet.
+    let ahead = shuffled(&mut fast, &[("a", 10_000), ("a", 61_000), ("a", 20_000)]);
+    assert!(merged(&mut windows, &ahead).unwrap().0.is_empty());
+    let Answer::Windows {
+        windows: open, more, ..
+    } = windows.answer(&Question::Windows { key })
+    else {
+        panic!("another answer");
+    };
+    let shown: Vec<(String, i64, String)> = open
+        .iter()
+        .map(|open| (open.window.clone(), open.end.unwrap(), open.values.get().to_owned()))
+        .collect();
+    let row = |window: &str, end, values: &str| (window.to_owned(), end, values.to_owned());
+    assert!(!more);
+    assert_eq!(
+        shown,
+        [
+            row("s", 60_000, r#"{"n":1,"first":"a10000"}"#),
+            row("m", 60_000, r#"{"n":1,"first":"a10000"}"#),
+            row("s", 120_000, r#"{"n":3,"first":"a10000"}"#),
+            row("m", 120_000, r#"{"n":1,"first":"a61000"}"#),
+            row("s", 180_000, r#"{"n":1,"first":"a61000"}"#),
+        ]
+    );
+    let question = Question::Standing { window: 1, start_ms: 0 };
+    let Answer::Standing { found, slowest, .. } = windows.answer(&question) else {
+        panic!("another answer");
+    };
+    let standing = Standing {
+        end_ms: 120_000,
+        closes_ms: 120_000,
+        keys: 1,
+    };
+    assert_eq!((found, slowest), (Found::Instances(vec![standing]), Some(1)));
+    let behind = shuffled(&mut slow, &[("b", 300_000)]);
+    let on = shuffled(&mut fast, &[("b", 300_000)]);
+    let mut fired = merged(&mut windows, &behind).unwrap().0;
+    fired.extend(merged(&mut windows, &on).unwrap().0);
+    for (window, end, values) in shown {
+        let inside = |result: &&String| {
+            result.contains(&format!(r#""window":"{window}""#)) && result.contains(&format!(r#""end":{end}"#))
+        };
+        let result = fired
+            .iter()
+            .find(inside)
+            .unwrap_or_else(|| panic!("{window} {end} in {fired:?}"));
+        let values = values.trim_matches(['{', '}']);
+        assert!(result.contains(values), "{values} in {result}");
     }
 }

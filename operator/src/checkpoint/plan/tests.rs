@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::ToSpan;
 use proptest::prelude::*;
 use streamagg_crds::admin::{
-    CHECKPOINT_MISSING, OperationPhase, PodStatus, Problem, TaskOperation, TaskState, TaskStatus,
+    CHECKPOINT_MISSING, OperationPhase, PodStatus, Problem, Stage, TaskOperation, TaskState, TaskStatus,
 };
 use streamagg_crds::assignment::Assignment;
 
@@ -30,6 +30,7 @@ struct World {
     paused: bool,
     down: bool,
     store_broken: bool,
+    two_stages: bool,
     /// What the pods remember of operations, and what the operator remembers of the pods.
     operations: BTreeSet<(u32, String)>,
     checkpoints: BTreeMap<u32, OperationStatus>,
@@ -52,6 +53,7 @@ fn world() -> World {
         paused: false,
         down: false,
         store_broken: false,
+        two_stages: false,
         operations: BTreeSet::new(),
         checkpoints: BTreeMap::new(),
         pin_answers: BTreeMap::new(),
@@ -110,6 +112,11 @@ impl World {
     fn pod(&self, ordinal: u32) -> PodFacts {
         let rows = [ordinal, ordinal + PODS].map(|task| TaskStatus {
             task,
+            stage: match (self.two_stages, task < PODS) {
+                (false, _) => Stage::Whole,
+                (true, true) => Stage::Window,
+                (true, false) => Stage::Combine,
+            },
             state: TaskState::Running,
             ..TaskStatus::default()
         });
@@ -316,7 +323,12 @@ fn what_goes_first_is_named_and_does_not_count_as_time() {
 
 #[test]
 fn each_failure_has_its_reason_and_says_what_to_do() {
-    let cases: [(Harm, &str, &str); 4] = [
+    let cases: [(Harm, &str, &str); 5] = [
+        (
+            |world| world.two_stages = true,
+            "TwoStages",
+            "has partitioning any: one checkpoint of both its stages is not supported yet",
+        ),
         (
             |world| world.has_store = false,
             "NoCheckpointStore",
@@ -353,6 +365,7 @@ fn each_failure_has_its_reason_and_says_what_to_do() {
         );
         assert_eq!(world.notes, ["CheckpointFailed"]);
         (world.has_store, world.store_broken, world.down) = (true, false, false);
+        world.two_stages = false;
         world.rounds(5);
         assert_eq!(world.reason("Stalled"), Some(reason), "a verdict stays");
         world.delete();

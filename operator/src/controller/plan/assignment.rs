@@ -23,19 +23,37 @@ pub fn balance(current: &BTreeMap<u32, u32>, task_count: u32, replicas: u32) -> 
     }
     let quotas = quotas(&held, task_end, replicas);
     for (tasks, quota) in held.iter_mut().zip(&quotas) {
-        if tasks.len() > *quota {
-            homeless.extend(tasks.split_off(*quota));
-        }
+        homeless.extend(surplus(tasks, *quota));
     }
     homeless.sort_unstable();
-    let mut homeless = homeless.into_iter();
-    for (tasks, quota) in held.iter_mut().zip(&quotas) {
-        tasks.extend(homeless.by_ref().take(quota.saturating_sub(tasks.len())));
+    // One by one to who has least: the tasks of a stage are neighbours, and no ordinal is to have a whole stage.
+    for task in homeless {
+        let room = held
+            .iter_mut()
+            .zip(&quotas)
+            .filter(|(tasks, quota)| tasks.len() < **quota);
+        if let Some((tasks, _)) = room.min_by_key(|(tasks, _)| tasks.len()) {
+            tasks.push(task);
+        }
     }
     let owners = (0u32..).zip(&held);
     owners
         .flat_map(|(ordinal, tasks)| tasks.iter().map(move |task| (*task, ordinal)))
         .collect()
+}
+
+/// Takes what is above the quota out of `tasks`, from all over it.
+fn surplus(tasks: &mut Vec<u32>, quota: usize) -> Vec<u32> {
+    let held = tasks.len();
+    if held <= quota {
+        return Vec::new();
+    }
+    let stays = |index: usize| (index + 1) * quota / held > index * quota / held;
+    let (kept, given): (Vec<_>, Vec<_>) = tasks.iter().enumerate().partition(|(index, _)| stays(*index));
+    let numbers = |list: Vec<(usize, &u32)>| list.into_iter().map(|(_, task)| *task).collect::<Vec<u32>>();
+    let (kept, given) = (numbers(kept), numbers(given));
+    *tasks = kept;
+    given
 }
 
 /// Each ordinal's share; those that hold most keep the larger share, so that least moves.
@@ -123,6 +141,30 @@ mod tests {
         let second = balance(&first, 6, 2);
         assert!(moves(&first, &second).is_empty());
         assert_eq!(loads(&second, 2), [3, 3]);
+    }
+
+    #[test]
+    fn the_tasks_of_a_stage_are_spread_over_all_ordinals() {
+        // Six of the second stage, then six of the first.
+        let stage = |task: &u32| *task < 6;
+        let count = |tasks: &BTreeMap<u32, u32>, ordinal: u32| {
+            tasks
+                .iter()
+                .filter(|(task, owner)| stage(task) && **owner == ordinal)
+                .count()
+        };
+        let one = balance(&BTreeMap::new(), 12, 1);
+        for tasks in [
+            balance(&BTreeMap::new(), 12, 3),
+            balance(&one, 12, 3),
+            balance(&balance(&one, 12, 2), 12, 3),
+        ] {
+            let counts: Vec<usize> = (0..3).map(|ordinal| count(&tasks, ordinal)).collect();
+            assert!(
+                counts.iter().all(|count| (1..=3).contains(count)),
+                "{counts:?}: {tasks:?}"
+            );
+        }
     }
 
     #[test]

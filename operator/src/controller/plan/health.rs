@@ -111,7 +111,7 @@ fn freshness(desired: &Desired, observed: &Observed) -> Option<Fresh> {
         .saturating_mul(INTERVALS_MAX)
         .max(OVERDUE_MIN_MS);
     let rows: Vec<&TaskStatus> = summary::rows(observed)
-        .filter(|row| row.state == TaskState::Running)
+        .filter(|row| row.state == TaskState::Running && row.stage.keeps_state())
         .collect();
     if rows.is_empty() {
         return Some(Fresh::Unknown);

@@ -43,7 +43,8 @@ fn without_base(desired: Option<&Desired>, observed: &Observed, rollout: &Rollou
     };
     let has_checkpoint = |task: u32| {
         let mut rows = summary::rows(observed);
-        rows.any(|row| row.task == task && row.checkpoint.is_some())
+        // A task without state goes on from its committed position.
+        rows.any(|row| row.task == task && (row.checkpoint.is_some() || !row.stage.keeps_state()))
     };
     let mut tasks = drain::concerned(rollout, observed).into_iter().map(|(task, _)| task);
     tasks.find(|task| !keeps_volume && !has_checkpoint(*task))

@@ -10,6 +10,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
         source: Source {
             bootstrap_servers: vec!["a:1".into(), "b:2".into()],
             topic: "events".into(),
+            shuffle_partitions: None,
             security: Security::default(),
             start: Start::Earliest,
             properties: properties
@@ -66,10 +67,27 @@ fn positions_and_results_share_the_sink_cluster() {
     let job = job(&[]);
     let plain = Settings::default();
     assert_eq!(control_consumer(&job, &plain).get("bootstrap.servers"), Some("c:3"));
-    let producer = producer(&job, &plain, 4);
+    let producer = producer(&job, &plain, Role::of(4, None));
     assert_eq!(producer.get("bootstrap.servers"), Some("c:3"));
     assert_eq!(producer.get("transactional.id"), Some("ns.job/task/events/4"));
     assert_eq!(control_topic("ns.job"), "ns.job-control");
+}
+
+#[test]
+fn each_stage_has_transactions_and_an_input_of_its_own() {
+    let (job, plain) = (job(&[("fetch.max.bytes", "7")]), Settings::default());
+    for (task, id) in [
+        (1, "ns.job/window/ns.job-shuffle/1"),
+        (2, "ns.job/combine/events/0"),
+        (4, "ns.job/combine/events/2"),
+    ] {
+        let settings = producer(&job, &plain, Role::of(task, Some(2)));
+        assert_eq!(settings.get("transactional.id"), Some(id));
+    }
+    let settings = shuffle_consumer(&job, &plain, 64);
+    assert_eq!(settings.get("bootstrap.servers"), Some("c:3"));
+    assert_eq!(settings.get("isolation.level"), Some("read_committed"));
+    assert_eq!(settings.get("fetch.max.bytes"), None, "properties are the source's");
 }
 
 #[test]
@@ -82,7 +100,7 @@ fn every_client_reaches_its_cluster_as_its_security_says_and_no_property_changes
         source_consumer(&job, &connection, 64),
         control_consumer(&job, &connection),
         admin(&job.sink.bootstrap_servers, &job.job_id, &connection),
-        producer(&job, &connection, 0),
+        producer(&job, &connection, Role::of(0, None)),
     ] {
         assert_eq!(settings.get("security.protocol"), Some("sasl_ssl"));
         assert!(!format!("{settings:?}").contains("hidden"), "{settings:?}");

@@ -54,6 +54,11 @@ fn write_clients(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     let (source, sink) = (&loaded.job.source.bootstrap_servers, &loaded.job.sink.bootstrap_servers);
     let threads = |bootstrap: usize| CLIENT_THREADS + bootstrap + BROKERS;
     let (consumer, producer) = (threads(source.len()), threads(sink.len()));
+    // A pod asks for the ends of each topic that its tasks read: with two stages also of the one between them.
+    let (askers, topics) = match loaded.job.source.shuffle_partitions {
+        None => (consumer, 1),
+        Some(_) => (consumer + producer, 2),
+    };
     writeln!(out, "\nclients of a pod, with {BROKERS} brokers in each cluster")?;
     // A reader of its own asks whether a silent partition is at its end, once one has been silent.
     let (asking, asks) = match &loaded.job.idle {
@@ -73,8 +78,8 @@ fn write_clients(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     )?;
     writeln!(
         out,
-        "  the pod       {} threads, {consumer} of them of a consumer that asks for the ends of the partitions, over up \
-         to {BROKERS} connections",
-        POD_THREADS + ROCKSDB_THREADS + consumer
+        "  the pod       {} threads, {askers} of them of a consumer for each topic read ({topics}) that asks for the ends of \
+         its partitions, over up to {BROKERS} connections",
+        POD_THREADS + ROCKSDB_THREADS + askers
     )
 }

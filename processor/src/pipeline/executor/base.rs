@@ -5,7 +5,8 @@ use streamagg_crds::admin::TaskState;
 
 use super::startup::Found;
 use super::{End, Executor};
-use crate::pipeline::operator::Task;
+use crate::pipeline::operator::combine::NotInTwoStages;
+use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
 use crate::state::local::{self, LocalState};
 use crate::state::recovery::{Base, Local, Reason, Stop};
@@ -14,6 +15,11 @@ use crate::state::store::FetchError;
 /// Times that the store is listed in one start-up.
 const LISTINGS_MAX: u32 = 8;
 
+/// Validation refuses such a job; a job file by another hand may still hold one.
+pub(super) fn not_in_two_stages(error: NotInTwoStages) -> End {
+    Stop::new(Reason::SpecInvalid, error.to_string()).into()
+}
+
 impl Executor {
     /// The task of a base; `Err` says why the base is refused.
     pub(super) fn load(
@@ -21,7 +27,10 @@ impl Executor {
         found: &mut Found,
         base: &Base,
         state: &mut Option<LocalState>,
-    ) -> Result<Result<Task, String>, End> {
+    ) -> Result<Result<Worker, String>, End> {
+        let Some(committed) = found.control.position.clone() else {
+            return Err(End::Again("no committed position".to_owned()));
+        };
         match base {
             Base::Local => {}
             Base::Birth => {
@@ -29,7 +38,8 @@ impl Executor {
                 drop(state.take());
                 *state = Some(self.directory.discard()?);
                 found.local = Local::Absent;
-                return Ok(Ok(Task::new(self.context.plan.clone(), start_offset)));
+                let begun = found.setup.begin(&committed.lineage, start_offset);
+                return begun.map(Ok).map_err(not_in_two_stages);
             }
             Base::Checkpoint(id) => {
                 if let Err(why) = self.fetch(found, id, state)? {
@@ -40,7 +50,7 @@ impl Executor {
         let Some(open) = state.as_ref() else {
             return Ok(Err("local state is closed".to_owned()));
         };
-        match Task::restore(self.context.plan.clone(), open) {
+        match found.setup.restore(&committed, open) {
             Ok(Some(task)) => Ok(Ok(task)),
             Ok(None) => Ok(Err("it holds no task".to_owned())),
             Err(Error::Corrupt { what }) => Ok(Err(what)),
@@ -70,7 +80,7 @@ impl Executor {
             .iter()
             .find(|manifest| manifest.id == id)
             .cloned();
-        let (Some((store, _)), Some(manifest)) = (&self.context.checkpoints, manifest) else {
+        let (Some((store, _)), Some(manifest)) = (self.checkpoints(), manifest) else {
             return Ok(Err("it is not in the store".to_owned()));
         };
         let bytes = manifest.info().bytes;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use streamagg_crds::admin::{CheckpointInfo, OperationPhase, Problem, TaskOperation, TaskState, TaskStatus};
+use streamagg_crds::admin::{CheckpointInfo, OperationPhase, Problem, Stage, TaskOperation, TaskState, TaskStatus};
 use streamagg_crds::assignment::Assignment;
 
 use crate::pipeline::operator::query::{Answer, Question};
@@ -80,9 +80,10 @@ pub struct Board {
 
 impl Board {
     /// A board for `task` in the pod `ordinal`.
-    pub fn new(task: u32, ordinal: u32, assignment: Arc<Assignment>) -> Self {
+    pub fn new(task: u32, stage: Stage, ordinal: u32, assignment: Arc<Assignment>) -> Self {
         let status = TaskStatus {
             task,
+            stage,
             ..TaskStatus::default()
         };
         let inner = Inner {

@@ -9,9 +9,9 @@ use super::{End, Executor};
 use crate::kafka::config;
 use crate::kafka::consumer::PartitionReader;
 use crate::pipeline::by_clock::{ClockRules, PartitionClock};
-use crate::pipeline::operator::Task;
 use crate::pipeline::position::Decision;
 use crate::pipeline::sink::{Headers, SourceRecord};
+use crate::pipeline::worker::Worker;
 use crate::state::recovery::Stop;
 
 /// The end of a partition that seems idle is asked for at most this often.
@@ -52,9 +52,9 @@ pub(super) struct TaskClock {
 }
 
 impl TaskClock {
-    pub fn new(executor: &Executor, task: &Task) -> Self {
+    pub fn new(executor: &Executor, task: &Worker) -> Self {
         let context = &executor.context;
-        let rules = ClockRules::new(&context.job);
+        let rules = ClockRules::new(&context.job, executor.role.stage);
         Self {
             rules,
             partition: PartitionClock::new(rules, context.clock.now_ms(), task.position().watermark_ms),
@@ -65,14 +65,14 @@ impl TaskClock {
     }
 
     /// Tells the task what the clock says before a step, if that matters. Answers what it said.
-    pub fn before_step(&self, executor: &Executor, task: &mut Task) -> Option<i64> {
+    pub fn before_step(&self, executor: &Executor, task: &mut Worker) -> Option<i64> {
         let now_ms = self.rules.any().then(|| executor.context.clock.now_ms());
         task.set_clock(now_ms);
         now_ms
     }
 
     /// A step is over.
-    pub fn after_step(&mut self, now_ms: Option<i64>, task: &Task) {
+    pub fn after_step(&mut self, now_ms: Option<i64>, task: &Worker) {
         if let Some(now_ms) = now_ms {
             self.partition.arrived(now_ms, task.position().watermark_ms);
             self.said = false;
@@ -89,7 +89,11 @@ impl TaskClock {
             Some(reader) => reader,
             None => {
                 let (job, connection) = (&executor.context.job, executor.context.source_connection()?);
-                PartitionReader::open(&config::source_end(job, &connection), &job.source.topic, executor.task)?
+                PartitionReader::open(
+                    &config::source_end(job, &connection),
+                    &job.source.topic,
+                    executor.role.partition,
+                )?
             }
         };
         let found = reader.watermarks_within(END_TIMEOUT);
@@ -123,10 +127,13 @@ impl Running<'_> {
             return Ok(());
         }
         let now_ms = executor.context.clock.now_ms();
-        if let Some(tick) = self.clock.partition.tick(now_ms, &self.started.task) {
+        let (task, position) = (&self.started.task, self.started.task.position());
+        let fires = |now_ms| task.tick_fires(now_ms);
+        if let Some(tick) = self.clock.partition.tick(now_ms, position, fires) {
             self.obey(tick);
         }
-        if let Some(advance) = self.clock.partition.idle(now_ms, &self.started.task) {
+        let (task, position) = (&self.started.task, self.started.task.position());
+        if let Some(advance) = (self.clock.partition).idle(now_ms, position, task.next_due_ms()) {
             let seen = self.seen();
             if self.clock.ends_at(executor, seen)? {
                 self.obey(advance);
@@ -137,15 +144,16 @@ impl Running<'_> {
 
     fn obey(&mut self, decision: Decision) {
         let (executor, started) = (self.executor, &mut self.started);
-        started.task.decide(&decision, &mut self.outputs);
+        (started.task).decide(&decision, &mut self.outputs, &mut self.between);
         executor.context.metrics.outputs(executor.task, &self.outputs);
         executor.context.metrics.decided(executor.task, &decision);
         self.open.arrivals.take(&[], &self.outputs);
-        // A decision puts out results only, which refer to no record.
+        // A decision puts out results or partials only, which refer to no record.
         let no_record = |_: usize| SourceRecord::default();
         let no_trace = |_: usize| Headers::new();
         let buffer = &mut self.open.buffer;
         buffer.take(&mut self.outputs, &started.sink, &no_record, &no_trace);
+        buffer.take_between(&mut self.between, &started.sink);
         self.open.decisions.push(decision);
     }
 }

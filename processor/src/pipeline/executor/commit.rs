@@ -15,6 +15,7 @@ use crate::kafka::producer::{TaskProducer, TransactionError};
 use crate::metrics::{ErrorClass, Stage, Stages, TransactionOutcome};
 use crate::pipeline::position::Decision;
 use crate::pipeline::sink::{EpochBuffer, Outgoing, SinkPlan};
+use crate::pipeline::stage::Role;
 use crate::state::recovery::ownership::{AfterUnknown, after_unknown};
 use crate::state::recovery::{Birth, Position, Reason, Stop};
 
@@ -47,6 +48,7 @@ pub(super) struct Committer<'a> {
     context: &'a JobContext,
     board: &'a Board,
     task: u32,
+    role: Role,
     control_topic: String,
     producer: Option<TaskProducer>,
     stages: Stages,
@@ -60,6 +62,7 @@ impl<'a> Committer<'a> {
             context,
             board,
             task,
+            role: context.role(task),
             control_topic,
             producer: None,
             stages: context.metrics.stages(task),
@@ -77,7 +80,7 @@ impl<'a> Committer<'a> {
         let (job, connection) = (&self.context.job, self.context.sink_connection()?);
         self.producer = Some(match self.context.delivery {
             Delivery::ExactlyOnce => {
-                TaskProducer::init(&config::producer(job, &connection, self.task), &|| self.board.beat())?
+                TaskProducer::init(&config::producer(job, &connection, self.role), &|| self.board.beat())?
             }
             Delivery::AtLeastOnce => TaskProducer::plain(&config::plain_producer(job, &connection))?,
         });
@@ -86,13 +89,18 @@ impl<'a> Committer<'a> {
 
     /// Reads the control partition of the task.
     pub fn read_control(&self) -> Result<control::ControlCopy, End> {
-        let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
-        self.board.beat();
-        let copy = control::read(&settings, &self.control_topic, self.task)?;
+        let copy = self.read_control_of(self.task)?;
         if let Some(position) = &copy.position {
             self.board.saw_generation(position.generation);
         }
         Ok(copy)
+    }
+
+    /// Reads the control partition of any task of the job.
+    pub fn read_control_of(&self, task: u32) -> Result<control::ControlCopy, End> {
+        let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
+        self.board.beat();
+        Ok(control::read(&settings, &self.control_topic, task)?)
     }
 
     /// Commits. Returns only when K is `epoch.sent`.
@@ -260,6 +268,6 @@ fn refuse(epoch: &mut Epoch<'_>, topic: &str) -> Result<(), End> {
         buffer.refuse_too_large(plan);
         return Ok(());
     }
-    let message = format!("topic {topic} refuses even small records; raise its max.message.bytes");
+    let message = format!("topic {topic} refuses records within its bound; raise its max.message.bytes");
     Err(Stop::new(Reason::SpecInvalid, message).into())
 }

@@ -10,9 +10,10 @@ use super::failpoint::Place;
 use super::records::{envelopes, records};
 use super::{End, JobContext};
 use crate::kafka::consumer::{PartitionReader, ReadError, digest};
-use crate::pipeline::operator::{StepStatus, Task};
+use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::Decision;
+use crate::pipeline::worker::{Between, Worker};
 use crate::state::backend::{Backend, Changes};
 use crate::state::local::{self, LocalState, TaskDirectory};
 use crate::state::recovery::{LastInput, Position};
@@ -31,6 +32,20 @@ pub(super) enum Reached {
     Committed,
     /// The log went past it without meeting it.
     Missed,
+}
+
+/// What a replay puts out: nobody gets it.
+#[derive(Default)]
+struct Suppressed {
+    outputs: Outputs,
+    between: Between,
+}
+
+impl Suppressed {
+    fn clear(&mut self) {
+        self.outputs.clear();
+        self.between.clear();
+    }
 }
 
 /// A replay under way.
@@ -52,14 +67,14 @@ pub(super) struct Replay<'a> {
 impl Replay<'_> {
     /// Steps `task` up to K. With `save`, parts of it are applied to local state on the way, but never the batch that
     /// reaches K: that one waits until the hashes were compared.
-    pub fn run(&mut self, task: &mut Task, mut save: Option<&mut LocalState>) -> Result<Reached, End> {
+    pub fn run(&mut self, task: &mut Worker, mut save: Option<&mut LocalState>) -> Result<Reached, End> {
         let target = self.committed.engine_position.input_offset;
         let begin = task.position().input_offset;
         self.reader.seek(begin.max(self.log_start));
-        let (mut unsaved, mut heard, mut outputs) = (0, Instant::now(), Outputs::default());
+        let (mut unsaved, mut heard, mut put_out) = (0, Instant::now(), Suppressed::default());
         let mut next_decision = 0;
         loop {
-            self.obey_due(task, &mut next_decision, &mut outputs);
+            self.obey_due(task, &mut next_decision, &mut put_out);
             if task.position().input_offset >= target {
                 return Ok(Reached::Committed);
             }
@@ -83,7 +98,7 @@ impl Replay<'_> {
                 continue;
             }
             heard = Instant::now();
-            let consumed = self.step_batch(task, &batch, target, &mut next_decision, &mut outputs);
+            let consumed = self.step_batch(task, &batch, target, &mut next_decision, &mut put_out)?;
             self.show_progress(task, begin, target);
             if consumed < batch.len() && task.position().input_offset < target {
                 return Ok(Reached::Missed);
@@ -101,12 +116,12 @@ impl Replay<'_> {
         }
     }
 
-    fn obey_due(&self, task: &mut Task, next: &mut usize, outputs: &mut Outputs) {
+    fn obey_due(&self, task: &mut Worker, next: &mut usize, put_out: &mut Suppressed) {
         while let Some(decision) = self.decisions.get(*next)
             && decision.input_offset <= task.position().input_offset
         {
-            task.decide(decision, outputs);
-            outputs.clear();
+            task.decide(decision, &mut put_out.outputs, &mut put_out.between);
+            put_out.clear();
             *next += 1;
         }
     }
@@ -114,34 +129,34 @@ impl Replay<'_> {
     /// Steps over the part of the batch before `target`, obeying decisions where they stand. Returns records consumed.
     fn step_batch(
         &self,
-        task: &mut Task,
+        task: &mut Worker,
         batch: &[BorrowedMessage<'_>],
         target: i64,
         next_decision: &mut usize,
-        outputs: &mut Outputs,
-    ) -> usize {
+        put_out: &mut Suppressed,
+    ) -> Result<usize, End> {
         let before = batch.partition_point(|message| message.offset() < target);
         let envelopes = envelopes(&batch[..before], self.context.plan.needs_envelopes());
         let records = records(&batch[..before], &envelopes);
         let mut done = 0;
         while done < records.len() {
-            self.obey_due(task, next_decision, outputs);
+            self.obey_due(task, next_decision, put_out);
             let end = self.decisions.get(*next_decision).map_or(records.len(), |decision| {
                 done + records[done..].partition_point(|record| record.offset < decision.input_offset)
             });
             // A decision stands at the next offset, which may lie in a gap: at least one record is stepped over.
             let end = end.max(done + 1);
-            match task.step(&records[done..end], outputs) {
+            match task.step(&records[done..end], &mut put_out.outputs, &mut put_out.between)? {
                 StepStatus::Continue => done = end,
                 // The commit that is replayed went on behind it, or stopped there: either way K decides.
                 StepStatus::TooManyBadRecords { consumed, .. } => done += consumed.max(1),
             }
-            outputs.clear();
+            put_out.clear();
         }
-        done
+        Ok(done)
     }
 
-    fn show_progress(&self, task: &Task, begin: i64, target: i64) {
+    fn show_progress(&self, task: &Worker, begin: i64, target: i64) {
         #[expect(clippy::cast_precision_loss, reason = "a share for people")]
         let share = (task.position().input_offset - begin) as f64 / (target - begin).max(1) as f64;
         self.board.update(|status| {
@@ -152,7 +167,7 @@ impl Replay<'_> {
 
     fn save_part(
         &self,
-        task: &mut Task,
+        task: &mut Worker,
         state: &mut LocalState,
         decisions: usize,
         last: &BorrowedMessage<'_>,
@@ -172,7 +187,7 @@ impl Replay<'_> {
 
 /// Applies every change since the last time, with the position it brings the state to.
 pub(super) fn save(
-    task: &mut Task,
+    task: &mut Worker,
     state: &mut LocalState,
     directory: &TaskDirectory,
     position: &Position,

@@ -25,6 +25,7 @@ use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
 use crate::pipeline::sink::EpochBuffer;
+use crate::pipeline::worker::Between;
 use crate::state::checkpoint::due::Pace;
 use crate::state::recovery::{LastInput, Owner, Reason, Stop};
 
@@ -54,6 +55,7 @@ pub(super) struct Running<'a> {
     pub started: Started<'a>,
     pub open: Open,
     pub outputs: Outputs,
+    pub between: Between,
     pub clock: TaskClock,
     pace: Pace,
     limits: EpochLimits,
@@ -92,6 +94,7 @@ impl Executor {
                 .within(self.context.budget.output_bytes(self.board.tasks_here())),
             stages: self.context.metrics.stages(self.task),
             outputs: Outputs::default(),
+            between: Between::default(),
             last_slow: Instant::now(),
             stopped_by_data: None,
             reported_records: 0,
@@ -181,8 +184,10 @@ impl Running<'_> {
     /// Answers what is asked, between two batches: what is shown may be an epoch ahead of what is committed.
     fn answer(&self) {
         while let Some(asked) = self.executor.board.next_question() {
-            // Whoever asked may have gone.
-            asked.reply.send(self.started.task.answer(&asked.question)).ok();
+            // Whoever asked may have gone; a task without windows is not asked (`serve::pod`).
+            if let Some(answer) = self.started.task.answer(&asked.question) {
+                asked.reply.send(answer).ok();
+            }
         }
     }
 
@@ -200,6 +205,7 @@ impl Running<'_> {
     fn open_epoch(&self) -> OpenEpoch {
         OpenEpoch {
             records: self.open.records,
+            rows: self.started.task.waiting_rows(),
             outputs: self.open.buffer.len(),
             output_bytes: self.open.buffer.byte_len(),
             decisions: self.open.decisions.len(),
@@ -239,7 +245,7 @@ impl Running<'_> {
         let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
         let began = Instant::now();
         self.stages.took(Stage::Poll, began - polled);
-        let status = self.started.task.step(&records, &mut self.outputs);
+        let status = (self.started.task).step(&records, &mut self.outputs, &mut self.between)?;
         let took = began.elapsed();
         self.pace.add(records.len() as u64, took);
         self.stages.took(Stage::Step, took);
@@ -260,6 +266,7 @@ impl Running<'_> {
         };
         metrics.outputs(task, &self.outputs);
         self.open.decisions.append(&mut self.outputs.decisions);
+        metrics.purged_partials(task, self.between.purged.len());
         self.open.arrivals.take(&records[..consumed], &self.outputs);
         let (source, trace) = (
             |index: usize| source_record(&batch[index]),
@@ -267,6 +274,7 @@ impl Running<'_> {
         );
         let buffer = &mut self.open.buffer;
         buffer.take(&mut self.outputs, &self.started.sink, &source, &trace);
+        buffer.take_between(&mut self.between, &self.started.sink);
         self.open.records += consumed as u64;
         if let Some(last) = consumed.checked_sub(1).and_then(|index| batch.get(index)) {
             self.open.last_input = Some(LastInput {
@@ -283,12 +291,15 @@ impl Running<'_> {
             return Ok(());
         }
         let (executor, started) = (self.executor, &mut self.started);
-        // Without transactions no replay is suppressed, and so none has to decide as before.
-        let decisions = match executor.context.delivery {
-            Delivery::ExactlyOnce => &self.open.decisions[..],
-            Delivery::AtLeastOnce => &[],
+        // Without transactions no replay is suppressed, and a task without state never replays: so none has to decide as
+        // before.
+        let decisions = match (executor.context.delivery, executor.role.stage.keeps_state()) {
+            (Delivery::ExactlyOnce, true) => &self.open.decisions[..],
+            (Delivery::ExactlyOnce, false) | (Delivery::AtLeastOnce, _) => &[],
         };
         let owner: Owner = executor.owner(view.generation);
+        let carried = started.task.close_epoch(&mut self.between);
+        self.open.buffer.take_between(&mut self.between, &started.sink);
         let sent = started
             .committed
             .advanced(
@@ -298,6 +309,7 @@ impl Running<'_> {
                 decisions.len() as u64,
             )
             .having_seen(self.open.seen_offset)
+            .carrying(carried)
             .with_decision_floor(started.ledger.floor(&started.committed));
         let tombstones = started.ledger.tombstones(&started.committed, &sent);
         let began = Instant::now();

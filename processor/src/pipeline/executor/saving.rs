@@ -10,6 +10,7 @@ use streamagg_crds::admin::{CheckpointInfo, Problem, TaskState};
 
 use super::board::{Request, RequestKind, View};
 use super::failpoint::Place;
+use super::topology::trim;
 use super::{CheckpointRule, End, Executor, JobContext, now_ms, random};
 use crate::state::checkpoint::due::{Pace, is_due};
 use crate::state::checkpoint::{Manifest, checkpoint_id};
@@ -137,7 +138,7 @@ impl<'a> Saving<'a> {
     }
 
     fn rule(&self) -> Option<CheckpointRule> {
-        self.executor.context.checkpoints.as_ref().map(|(_, rule)| *rule)
+        self.executor.checkpoints().map(|(_, rule)| *rule)
     }
 
     /// Whether the newest checkpoint holds K.
@@ -160,7 +161,7 @@ impl<'a> Saving<'a> {
 
     /// A turn with a request or the end of the process at hand. `committed` is where `state` stands.
     pub fn advance(&mut self, state: &LocalState, committed: &Position, view: View) -> Result<(), End> {
-        if self.executor.context.checkpoints.is_none() || self.covers(committed) {
+        if self.executor.checkpoints().is_none() || self.covers(committed) {
             return self.complete(view);
         }
         if self.failures >= UPLOADS_MAX {
@@ -211,7 +212,7 @@ impl<'a> Saving<'a> {
     /// Makes the snapshot and starts its upload. `state` stands at `committed`.
     pub fn begin(&mut self, state: &LocalState, committed: &Position) -> Result<(), End> {
         self.last_begun = Instant::now();
-        let Some((store, rule)) = self.executor.context.checkpoints.clone() else {
+        let Some((store, rule)) = self.executor.checkpoints().cloned() else {
             return Ok(());
         };
         if self.upload.is_some() || self.covers(committed) {
@@ -308,9 +309,13 @@ impl UploadJob {
             Ok(Retired {
                 deleted,
                 decision_floor,
+                input_floor,
             }) => {
                 if !deleted.is_empty() {
                     tracing::info!(task = self.task, ?deleted, "checkpoints expired");
+                }
+                if let Some(offset) = input_floor {
+                    trim(&self.context, self.task, offset).await;
                 }
                 decision_floor
             }

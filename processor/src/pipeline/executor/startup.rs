@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use streamagg_crds::admin::TaskState;
-use streamagg_crds::resolved::Start;
 use streamagg_crds::v1alpha1::Delivery;
 use uuid::Uuid;
 
@@ -17,14 +16,14 @@ use super::{End, Executor};
 use crate::kafka::config;
 use crate::kafka::consumer::PartitionReader;
 use crate::kafka::control::ControlCopy;
-use crate::pipeline::operator::Task;
 use crate::pipeline::sink::SinkPlan;
+use crate::pipeline::stage::Stage;
+use crate::pipeline::worker::{Setup, Worker};
 use crate::state::checkpoint::Manifest;
-use crate::state::local::LocalState;
-use crate::state::recovery::position::POSITION_VERSION;
-use crate::state::recovery::startup::decide;
+use crate::state::local::{LocalState, Opened};
+use crate::state::recovery::startup::{OnTruncated, decide};
 use crate::state::recovery::{
-    Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
+    Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
     Startup, Stop, at_least_once,
 };
 use crate::state::store::Listing;
@@ -33,7 +32,7 @@ use crate::state::store::Listing;
 pub(super) struct Started<'a> {
     pub committer: Committer<'a>,
     pub reader: PartitionReader,
-    pub task: Task,
+    pub task: Worker,
     pub state: LocalState,
     pub committed: Position,
     pub sink: SinkPlan,
@@ -47,6 +46,9 @@ pub(super) struct Started<'a> {
 
 /// What is gathered once and changes only by what start-up itself does.
 pub(super) struct Found {
+    pub setup: Setup,
+    /// Tasks of the job.
+    pub tasks: u32,
     pub owner: Owner,
     pub control: ControlCopy,
     pub local: Local,
@@ -74,8 +76,8 @@ impl Executor {
         let mut committer = Committer::init(&self.context, &self.board, self.task)?;
         // In this order: the store is listed after K was read, so that no checkpoint is ahead of it unnoticed.
         let control = committer.read_control()?;
-        let opened = self.directory.open()?;
-        let reader = self.open_reader()?;
+        let opened = self.open_state(&control)?;
+        let reader = self.context.open_input(self.role, self.fetch_queue_kib())?;
         let (start, end) = reader.watermarks()?;
         let last_input = match control.position.as_ref().and_then(|position| position.last_input) {
             Some(last) => reader.check_last_input(last, start, end)?,
@@ -85,11 +87,13 @@ impl Executor {
         let log = InputLog {
             start,
             end,
-            partitions: topology.source_partitions,
+            partitions: self.partitions_now(&topology, &control),
         };
         let ledger = Ledger::new(&control);
         let owner = self.owner(view.generation);
         let found = Found {
+            setup: topology.setup(&self.context, self.role),
+            tasks: topology.task_count(),
             owner,
             control,
             local: opened.local,
@@ -106,7 +110,7 @@ impl Executor {
             "task at the committed position"
         );
         let (task, state, committed, next_offset, newest) = started;
-        let sink = topology.sink_plan(&self.context, self.task);
+        let sink = topology.sink_plan(&self.context, self.role);
         Ok(Started {
             committer,
             reader,
@@ -120,17 +124,35 @@ impl Executor {
         })
     }
 
-    fn open_reader(&self) -> Result<PartitionReader, Stop> {
-        let settings = config::source_consumer(
-            &self.context.job,
-            &self.context.source_connection()?,
-            u32::try_from(self.context.budget.fetch_bytes(self.board.tasks_here()) >> 10).unwrap_or(u32::MAX),
-        );
-        PartitionReader::open(&settings, &self.context.job.source.topic, self.task)
+    fn fetch_queue_kib(&self) -> u32 {
+        let bytes = self.context.budget.fetch_bytes(self.board.tasks_here());
+        u32::try_from(bytes >> 10).unwrap_or(u32::MAX)
+    }
+
+    /// Partitions of the input, to be compared with those at birth. With two stages a source may grow: keys need not stay
+    /// in their partitions, and each partition has its own task.
+    fn partitions_now(&self, topology: &Topology, control: &ControlCopy) -> u32 {
+        let now = topology.input_partitions(self.role);
+        match (self.role.stage, &control.birth) {
+            (Stage::Combine, Some(birth)) => now.min(birth.partitions),
+            (Stage::Combine, None) | (Stage::Whole | Stage::Window, _) => now,
+        }
+    }
+
+    /// Local state. A task without any has the committed position for it: it goes on there and never replays.
+    fn open_state(&self, control: &ControlCopy) -> Result<Opened, Stop> {
+        if self.role.stage.keeps_state() {
+            return self.directory.open();
+        }
+        let held = |position: &Position| Local::Held(Box::new(position.clone()));
+        Ok(Opened {
+            state: Some(LocalState::none()),
+            local: control.position.as_ref().map_or(Local::Absent, held),
+        })
     }
 
     pub(super) fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
-        let Some((store, _)) = &self.context.checkpoints else {
+        let Some((store, _)) = self.checkpoints() else {
             return Ok(Listing::default());
         };
         self.board.beat();
@@ -160,7 +182,7 @@ impl Executor {
         committer: &mut Committer<'_>,
         reader: &PartitionReader,
         mut state: Option<LocalState>,
-    ) -> Result<(Task, LocalState, Position, i64, Option<Manifest>), End> {
+    ) -> Result<(Worker, LocalState, Position, i64, Option<Manifest>), End> {
         // Every turn ends, claims once, or puts one of finitely many bases aside.
         loop {
             self.board.beat();
@@ -174,7 +196,7 @@ impl Executor {
                 checkpoints: &facts,
                 log: found.log,
                 last_input: found.last_input,
-                on_truncated: self.context.on_truncated,
+                on_truncated: self.on_truncated(),
                 refused: &found.refused,
                 local_is_truth,
             };
@@ -188,7 +210,7 @@ impl Executor {
             }
             tracing::info!(task = self.task, ?decision, "start-up");
             let resume = match decision {
-                Startup::Stop(stop) => return Err(stop.into()),
+                Startup::Stop(stop) => return Err(self.of_input(stop).into()),
                 Startup::Release { generation } => return Err(End::Released { generation }),
                 Startup::Birth { discard_local } => {
                     let state = self.emptied(state.take(), discard_local.as_deref())?;
@@ -219,6 +241,27 @@ impl Executor {
         }
     }
 
+    /// The job's rule is about events. What the first stage wrote is never passed over: it may be of any event.
+    fn on_truncated(&self) -> OnTruncated {
+        match self.role.stage {
+            Stage::Whole | Stage::Combine => self.context.on_truncated,
+            Stage::Window => OnTruncated::Stop,
+        }
+    }
+
+    /// What the start-up table says of the input, with the input's name where that is not the source.
+    fn of_input(&self, stop: Stop) -> Stop {
+        match self.role.stage {
+            Stage::Whole | Stage::Combine => stop,
+            Stage::Window => {
+                let topic = config::input_topic(&self.context.job, self.role);
+                let partition = self.role.partition;
+                let message = format!("partition {partition} of {topic}, between the stages: {}", stop.message);
+                Stop::new(stop.reason, message)
+            }
+        }
+    }
+
     /// Empty local state: what is there if it is empty, else what is left after discarding.
     fn emptied(&self, state: Option<LocalState>, why: Option<&str>) -> Result<LocalState, Stop> {
         match (state, why) {
@@ -229,40 +272,6 @@ impl Executor {
                 self.directory.discard()
             }
         }
-    }
-
-    fn give_birth(
-        &self,
-        found: &Found,
-        committer: &mut Committer<'_>,
-        reader: &PartitionReader,
-        mut state: LocalState,
-    ) -> Result<(Task, LocalState, Position, i64, Option<Manifest>), End> {
-        let start_offset = match self.context.job.source.start {
-            Start::Earliest => found.log.start,
-            Start::Latest => found.log.end,
-            Start::TimestampMs(timestamp_ms) => reader.offset_at(timestamp_ms)?,
-        };
-        let birth = Birth {
-            version: POSITION_VERSION,
-            uid: found.owner.uid.clone(),
-            job_id: found.owner.job_id.clone(),
-            task: self.task,
-            start_offset,
-            partitions: found.log.partitions,
-        };
-        let born = Position::born(&birth, &found.owner, Uuid::new_v4().to_string());
-        committer.commit(Epoch {
-            outputs: None,
-            birth: Some(&birth),
-            decisions: &[],
-            tombstones: &[],
-            built_on: None,
-            sent: &born,
-        })?;
-        let mut task = Task::new(self.context.plan.clone(), start_offset);
-        save(&mut task, &mut state, &self.directory, &born)?;
-        Ok((task, state, born, start_offset, None))
     }
 
     /// The owner's first act: K again, with its generation.
@@ -291,7 +300,7 @@ impl Executor {
         reader: &PartitionReader,
         resume: &Resume,
         state: &mut Option<LocalState>,
-    ) -> Result<Option<(Task, Position)>, End> {
+    ) -> Result<Option<(Worker, Position)>, End> {
         let Some(committed) = found.control.position.clone() else {
             return Err(End::Again("no committed position".to_owned()));
         };
@@ -321,7 +330,7 @@ impl Executor {
         reader: &PartitionReader,
         resume: &Resume,
         committed: &Position,
-        task: &mut Task,
+        task: &mut Worker,
         state: &mut Option<LocalState>,
     ) -> Result<Option<Position>, End> {
         let Some(state) = state.as_mut() else {

@@ -1,69 +1,185 @@
 //! The topics of a job as the brokers have them; what is missing is created but for the source.
 //! Must not hold: what a task does about a problem.
 
+use std::sync::Arc;
+
+use streamagg_crds::resolved::Resolved;
+
 use super::JobContext;
 use crate::kafka::config;
 use crate::kafka::topics::Topics;
+use crate::metrics::ErrorClass;
+use crate::pipeline::shuffle::RECORD_BYTES_MAX;
 use crate::pipeline::sink::{OutputTopic, SinkPlan};
+use crate::pipeline::stage::{Role, Stage, task_count};
+use crate::pipeline::worker::Setup;
 use crate::state::recovery::{Reason, Stop};
 
 /// The source topic and the topics written, as the brokers have them.
 pub struct Topology {
-    /// Partitions of the source topic: the number of tasks.
-    pub source_partitions: u32,
+    source_partitions: u32,
+    /// The topic between two stages.
+    shuffle: Option<OutputTopic>,
     results: OutputTopic,
     late: Option<OutputTopic>,
     dead: Option<OutputTopic>,
+}
+
+/// Least `max.message.bytes` of the topic between two stages: what every record but a single large partial fits into.
+const SHUFFLE_RECORD_BYTES_LEAST: usize = 2 * RECORD_BYTES_MAX;
+
+/// Partitions of the source topic.
+fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
+    let job = &context.job;
+    let source = Topics::open(&config::admin(
+        &job.source.bootstrap_servers,
+        &job.job_id,
+        &context.source_connection()?,
+    ))?;
+    let partitions = source.existing("spec.source.kafka.topics[0]", &job.source.topic)?;
+    if source.settings(&job.source.topic)?.compacted {
+        return Err(Stop::new(
+            Reason::TopicCompacted,
+            format!(
+                "spec.source.kafka.topics[0]: topic {} is compacted, so that records vanish which a replay needs; set \
+                 its cleanup.policy to delete",
+                job.source.topic
+            ),
+        ));
+    }
+    Ok(partitions)
+}
+
+/// The topic between two stages: created or, if it is there, found to keep what it is given.
+fn shuffle(job: &Resolved, sink: &Topics, partitions: u32) -> Result<OutputTopic, Stop> {
+    const FIELD: &str = "spec.source.partitioning.any";
+    let name = config::shuffle_topic(&job.job_id);
+    let found = sink.ensure(FIELD, &name, partitions, &config::SHUFFLE_TOPIC_SETTINGS)?;
+    if found != partitions {
+        return Err(Stop::new(
+            Reason::PartitionsChanged,
+            format!(
+                "{FIELD}.shufflePartitions is {partitions}, and topic {name} has {found} partitions: the number is fixed \
+                 for the life of a job; give the field this value, or start a job with another jobId"
+            ),
+        ));
+    }
+    let settings = sink.settings(&name)?;
+    let wrong = if settings.compacted {
+        Some("it is compacted: set its cleanup.policy to delete")
+    } else if settings.retention_ms.is_some() {
+        Some("it has a retention.ms: set it to -1")
+    } else if settings.retention_bytes.is_some() {
+        Some("it has a retention.bytes: set it to -1")
+    } else if settings.record_bytes_max < SHUFFLE_RECORD_BYTES_LEAST {
+        Some("its max.message.bytes is below 524288: raise it, 16777216 is what the job gives it")
+    } else {
+        None
+    };
+    match wrong {
+        Some(wrong) => Err(Stop::new(
+            Reason::TopicUnsuitable,
+            format!("topic {name} between the stages would lose events, for {wrong}; tried again"),
+        )),
+        None => Ok(OutputTopic {
+            name,
+            partitions,
+            record_bytes_max: settings.record_bytes_max,
+        }),
+    }
+}
+
+/// The topic of committed positions: a partition for each task.
+fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<(), Stop> {
+    let tasks = task_count(source_partitions, job.source.shuffle_partitions);
+    let control = config::control_topic(&job.job_id);
+    let mut found = sink.ensure("spec.jobId", &control, tasks, &config::control_topic_settings())?;
+    if found < tasks && job.source.shuffle_partitions.is_some() {
+        // Partitions were added to the source: their tasks come behind all others.
+        found = sink.grow(&control, tasks)?;
+    }
+    if found != tasks {
+        let topic = &job.source.topic;
+        let message = match job.source.shuffle_partitions {
+            None => format!(
+                "control topic {control} has {found} partitions, source topic {topic} has {source_partitions}: keys moved \
+                 between partitions; give the topic its old number back or start a job with another jobId"
+            ),
+            Some(shuffle) => format!(
+                "control topic {control} has {found} partitions and {shuffle} tasks of the second stage, source topic \
+                 {topic} has only {source_partitions}: it is not the topic that was read; start a job with another jobId"
+            ),
+        };
+        return Err(Stop::new(Reason::PartitionsChanged, message));
+    }
+    if !sink.settings(&control)?.compacted {
+        tracing::warn!(
+            control,
+            "the control topic is not compacted: positions vanish with its retention"
+        );
+    }
+    Ok(())
+}
+
+/// Whether anything was ever written between the stages.
+pub(super) fn shuffle_has_records(context: &JobContext) -> Result<bool, Stop> {
+    let job = &context.job;
+    let sink = sink(context)?;
+    let name = config::shuffle_topic(&job.job_id);
+    for partition in 0..job.source.shuffle_partitions.unwrap_or(0) {
+        if sink.end_of(&name, partition)? > 0 {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Deletes what no checkpoint of a window task needs of the topic between the stages: below `offset` every base of a
+/// start-up, local state included, is behind it. Failing is no harm but for the room; it is tried with the next checkpoint.
+pub(super) async fn trim(context: &JobContext, task: u32, offset: i64) {
+    let role = context.role(task);
+    if role.stage != Stage::Window {
+        return;
+    }
+    let name = config::shuffle_topic(&context.job.job_id);
+    let trimmed = match sink(context) {
+        Ok(sink) => sink.delete_before(&name, role.partition, offset).await,
+        Err(stop) => Err(stop),
+    };
+    match trimmed {
+        Ok(()) => tracing::info!(task, topic = name, offset, "topic between the stages trimmed"),
+        Err(stop) => {
+            tracing::error!(
+                task,
+                topic = name,
+                reason = stop.reason.as_str(),
+                "ShuffleNotTrimmed: the topic between the stages grows, tried again with the next checkpoint: {}",
+                stop.message
+            );
+            context.metrics.error(task, ErrorClass::Retry, "ShuffleNotTrimmed", 1);
+        }
+    }
+}
+
+fn sink(context: &JobContext) -> Result<Topics, Stop> {
+    let job = &context.job;
+    Topics::open(&config::admin(
+        &job.sink.bootstrap_servers,
+        &job.job_id,
+        &context.sink_connection()?,
+    ))
 }
 
 impl Topology {
     /// Looks at every topic of the job; creates what is missing but for the source.
     pub fn observe(context: &JobContext) -> Result<Self, Stop> {
         let job = &context.job;
-        let source = Topics::open(&config::admin(
-            &job.source.bootstrap_servers,
-            &job.job_id,
-            &context.source_connection()?,
-        ))?;
-        let source_partitions = source.existing("spec.source.kafka.topics[0]", &job.source.topic)?;
-        if source.settings(&job.source.topic)?.compacted {
-            return Err(Stop::new(
-                Reason::TopicCompacted,
-                format!(
-                    "spec.source.kafka.topics[0]: topic {} is compacted, so that records vanish which a replay needs; \
-                     set its cleanup.policy to delete",
-                    job.source.topic
-                ),
-            ));
-        }
-        let sink = Topics::open(&config::admin(
-            &job.sink.bootstrap_servers,
-            &job.job_id,
-            &context.sink_connection()?,
-        ))?;
-        let control = config::control_topic(&job.job_id);
-        let found = sink.ensure(
-            "spec.jobId",
-            &control,
-            source_partitions,
-            &config::control_topic_settings(),
-        )?;
-        if found != source_partitions {
-            return Err(Stop::new(
-                Reason::PartitionsChanged,
-                format!(
-                    "control topic {control} has {found} partitions, source topic {} has {source_partitions}: keys \
-                     moved between partitions; give the topic its old number back or start a job with another jobId",
-                    job.source.topic
-                ),
-            ));
-        }
-        if !sink.settings(&control)?.compacted {
-            tracing::warn!(
-                control,
-                "the control topic is not compacted: positions vanish with its retention"
-            );
-        }
+        let source_partitions = source_partitions(context)?;
+        let sink = sink(context)?;
+        let shuffle = (job.source.shuffle_partitions)
+            .map(|partitions| shuffle(job, &sink, partitions))
+            .transpose()?;
+        control(job, &sink, source_partitions)?;
         let output = |field: &str, name: &str| -> Result<OutputTopic, Stop> {
             let partitions = sink.ensure(field, name, source_partitions, &config::OUTPUT_TOPIC_SETTINGS)?;
             let settings = sink.settings(name)?;
@@ -85,22 +201,50 @@ impl Topology {
         let side = |field: &str, name: &Option<String>| name.as_ref().map(|name| output(field, name)).transpose();
         Ok(Self {
             source_partitions,
+            shuffle,
             results: output("spec.sink.kafka.topic", &job.sink.topic)?,
             late: side("spec.lateEvents.kafka.topic", &job.late_topic)?,
             dead: side("spec.deadLetters.kafka.topic", &job.dead_letter_topic)?,
         })
     }
 
-    pub(super) fn sink_plan(&self, context: &JobContext, task: u32) -> SinkPlan {
+    /// Number of tasks of the job.
+    pub fn task_count(&self) -> u32 {
+        task_count(self.source_partitions, self.shuffle_partitions())
+    }
+
+    fn shuffle_partitions(&self) -> Option<u32> {
+        self.shuffle.as_ref().map(|topic| topic.partitions)
+    }
+
+    /// Partitions of the topic that a task reads.
+    pub(super) fn input_partitions(&self, role: Role) -> u32 {
+        match role.stage {
+            Stage::Whole | Stage::Combine => self.source_partitions,
+            Stage::Window => self.shuffle_partitions().unwrap_or(0),
+        }
+    }
+
+    pub(super) fn setup(&self, context: &JobContext, role: Role) -> Setup {
+        Setup {
+            plan: Arc::clone(&context.plan),
+            role,
+            sources: self.source_partitions,
+            shuffle_partitions: self.shuffle_partitions().unwrap_or(0),
+        }
+    }
+
+    pub(super) fn sink_plan(&self, context: &JobContext, role: Role) -> SinkPlan {
         let job = &context.job;
-        let source = (job.source.topic.as_str(), task);
+        let input_topic = config::input_topic(job, role);
         let side = (self.late.clone(), self.dead.clone());
         SinkPlan::new(
             &job.job_id,
             context.plan.window_names(),
-            source,
+            (&input_topic, role.partition),
             self.results.clone(),
             side,
         )
+        .shuffling_to(self.shuffle.clone().filter(|_| role.stage == Stage::Combine))
     }
 }

@@ -123,7 +123,10 @@ impl Combine {
         for batch in records.chunks(AHEAD) {
             self.task.look_ahead(batch);
             for (place, record) in batch.iter().enumerate() {
-                if let Some((bad, seen)) = self.step_one(place, consumed, record, outputs, shuffle) {
+                let before = outputs.list.len();
+                let too_many = self.step_one(place, consumed, record, outputs, shuffle);
+                outputs.caused_by(consumed, before);
+                if let Some((bad, seen)) = too_many {
                     return StepStatus::TooManyBadRecords {
                         consumed: consumed + 1,
                         bad,
@@ -203,6 +206,11 @@ impl Combine {
     /// Rows that wait for the end of the epoch.
     pub fn rows(&self) -> usize {
         self.task.rows()
+    }
+
+    /// Bytes of memory that they take on the heap.
+    pub fn state_bytes(&self) -> usize {
+        self.task.state_bytes()
     }
 
     /// Counters since this object was made.

@@ -17,6 +17,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::combine::NotInTwoStages;
 use super::pane::PaneSet;
+use super::query::{Answer, Question};
 use super::{END_OF_INPUT, Stats, Task};
 use crate::aggregation::rows::RowStore;
 use crate::core::decimal;
@@ -29,6 +30,7 @@ use crate::window::types::Window;
 
 use self::earlier::Earlier;
 pub use self::error::{BehindCut, ShuffleError};
+pub(super) use self::fire::barred_panes;
 pub use self::sources::Cut;
 use self::sources::Sources;
 
@@ -44,13 +46,16 @@ pub struct PurgedPartial {
     pub value: Vec<u8>,
 }
 
+/// By (pane set, barred): rows that windows purged at `barred` or below do not take.
+pub(super) type Barred = BTreeMap<(usize, i64), PaneSet>;
+
 /// One window task.
 #[derive(Clone, Debug)]
 pub struct WindowTask {
     /// Rows that every window takes, keys, late firings, position.
     task: Task,
-    /// By (pane set, barred): rows that windows purged at `barred` or below do not take.
-    barred: BTreeMap<(usize, i64), PaneSet>,
+    /// Rows that some windows do not take.
+    barred: Barred,
     sources: Sources,
     layout: u64,
     /// Layouts of earlier specs by fingerprint.
@@ -79,7 +84,7 @@ impl WindowTask {
         row.push();
         Self {
             layout: task.plan.fingerprint(),
-            barred: BTreeMap::new(),
+            barred: Barred::new(),
             sources: Sources::default(),
             earlier: BTreeMap::new(),
             row,
@@ -100,8 +105,8 @@ impl WindowTask {
         outputs: &mut Outputs,
         purged: &mut Vec<PurgedPartial>,
     ) -> Result<(), ShuffleError> {
-        for record in records {
-            let offset = record.offset;
+        for (index, record) in records.iter().enumerate() {
+            let (offset, before) = (record.offset, outputs.list.len());
             let damaged = |what| ShuffleError::Damaged { offset, what };
             self.task.advance_position(record);
             let Some((header, message)) = shuffle::read(record.value) else {
@@ -129,6 +134,7 @@ impl WindowTask {
                     self.fire_late(outputs);
                 }
             }
+            outputs.caused_by(index, before);
         }
         Ok(())
     }
@@ -180,6 +186,20 @@ impl WindowTask {
     /// Window instances that have state and have not been purged, those of barred rows alone left out.
     pub fn open_windows(&self) -> u64 {
         self.task.open_windows()
+    }
+
+    /// Answers a question about its windows.
+    pub fn answer(&self, question: &Question) -> Answer {
+        let mut answer = self.task.answer_with(question, &self.barred);
+        if let Answer::Standing { slowest, .. } = &mut answer {
+            *slowest = self.sources.slowest();
+        }
+        answer
+    }
+
+    /// Bytes of memory that the state takes on the heap.
+    pub fn state_bytes(&self) -> usize {
+        self.task.state_bytes() + self.barred.values().map(PaneSet::heap_bytes).sum::<usize>()
     }
 
     /// Rows of state.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Task;
+use super::merge::{Barred, barred_panes};
 use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::key;
 use crate::pipeline::builder::Place;
@@ -81,6 +82,8 @@ pub enum Answer {
         found: Found,
         /// For each instance, the time of the event that would let the watermark reach its end.
         reached_by_ms: Vec<Option<i64>>,
+        /// With two stages, the source partition whose watermark is the smallest: the task waits for it.
+        slowest: Option<u32>,
     },
 }
 
@@ -101,9 +104,14 @@ impl Task {
 
     /// Answers a question.
     pub fn answer(&self, question: &Question) -> Answer {
+        self.answer_with(question, &Barred::new())
+    }
+
+    /// The same with rows that some windows do not take.
+    pub(super) fn answer_with(&self, question: &Question, barred: &Barred) -> Answer {
         match question {
             Question::Windows { key } => {
-                let (windows, more) = self.windows_of(key);
+                let (windows, more) = self.windows_of(key, barred);
                 Answer::Windows {
                     watermark_ms: self.watermark_ms(),
                     windows,
@@ -111,7 +119,7 @@ impl Task {
                 }
             }
             Question::Standing { window, start_ms } => {
-                let found = self.standing(*window, *start_ms);
+                let found = self.standing(*window, *start_ms, barred);
                 let reached_by_ms = match &found {
                     Found::Instances(list) => list
                         .iter()
@@ -123,18 +131,19 @@ impl Task {
                     watermark_ms: self.watermark_ms(),
                     found,
                     reached_by_ms,
+                    slowest: None,
                 }
             }
         }
     }
 
     /// The open windows of the key with these canonical bytes, by end, and whether there are more than are shown.
-    pub fn windows_of(&self, key_bytes: &[u8]) -> (Vec<OpenWindow>, bool) {
+    pub(super) fn windows_of(&self, key_bytes: &[u8], barred: &Barred) -> (Vec<OpenWindow>, bool) {
         let Some(known) = self.keys.find(key::hash(key_bytes), key_bytes) else {
             return (Vec::new(), false);
         };
         let key = known.id();
-        let mut windows: Vec<(Window, OpenWindow)> = self.on_panes(key);
+        let mut windows: Vec<(Window, OpenWindow)> = self.on_panes(key, barred);
         for set in &self.instances {
             let ids = set
                 .instances
@@ -160,9 +169,11 @@ impl Task {
     }
 
     /// Windows on shared panes in which a key has events.
-    fn on_panes(&self, key: u32) -> Vec<(Window, OpenWindow)> {
+    fn on_panes(&self, key: u32, barred: &Barred) -> Vec<(Window, OpenWindow)> {
         let mut found = BTreeSet::new();
-        for set in &self.sets {
+        let for_some = barred.iter().map(|((_, barred_ms), set)| (*barred_ms, set));
+        for (barred_ms, set) in self.sets.iter().map(|set| (NO_WATERMARK, set)).chain(for_some) {
+            let closed_by_ms = barred_ms.max(self.position.watermark_ms);
             let holds: BTreeSet<i64> = set
                 .panes()
                 .iter()
@@ -172,7 +183,7 @@ impl Task {
             for (start_ms, window) in set.pane_windows().filter(|(start_ms, _)| holds.contains(start_ms)) {
                 let ends = window.aligned.ends_of_pane(start_ms, set.width_ms());
                 found.extend(
-                    ends.filter(|end_ms| self.is_open(*end_ms, window.allowed_lateness_ms))
+                    ends.filter(|end_ms| end_ms.saturating_add(window.allowed_lateness_ms) > closed_by_ms)
                         .map(|end_ms| Window {
                             end_ms,
                             start_ms: window.aligned.start_of(end_ms),
@@ -184,17 +195,16 @@ impl Task {
         }
         // One more than is shown, so that it is known whether there are more.
         let shown = found.into_iter().take(WINDOWS_MAX + 1);
-        shown.map(|window| (window, self.merged(&window, key))).collect()
+        shown
+            .map(|window| (window, self.merged(&window, key, barred)))
+            .collect()
     }
 
-    fn is_open(&self, end_ms: i64, lateness_ms: i64) -> bool {
-        end_ms.saturating_add(lateness_ms) > self.position.watermark_ms
-    }
-
-    fn merged(&self, window: &Window, key: u32) -> OpenWindow {
+    fn merged(&self, window: &Window, key: u32, barred: &Barred) -> OpenWindow {
         let mut rows = RowStore::new(&self.plan.layout, 0);
         let merged = rows.push();
-        for pane in self.panes_of(window) {
+        let panes = self.panes_of(window).iter();
+        for pane in panes.chain(barred_panes(&self.plan, barred, window)) {
             if let Some(row) = pane.find(key) {
                 self.plan.layout.merge(rows.get_mut(merged), pane.values(row));
             }
@@ -219,7 +229,7 @@ impl Task {
 
     /// How far the window `index` that begins at `start_ms` is. Sessions and the window of all time are found by what
     /// is open of them.
-    pub fn standing(&self, index: usize, start_ms: i64) -> Found {
+    pub(super) fn standing(&self, index: usize, start_ms: i64, barred: &Barred) -> Found {
         let window = &self.plan.windows[index];
         let lateness_ms = window.plan.allowed_lateness_ms;
         let ends: Vec<i64> = match &window.plan.assigner {
@@ -244,7 +254,7 @@ impl Task {
         let standing = |end_ms: i64| Standing {
             end_ms,
             closes_ms: end_ms.saturating_add(lateness_ms),
-            keys: self.keys_in(index, end_ms),
+            keys: self.keys_in(index, end_ms, barred),
         };
         Found::Instances(ends.into_iter().map(standing).collect())
     }
@@ -275,7 +285,7 @@ impl Task {
     }
 
     /// Keys with events in the instance of a window that ends there.
-    fn keys_in(&self, index: usize, end_ms: i64) -> u64 {
+    fn keys_in(&self, index: usize, end_ms: i64, barred: &Barred) -> u64 {
         match self.plan.windows[index].place {
             Place::Panes(_) => {
                 let Assigner::Aligned(aligned) = &self.plan.windows[index].plan.assigner else {
@@ -290,6 +300,7 @@ impl Task {
                 let keys: BTreeSet<u32> = self
                     .panes_of(&window)
                     .iter()
+                    .chain(barred_panes(&self.plan, barred, &window))
                     .flat_map(|pane| pane.keys.iter().copied())
                     .collect();
                 keys.len() as u64

@@ -24,7 +24,7 @@ impl Task {
 }
 
 impl PaneSet {
-    fn heap_bytes(&self) -> usize {
+    pub(super) fn heap_bytes(&self) -> usize {
         let panes = self.panes().iter().map(|pane| size_of::<Pane>() + pane.heap_bytes());
         self.table_bytes() + panes.sum::<usize>()
     }

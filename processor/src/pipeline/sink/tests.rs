@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::error::RejectReason;
-use crate::pipeline::output::{DeadRecord, LateRecord, ResultRecord};
+use crate::pipeline::output::{Cause, DeadRecord, LateRecord, ResultRecord};
 
 fn topic(name: &str, record_bytes_max: usize) -> OutputTopic {
     OutputTopic {

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::operator::combine::Carried;
 use crate::pipeline::position::TaskPosition;
 
 /// Version of the position document that this engine writes and reads.
@@ -118,6 +119,9 @@ pub struct Position {
     /// and aborted records. Absent in documents of engines that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_offset: Option<i64>,
+    /// Of a combine task, which has no other state: what it carries from epoch to epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub combine: Option<Carried>,
 }
 
 impl Ancestor {
@@ -148,6 +152,7 @@ impl Position {
             decision_floor: 0,
             last_input: None,
             seen_offset: None,
+            combine: None,
         }
     }
 
@@ -181,6 +186,11 @@ impl Position {
             decision_floor: self.decision_floor.max(floor.min(self.control_seq)),
             ..self
         }
+    }
+
+    /// The same position with what a combine task carries; absent for tasks of other stages.
+    pub fn carrying(self, combine: Option<Carried>) -> Self {
+        Self { combine, ..self }
     }
 
     /// The same position under a new owner's generation: an owner's first commit.

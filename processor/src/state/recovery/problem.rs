@@ -24,6 +24,8 @@ pub enum Reason {
     TopicMissing,
     /// The source topic is compacted: records vanish that a replay needs.
     TopicCompacted,
+    /// The topic between two stages loses records by its settings.
+    TopicUnsuitable,
     /// The broker refused an operation for lack of rights.
     KafkaUnauthorized,
     /// The broker does not answer.
@@ -66,6 +68,7 @@ impl Reason {
             Self::PartitionsChanged => "PartitionsChanged",
             Self::TopicMissing => "TopicMissing",
             Self::TopicCompacted => "TopicCompacted",
+            Self::TopicUnsuitable => "TopicUnsuitable",
             Self::KafkaUnauthorized => "KafkaUnauthorized",
             Self::KafkaUnreachable => "KafkaUnreachable",
             Self::TooManyBadRecords => "TooManyBadRecords",
@@ -93,6 +96,7 @@ impl Reason {
             | Self::IncompatibleState
             | Self::SpecInvalid => Until::Restart,
             Self::TopicMissing
+            | Self::TopicUnsuitable
             | Self::KafkaUnauthorized
             | Self::KafkaUnreachable
             | Self::DiskFull

@@ -129,6 +129,8 @@ async fn retention_deletes_what_is_too_many_and_only_files_that_nobody_names() {
     let retired = rig.store.retire(0, &position(9), rule, 0).await.expect("retires");
     assert_eq!(retired.deleted, ["b"]);
     assert_eq!(retired.decision_floor, 1, "a needs decisions from the first on");
+    let offset = |place| Some(position(place).engine_position.input_offset);
+    assert_eq!(retired.input_floor, offset(1), "and input from there on");
     assert!(rig.object("files/a/1.sst").exists(), "still named by a and c");
     assert!(!rig.object("files/b/2.sst").exists(), "named by nobody");
     assert!(rig.object("doomed/b").exists());
@@ -140,6 +142,7 @@ async fn retention_deletes_what_is_too_many_and_only_files_that_nobody_names() {
     rig.store.unpin(0, "a", "rollout").await.expect("unpins");
     let retired = rig.store.retire(0, &position(9), rule, 0).await.expect("retires");
     assert_eq!((retired.deleted, retired.decision_floor), (vec!["a".to_owned()], 3));
+    assert_eq!(retired.input_floor, offset(3));
     assert!(rig.object("files/a/1.sst").exists(), "still named by c");
 }
 

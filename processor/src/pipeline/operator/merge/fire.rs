@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::super::emit::{Firing, Operation, PaneLabel, Timing};
-use super::super::pane::{Pane, PaneSet};
-use super::{END_OF_INPUT, WindowTask};
+use super::super::pane::Pane;
+use super::{Barred, END_OF_INPUT, WindowTask};
 use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::{Place, Plan};
 use crate::pipeline::output::Outputs;
@@ -130,9 +130,9 @@ impl WindowTask {
 }
 
 /// Panes that a window takes of those that some windows do not.
-fn barred_panes<'a>(
+pub(in super::super) fn barred_panes<'a>(
     plan: &'a Plan,
-    barred: &'a BTreeMap<(usize, i64), PaneSet>,
+    barred: &'a Barred,
     window: &Window,
 ) -> impl Iterator<Item = &'a Pane> {
     let compiled = &plan.windows[window.index];

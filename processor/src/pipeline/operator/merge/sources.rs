@@ -180,6 +180,12 @@ impl Sources {
         watermarks.min().unwrap_or(NO_WATERMARK)
     }
 
+    /// The source partition that time waits for, the first of several; `None` before any was heard of.
+    pub fn slowest(&self) -> Option<u32> {
+        let watermark_ms = |source: &u32| self.heard.get(source).map_or(NO_WATERMARK, |heard| heard.watermark_ms);
+        (0..self.count).min_by_key(watermark_ms)
+    }
+
     /// The document to store, if something was heard since the last call.
     pub fn take_changed(&mut self) -> Option<Vec<u8>> {
         // Plain numbers and strings always serialise; an empty value would be refused on reading.

@@ -1,12 +1,13 @@
 //! Questions to a task: what is answered is what the results say a moment later.
 
 use super::*;
+use crate::pipeline::operator::merge::Barred;
 use crate::pipeline::operator::query::{Found, Standing};
 
 /// `window start-end[+] {values}`, with `+` for one that has ended.
 fn open(task: &Task, key: &str) -> Vec<String> {
     let key = task.plan.derivation.key_of(key).unwrap();
-    let (windows, more) = task.windows_of(&key);
+    let (windows, more) = task.windows_of(&key, &Barred::new());
     assert!(!more);
     let line = |open: &crate::pipeline::operator::query::OpenWindow| {
         let time = |time: Option<i64>| time.map_or("*".to_owned(), |ms| ms.to_string());
@@ -56,7 +57,7 @@ fn a_count_window_shows_the_last_events_of_a_key() {
         run.feed(&[&format!(r#"{{"ts":{time},"k":"a","v":{value}}}"#)]);
         assert_eq!(open(&run.task, r#"{"k":"a"}"#), [shown]);
     }
-    assert_eq!(run.task.standing(0, 11), Found::NoSuchStart(None));
+    assert_eq!(run.task.standing(0, 11, &Barred::new()), Found::NoSuchStart(None));
 }
 
 #[test]
@@ -87,7 +88,8 @@ fn a_window_says_how_far_it_is() {
     let windows = "[{name: w, tumbling: {size: 10ms}, allowedLateness: 7ms}, {name: hop, sliding: {size: 20ms, slide: 10ms}}, {name: s, session: {gap: 6ms}}]";
     let mut run = Run::new(&plan(windows, COUNT_SUM));
     run.feed(&[r#"{"ts":11,"k":"a"}"#, r#"{"ts":13,"k":"b"}"#]);
-    let standing = |name: &str, start_ms| run.task.standing(run.task.plan.window_index(name).unwrap(), start_ms);
+    let index = |name: &str| run.task.plan.window_index(name).unwrap();
+    let standing = |name: &str, start_ms| run.task.standing(index(name), start_ms, &Barred::new());
     let one = |end_ms, closes_ms, keys| {
         Found::Instances(vec![Standing {
             end_ms,

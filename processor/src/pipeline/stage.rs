@@ -1,0 +1,67 @@
+//! Which task does what: the stages of a job and the numbers of their tasks. Pure.
+//! Must not hold: what a task does with its records.
+
+pub use streamagg_crds::admin::Stage;
+
+/// A task's place in its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// What it is.
+    pub stage: Stage,
+    /// Partition of its input.
+    pub partition: u32,
+}
+
+impl Role {
+    /// The place of a task, by its number. With two stages, window tasks come first: their number never changes, and so
+    /// a source partition that is added later renumbers nobody.
+    pub fn of(task: u32, shuffle_partitions: Option<u32>) -> Self {
+        match shuffle_partitions {
+            None => Self {
+                stage: Stage::Whole,
+                partition: task,
+            },
+            Some(count) => match task.checked_sub(count) {
+                None => Self {
+                    stage: Stage::Window,
+                    partition: task,
+                },
+                Some(partition) => Self {
+                    stage: Stage::Combine,
+                    partition,
+                },
+            },
+        }
+    }
+}
+
+/// Number of tasks of a job.
+pub fn task_count(source_partitions: u32, shuffle_partitions: Option<u32>) -> u32 {
+    source_partitions.saturating_add(shuffle_partitions.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_has_one_place_and_every_partition_one_task() {
+        for (sources, shuffle) in [(3, None), (3, Some(1)), (1, Some(4))] {
+            let roles: Vec<Role> = (0..task_count(sources, shuffle))
+                .map(|task| Role::of(task, shuffle))
+                .collect();
+            let partitions = |stage| {
+                let ours = roles.iter().filter(|role| role.stage == stage);
+                ours.map(|role| role.partition).collect::<Vec<_>>()
+            };
+            let of_source: Vec<u32> = (0..sources).collect();
+            match shuffle {
+                None => assert_eq!(partitions(Stage::Whole), of_source),
+                Some(count) => {
+                    assert_eq!(partitions(Stage::Window), (0..count).collect::<Vec<_>>());
+                    assert_eq!(partitions(Stage::Combine), of_source);
+                }
+            }
+        }
+    }
+}
