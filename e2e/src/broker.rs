@@ -10,12 +10,13 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message as _};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::checker::{OutputRecord, SourceRecord};
 use crate::traffic::Message;
-use crate::wait::pause;
+use crate::wait::{Seen, await_condition, pause};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// Records in the producer's queue at most, before a send waits.
@@ -76,7 +77,7 @@ impl Broker {
                 Err((topic, code)) => return Err(format!("topic {topic}: {code}")),
             }
         }
-        Ok(())
+        topics.iter().try_for_each(|topic| await_topic(&admin, topic.name))
     }
 
     /// A producer.
@@ -105,6 +106,25 @@ impl Broker {
     pub fn reader(&self, topic: &str) -> Result<Reader, String> {
         Reader::open(self, topic).map_err(|error| format!("topic {topic}: {error}"))
     }
+}
+
+/// The controller has made a topic; who asks a broker for it is told a moment later.
+fn await_topic(admin: &AdminClient<DefaultClientContext>, name: &str) -> Result<(), String> {
+    await_condition(name, TIMEOUT, || {
+        let metadata = match admin.inner().fetch_metadata(Some(name), TIMEOUT) {
+            Ok(metadata) => metadata,
+            Err(error) => return Seen::NotYet(error.to_string()),
+        };
+        let known = |found: &MetadataTopic| {
+            let led = found.partitions().iter().all(|partition| partition.leader() >= 0);
+            found.name() == name && found.error().is_none() && !found.partitions().is_empty() && led
+        };
+        if metadata.topics().iter().any(known) {
+            Seen::Done(())
+        } else {
+            Seen::NotYet("not known, or without a leader".to_owned())
+        }
+    })
 }
 
 fn script(arguments: &[&str]) -> Result<String, String> {

@@ -62,6 +62,10 @@ pub struct Expectation {
     pub dead: BTreeMap<(i32, i64), &'static str>,
     /// Windows that have events and have not fired.
     pub open: usize,
+    /// Of each window and key there is one pane, what the last result must say: which others there are depends on how
+    /// events of several partitions met.
+    pub last_only: bool,
+    totals: BTreeMap<(i64, WindowKey), Sums>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -79,13 +83,46 @@ pub fn expect(job: &Resolved, source: &[SourceRecord]) -> Expectation {
     for record in source {
         by_partition.entry(record.partition).or_default().push(record);
     }
+    let mut slowest = i64::MAX;
     for records in by_partition.values() {
-        expect_partition(job, records, &mut expectation);
+        slowest = slowest.min(expect_partition(job, records, &mut expectation));
+    }
+    if job.source.shuffle_partitions.is_some() {
+        expect_meeting(job, slowest, &mut expectation);
     }
     expectation
 }
 
-fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut Expectation) {
+/// Partitions of which each has events of every key: a window is over when the slowest has passed its end, and late is
+/// what was late in its own.
+fn expect_meeting(job: &Resolved, slowest: i64, expectation: &mut Expectation) {
+    let totals = std::mem::take(&mut expectation.totals);
+    expectation.last_only = true;
+    expectation.open = totals.keys().filter(|(end, _)| *end > slowest).count();
+    let over = totals.into_iter().filter(|((end, _), _)| *end <= slowest);
+    let pane = |sums: &Sums| Pane {
+        timing: "any",
+        last: false,
+        values: values(job, sums),
+    };
+    expectation.panes = over.map(|((_, id), sums)| (id, vec![pane(&sums)])).collect();
+}
+
+fn merge(total: &mut Sums, sums: &Sums) {
+    total.events += sums.events;
+    total.fields.resize(sums.fields.len(), (0, 0, i128::MAX, i128::MIN));
+    for (total, (seen, sum, least, greatest)) in total.fields.iter_mut().zip(&sums.fields) {
+        *total = (
+            total.0 + seen,
+            total.1 + sum,
+            total.2.min(*least),
+            total.3.max(*greatest),
+        );
+    }
+}
+
+/// One partition by itself; answers how far event time has come in it.
+fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut Expectation) -> i64 {
     let mut watermark = i64::MIN;
     // By end first, so that what is due is at the front.
     let mut open: BTreeMap<(i64, usize, i64, String), Sums> = BTreeMap::new();
@@ -144,6 +181,7 @@ fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut
     }
     expectation.open += open.values().filter(|sums| sums.panes.is_empty()).count();
     open.into_iter().for_each(|(id, sums)| keep(job, id, sums, expectation));
+    watermark
 }
 
 /// The watermark that an event allows.
@@ -186,14 +224,11 @@ fn fire(
 }
 
 fn keep(job: &Resolved, id: (i64, usize, i64, String), sums: Sums, expectation: &mut Expectation) {
+    let (end, index, start, key) = id;
+    let window = (job.windows[index].name.clone(), start, key);
+    merge(expectation.totals.entry((end, window.clone())).or_default(), &sums);
     if !sums.panes.is_empty() {
-        let (_, index, start, key) = id;
-        let name = job.windows[index].name.clone();
-        expectation
-            .panes
-            .entry((name, start, key))
-            .or_default()
-            .extend(sums.panes);
+        expectation.panes.entry(window).or_default().extend(sums.panes);
     }
 }
 

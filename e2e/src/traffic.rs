@@ -31,6 +31,8 @@ pub struct Shape {
     pub bad_one_in: u64,
     /// Tenants; each has four models.
     pub tenants: u64,
+    /// Events of a key come to any partition.
+    pub scattered: bool,
 }
 
 /// A source of records. Event time goes on from one call to the next.
@@ -56,7 +58,10 @@ impl Traffic {
     pub fn next_message(&mut self) -> Message {
         let (tenant, model) = (self.random.below(self.shape.tenants), self.random.below(4));
         let key = format!("t{tenant}/m{model}");
-        let partition = partition_of(&key, self.shape.partitions);
+        let partition = match self.shape.scattered {
+            true => i32::try_from(self.random.below(self.shape.partitions.unsigned_abs().into())).unwrap_or_default(),
+            false => partition_of(&key, self.shape.partitions),
+        };
         let clock = &mut self.clocks_ms[partition.unsigned_abs() as usize];
         *clock += self.random.below(2 * self.shape.step_ms + 1).cast_signed();
         let mut behind_ms = self.random.below(self.shape.disorder_ms + 1);

@@ -1,5 +1,6 @@
 //! Reads source and outputs of a job from a broker and has the checker compare them. Must not produce or kill.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use streamagg_crds::resolved::Resolved;
@@ -17,6 +18,8 @@ pub struct Verifier {
     dead: Reader,
     /// Aggregates that came later.
     pub added: Vec<Added>,
+    /// The same record may come again, as at-least-once delivery has it.
+    pub may_repeat: bool,
 }
 
 impl Verifier {
@@ -33,6 +36,7 @@ impl Verifier {
             dead: broker.reader(&side(&job.dead_letter_topic)?)?,
             job: job.clone(),
             added: Vec::new(),
+            may_repeat: false,
         })
     }
 
@@ -62,7 +66,14 @@ impl Verifier {
         self.dead.read_on()?;
         self.source.read_on()?;
         let expected = expect(&self.job, &self.source.source());
-        let (results, late, dead) = (self.results.outputs(), self.late.outputs(), self.dead.outputs());
+        let outputs = |reader: &Reader| {
+            let (mut list, mut seen) = (reader.outputs(), BTreeSet::new());
+            if self.may_repeat {
+                list.retain(|record| seen.insert((record.key.clone(), record.value.clone(), record.headers.clone())));
+            }
+            list
+        };
+        let (results, late, dead) = (outputs(&self.results), outputs(&self.late), outputs(&self.dead));
         Ok(compare(&self.job, &expected, &results, &late, &dead, &self.added))
     }
 

@@ -1,13 +1,20 @@
 //! Crashes on a real broker, real RocksDB and the release binary: SIGKILL at random times and at every failpoint,
 //! volumes lost or set back, a zombie that comes back to life, all under load. Nothing may be lost, repeated or wrong.
 //!
-//! `STREAMAGG_KILLS` sets the number of random kills (20), `STREAMAGG_SEED` the seed.
+//! `STREAMAGG_KILLS` sets the number of random kills (60) of all phases together, `STREAMAGG_SEED` the seed. Phases run side
+//! by side on one broker: most of a kill is waiting for the next start.
 #![expect(clippy::panic, reason = "helpers of tests fail the test that calls them")]
+
+#[path = "crash/manifest.rs"]
+mod manifest;
+#[path = "crash/phases.rs"]
+mod phases;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use phases::{at_least_once, every_fault_in_turn, long_replay};
 use streamagg_crds::job_file::JobFile;
 use streamagg_crds::parse_manifest;
 use streamagg_crds::validate::resolve;
@@ -22,11 +29,15 @@ use streamagg_e2e::wait::{Seen, await_condition, pause};
 const BROKER: &str = "crash";
 const PARTITIONS: i32 = 3;
 const RATE: u64 = 1_500;
-const KILLS_DEFAULT: u64 = 20;
+const KILLS_DEFAULT: u64 = 60;
+/// From so many kills on, one phase has every kind of fault.
+const ALL_FAULTS_KILLS: u64 = 16;
 const START_MS: i64 = 1_760_000_000_000;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
 const PROGRESS_MAX: Duration = Duration::from_secs(90);
+/// The phase without transactions.
+const AT_LEAST_ONCE: &str = "at-least-once";
 /// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
 const FAILPOINTS: [&str; 5] = [
     "before-commit",
@@ -35,8 +46,6 @@ const FAILPOINTS: [&str; 5] = [
     "mid-checkpoint-upload",
     "after-manifest",
 ];
-/// A replay is saved on the way after 200,000 records.
-const LONG_RECORDS: u64 = 230_000;
 const SHAPE: Shape = Shape {
     partitions: PARTITIONS,
     step_ms: 10,
@@ -45,47 +54,11 @@ const SHAPE: Shape = Shape {
     late_by_ms: 15_000,
     bad_one_in: 200,
     tenants: 8,
+    scattered: false,
 };
-
-fn manifest(bootstrap: &str, name: &str) -> String {
-    format!(
-        r#"
-apiVersion: streamagg.io/v1alpha1
-kind: StreamAggregation
-metadata: {{name: {name}, namespace: e2e}}
-spec:
-  source:
-    kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{name}-in]}}
-    partitioning: {{byKey: {{}}}}
-  event:
-    timestamp: {{field: /ts, unit: Rfc3339}}
-    watermark: {{boundedOutOfOrderness: {{bound: 200ms}}}}
-  groupBy:
-    - {{name: tenant, field: /tenant}}
-    - {{name: model, field: /model, whenMissing: {{default: unknown}}}}
-  windows:
-    - {{name: second, tumbling: {{size: 1s}}, allowedLateness: 500ms}}
-    - {{name: five, sliding: {{size: 5s, slide: 1s}}}}
-  aggregates:
-    - {{name: requests, count: {{}}}}
-    - {{name: tokens, sum: {{field: /usage/prompt}}}}
-    - {{name: cost, sum: {{field: /cost_usd}}}}
-    - {{name: latency, average: {{field: /latency_ms}}}}
-    - {{name: fastest, min: {{field: /latency_ms}}}}
-    - {{name: slowest, max: {{field: /latency_ms}}}}
-  sink: {{kafka: {{topic: {name}-out}}}}
-  lateEvents: {{kafka: {{topic: {name}-late}}}}
-  deadLetters: {{kafka: {{topic: {name}-dead}}}}
-  state:
-    backend: RocksDB
-    volume: {{size: 1Gi}}
-    checkpoints: {{interval: 2s, retain: {{count: 3}}, store: {{volume: {{path: checkpoints}}}}}}
-"#
-    )
-}
-
 /// Everything of one run.
 struct Harness {
+    name: String,
     directory: PathBuf,
     job: PathBuf,
     home: Home,
@@ -112,7 +85,10 @@ struct Counts {
 
 impl Harness {
     fn new(broker: &Broker, name: &str, directory: &Path, seed: u64, shape: Shape) -> Result<Self, String> {
-        let manifest = parse_manifest(&manifest(&broker.bootstrap, name)).map_err(|errors| format!("{errors:?}"))?;
+        let may_repeat = name.starts_with(AT_LEAST_ONCE);
+        let delivery = if may_repeat { "AtLeastOnce" } else { "ExactlyOnce" };
+        let manifest = manifest::manifest(&broker.bootstrap, name, delivery, shape.scattered);
+        let manifest = parse_manifest(&manifest).map_err(|errors| format!("{errors:?}"))?;
         let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
         let topics: Vec<String> = ["in", "out", "late", "dead"]
             .map(|part| format!("{name}-{part}"))
@@ -121,19 +97,23 @@ impl Harness {
         broker.create_topics(&topics)?;
         let io = |error: std::io::Error| error.to_string();
         let home = Home::create(&directory.join("home-1"), &directory.join("store")).map_err(io)?;
-        home.assign(1, shape.partitions.unsigned_abs()).map_err(io)?;
+        let tasks = shape.partitions.unsigned_abs() + resolved.source.shuffle_partitions.unwrap_or(0);
+        home.assign(1, tasks).map_err(io)?;
         let job = directory.join("job.json");
         let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
         std::fs::write(&job, serde_json::to_string(&file).map_err(|error| error.to_string())?).map_err(io)?;
         let loader = broker.loader(&format!("{name}-in"))?;
+        let mut verifier = Verifier::open(broker, &resolved)?;
+        verifier.may_repeat = may_repeat;
         Ok(Self {
+            name: name.to_owned(),
             directory: directory.to_owned(),
             job,
             home,
-            verifier: Verifier::open(broker, &resolved)?,
+            verifier,
             idle: Some((loader, Traffic::new(seed, shape, START_MS))),
             load: None,
-            tasks: shape.partitions.unsigned_abs(),
+            tasks,
             random: Random::new(seed ^ 0x5eed),
             generation: 1,
             started: Instant::now(),
@@ -163,7 +143,7 @@ impl Harness {
     }
 
     fn say(&self, what: &str) {
-        println!("{:7.1} s  {what}", self.started.elapsed().as_secs_f64());
+        println!("{:7.1} s  {}: {what}", self.started.elapsed().as_secs_f64(), self.name);
     }
 
     fn start(&self, failpoint: Option<&str>) -> Result<Processor, String> {
@@ -322,48 +302,6 @@ fn copy_directory(from: &Path, to: &Path) -> Result<(), String> {
     }
 }
 
-/// A crash within a replay that is long enough to be saved on the way: the next one goes on from there.
-fn long_replay(harness: &mut Harness) -> Result<(), String> {
-    harness.produce_and_close(LONG_RECORDS)?;
-    let processor = harness.start(None)?;
-    harness.verifier.await_clean(Duration::from_secs(180))?;
-    processor.kill()?;
-    harness.counts.kills += 1;
-    // Without volume and store everything is read again from the birth.
-    harness.lose_volume()?;
-    std::fs::remove_dir_all(&harness.home.checkpoints).map_err(|error| error.to_string())?;
-    std::fs::create_dir_all(&harness.home.checkpoints).map_err(|error| error.to_string())?;
-    harness.abort_at("mid-replay")?;
-    harness.produce_and_close(1_000)?;
-    harness.finish()
-}
-
-fn run(harness: &mut Harness, kills: u64) -> Result<(), String> {
-    harness.start_load()?;
-    for name in FAILPOINTS {
-        harness.abort_at(name)?;
-    }
-    harness.check()?;
-    while harness.counts.kills < kills {
-        harness.kill_at_random()?;
-        match harness.counts.kills % 8 {
-            1 => harness.copy_volume()?,
-            3 => harness.lose_volume()?,
-            5 if harness.copy_of_volume().exists() => harness.set_volume_back()?,
-            6 => harness.zombie()?,
-            _ => {}
-        }
-        if harness.counts.kills.is_multiple_of(5) {
-            harness.check()?;
-        }
-        if harness.random.one_in(5) {
-            let chosen = usize::try_from(harness.random.below(FAILPOINTS.len() as u64)).unwrap_or_default();
-            harness.abort_at(FAILPOINTS[chosen])?;
-        }
-    }
-    harness.finish()
-}
-
 fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).map_or(usual, |text| {
         text.parse().unwrap_or_else(|_| panic!("{variable} is no number"))
@@ -371,18 +309,23 @@ fn number(variable: &str, usual: u64) -> u64 {
 }
 
 /// One phase with topics and directories of its own; on failure the directory is kept.
-fn phase(name: &str, seed: u64, shape: Shape, run: impl Fn(&mut Harness) -> Result<(), String>) -> Counts {
+fn phase(
+    broker: &Broker,
+    name: &str,
+    seed: u64,
+    shape: Shape,
+    run: impl Fn(&mut Harness) -> Result<(), String>,
+) -> Counts {
     println!("{name}, seed {seed}");
     let directory = tempfile::Builder::new()
         .prefix("streamagg-crash-")
         .tempdir()
         .expect("a temporary directory");
-    let broker = Broker::start(BROKER).expect("the broker starts");
     // Topics of an earlier run may still be there: every run has its own.
     let topics = format!("{name}-{}", std::process::id());
-    let mut harness = Harness::new(&broker, &topics, directory.path(), seed, shape).expect("the harness is set up");
+    let mut harness = Harness::new(broker, &topics, directory.path(), seed, shape).expect("the harness is set up");
     let outcome = run(&mut harness);
-    println!("{:?}", harness.counts);
+    harness.say(&format!("{:?}", harness.counts));
     if let Err(problem) = outcome {
         let kept = directory.keep();
         panic!(
@@ -393,22 +336,59 @@ fn phase(name: &str, seed: u64, shape: Shape, run: impl Fn(&mut Harness) -> Resu
     harness.counts
 }
 
+/// A phase with every kind of fault.
+fn every_fault(broker: &Broker, name: &str, seed: u64, shape: Shape, kills: u64) -> u64 {
+    let counts = phase(broker, name, seed, shape, |harness| every_fault_in_turn(harness, kills));
+    assert!(counts.kills >= kills, "{name}: only {} of {kills} kills", counts.kills);
+    assert!(
+        FAILPOINTS.iter().all(|failpoint| counts.aborts.contains(failpoint)),
+        "{name}: not at every failpoint: {counts:?}"
+    );
+    if kills >= ALL_FAULTS_KILLS {
+        assert!(
+            counts.volumes_lost > 0 && counts.volumes_set_back > 0 && counts.zombies > 0,
+            "{name}: {counts:?}"
+        );
+    }
+    counts.kills
+}
+
 #[test]
 fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
-    let long = phase("long-replay", seed, Shape { partitions: 1, ..SHAPE }, long_replay);
-    assert!(long.aborts.contains(&"mid-replay"), "{long:?}");
-    let counts = phase("crash", seed, SHAPE, |harness| run(harness, kills));
-    assert!(counts.kills >= kills, "only {} of {kills} kills", counts.kills);
-    assert!(
-        FAILPOINTS.iter().all(|name| counts.aborts.contains(name)),
-        "not at every failpoint: {counts:?}"
-    );
-    if kills >= KILLS_DEFAULT {
-        assert!(
-            counts.volumes_lost > 0 && counts.volumes_set_back > 0 && counts.zombies > 0,
-            "{counts:?}"
-        );
-    }
+    let broker = Broker::start(BROKER).expect("the broker starts");
+    let scattered = Shape {
+        scattered: true,
+        ..SHAPE
+    };
+    let (one_stage, two_stages) = (kills.div_ceil(2), kills.div_ceil(3));
+    let others = kills.saturating_sub(one_stage + two_stages).max(4);
+    let done = std::thread::scope(|scope| {
+        let lanes = [
+            scope.spawn(|| every_fault(&broker, "crash", seed, SHAPE, one_stage)),
+            scope.spawn(|| every_fault(&broker, "two-stages", seed, scattered, two_stages)),
+            scope.spawn(|| without_transactions_and_long(&broker, seed, others)),
+        ];
+        lanes
+            .map(|lane| lane.join().expect("every phase passes"))
+            .iter()
+            .sum::<u64>()
+    });
+    assert!(done >= kills, "only {done} of {kills} kills");
+    println!("{done} kills");
     Broker::delete(BROKER).expect("the broker can be removed");
+}
+
+fn without_transactions_and_long(broker: &Broker, seed: u64, kills: u64) -> u64 {
+    let one = Shape { partitions: 1, ..SHAPE };
+    let long = phase(broker, "long-replay", seed, one, long_replay);
+    assert!(long.aborts.contains(&"mid-replay"), "{long:?}");
+    let repeating = phase(broker, AT_LEAST_ONCE, seed, SHAPE, |harness| {
+        at_least_once(harness, kills)
+    });
+    assert!(
+        repeating.volumes_lost > 0 && repeating.volumes_set_back > 0,
+        "{repeating:?}"
+    );
+    long.kills + repeating.kills
 }

@@ -27,6 +27,7 @@ const SHAPE: Shape = Shape {
     late_by_ms: 900_000,
     bad_one_in: 250,
     tenants: 10,
+    scattered: false,
 };
 /// 2025-10-09T08:53:20Z.
 const START_MS: i64 = 1_760_000_000_000;

@@ -79,7 +79,11 @@ pub fn compare(
     added: &[Added],
 ) -> Report {
     let mut report = Report::default();
-    compare_results(job, expected, results, added, &mut report);
+    if expected.last_only {
+        compare_last(job, expected, results, added, &mut report);
+    } else {
+        compare_results(job, expected, results, added, &mut report);
+    }
     let late_expected = expected
         .late
         .iter()
@@ -147,6 +151,50 @@ fn compare_results(
     }
 }
 
+/// Panes of a window and key come one after the other, each once, and the last one has all there is. One that has less
+/// may still be followed by another.
+fn compare_last(
+    job: &Resolved,
+    expected: &Expectation,
+    results: &[OutputRecord],
+    added: &[Added],
+    report: &mut Report,
+) {
+    let mut seen: BTreeMap<WindowKey, (u64, ResultLine)> = BTreeMap::new();
+    for record in results {
+        let Some(result) = parse_result(&record.value) else {
+            report.wrong.push(format!("not a result: {}", record.value));
+            continue;
+        };
+        let panes = seen.get(&result.id).map_or(0, |(panes, _)| *panes);
+        if result.index != panes {
+            let list = if result.index < panes {
+                &mut report.repeated
+            } else {
+                &mut report.wrong
+            };
+            list.push(format!("pane {} after {panes} others: {}", result.index, record.value));
+            continue;
+        }
+        if !expected.panes.contains_key(&result.id) {
+            report.wrong.push(format!("must not be there: {}", record.value));
+        }
+        seen.insert(result.id.clone(), (panes + 1, result));
+    }
+    for (id, panes) in &expected.panes {
+        let found = seen.get(id).map(|(_, result)| result);
+        let wanted = panes.first();
+        match found
+            .zip(wanted)
+            .map(|(result, pane)| values_difference(job, result, pane, added))
+        {
+            None => report.lost.push(format!("{id:?}")),
+            Some(Some(difference)) => report.lost.push(format!("{id:?}: {difference} in the last pane")),
+            Some(None) => report.right[0] += 1,
+        }
+    }
+}
+
 struct ResultLine {
     id: WindowKey,
     index: u64,
@@ -198,6 +246,10 @@ fn difference(job: &Resolved, result: &ResultLine, pane: &Pane, added: &[Added])
     if result.timing != pane.timing || result.last != pane.last {
         return Some(format!("should be {} with final {}", pane.timing, pane.last));
     }
+    values_difference(job, result, pane, added)
+}
+
+fn values_difference(job: &Resolved, result: &ResultLine, pane: &Pane, added: &[Added]) -> Option<String> {
     for (aggregate, expected) in job.aggregates.iter().zip(&pane.values) {
         let is_young = |rule: &Added| rule.aggregate == aggregate.name && result.id.1 < rule.from_ms;
         if added.iter().any(is_young) {

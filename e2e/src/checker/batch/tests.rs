@@ -60,6 +60,7 @@ fn what_follows_every_record_answers_the_same() {
             late_by_ms: 1,
             bad_one_in: 50,
             tenants: 3,
+            scattered: false,
         };
         let mut traffic = Traffic::new(5, shape, 1_767_225_600_000);
         let mut messages: Vec<_> = (0..3_000).map(|_| traffic.next_message()).collect();

@@ -1,0 +1,47 @@
+//! The job that crashes. Must not run it.
+
+/// Tasks of the second stage, where keys are in any partition.
+const SHUFFLE_PARTITIONS: u32 = 2;
+
+/// The job of a run; `scattered`: a key's events are in any partition.
+pub fn manifest(bootstrap: &str, name: &str, delivery: &str, scattered: bool) -> String {
+    let partitioning = match scattered {
+        true => format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"),
+        false => "byKey: {}".to_owned(),
+    };
+    format!(
+        r#"
+apiVersion: streamagg.io/v1alpha1
+kind: StreamAggregation
+metadata: {{name: {name}, namespace: e2e}}
+spec:
+  source:
+    kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{name}-in]}}
+    partitioning: {{{partitioning}}}
+  event:
+    timestamp: {{field: /ts, unit: Rfc3339}}
+    watermark: {{boundedOutOfOrderness: {{bound: 200ms}}}}
+  groupBy:
+    - {{name: tenant, field: /tenant}}
+    - {{name: model, field: /model, whenMissing: {{default: unknown}}}}
+  windows:
+    - {{name: second, tumbling: {{size: 1s}}, allowedLateness: 500ms}}
+    - {{name: five, sliding: {{size: 5s, slide: 1s}}}}
+  aggregates:
+    - {{name: requests, count: {{}}}}
+    - {{name: tokens, sum: {{field: /usage/prompt}}}}
+    - {{name: cost, sum: {{field: /cost_usd}}}}
+    - {{name: latency, average: {{field: /latency_ms}}}}
+    - {{name: fastest, min: {{field: /latency_ms}}}}
+    - {{name: slowest, max: {{field: /latency_ms}}}}
+  sink: {{kafka: {{topic: {name}-out}}}}
+  lateEvents: {{kafka: {{topic: {name}-late}}}}
+  deadLetters: {{kafka: {{topic: {name}-dead}}}}
+  delivery: {delivery}
+  state:
+    backend: RocksDB
+    volume: {{size: 1Gi}}
+    checkpoints: {{interval: 2s, retain: {{count: 3}}, store: {{volume: {{path: checkpoints}}}}}}
+"#
+    )
+}
