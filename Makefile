@@ -68,8 +68,8 @@ bench-core: ## The part of bench without a broker
 	@tests/tools/bench-local $(BENCH_EVENTS)
 
 AGGREGATIONS ?= 1000
-bench-operator: ## Figures: the operator with AGGREGATIONS=1000 on a real API server
-	@tests/tools/bench-operator $(AGGREGATIONS)
+bench-operator: ## Figures: the operator with AGGREGATIONS=1000 on a real API server (PHASES="idle change")
+	@tests/tools/bench-operator $(AGGREGATIONS) $(if $(PHASES),--phases $(PHASES))
 
 # Real parts on this machine -------------------------------------------------------------------------------------
 
