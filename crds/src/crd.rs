@@ -51,7 +51,7 @@ pub fn crd_json() -> Result<Value, CrdError> {
         .pointer_mut(SCHEMA)
         .ok_or_else(|| CrdError::NoSuchPath(String::new()))?;
     for rule in rules() {
-        write_rule(schema, &rule)?;
+        write_rule(schema, rule)?;
     }
     Ok(definition)
 }

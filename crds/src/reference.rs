@@ -66,7 +66,7 @@ pub fn reference() -> Result<String, CrdError> {
         .ok_or_else(|| CrdError::NoSuchPath("spec".to_owned()))?;
     let rules = rules();
     let mut rows = Vec::new();
-    collect(schema, "spec", &rules, &mut rows);
+    collect(schema, "spec", rules, &mut rows);
     let mut text = HEAD.to_owned();
     for section in sections(schema) {
         let inside = |row: &&Row| {
@@ -282,7 +282,7 @@ mod tests {
     fn every_field_says_what_it_is_and_what_a_change_does() {
         let definition = crd_json().unwrap();
         let mut rows = Vec::new();
-        collect(definition.pointer(SPEC).unwrap(), "spec", &rules(), &mut rows);
+        collect(definition.pointer(SPEC).unwrap(), "spec", rules(), &mut rows);
         assert!(rows.len() > 100, "{} fields", rows.len());
         for row in rows.iter().filter(|row| !row.not_yet) {
             assert!(!row.description.is_empty(), "{} has no description", row.path);

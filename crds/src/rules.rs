@@ -11,6 +11,7 @@ mod simple;
 mod windows;
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
@@ -85,14 +86,18 @@ impl Check {
 /// Path of the members of a composite: what is refused of an aggregate is refused of them.
 pub const COMPOSITE_MEMBERS: &str = "spec.aggregates[].composite[]";
 
-/// Every rule.
-pub fn rules() -> Vec<Rule> {
+static RULES: LazyLock<Vec<Rule>> = LazyLock::new(|| {
     let mut rules = simple::rules();
     rules.extend(across::rules());
     rules.extend(security::rules());
     rules.extend(windows::rules());
     rules.extend(change::rules());
     rules
+});
+
+/// Every rule.
+pub fn rules() -> &'static [Rule] {
+    &RULES
 }
 
 /// Fields that the API names but this version refuses, by path, with the first place that refuses them.

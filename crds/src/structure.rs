@@ -3,6 +3,7 @@
 //!
 //! It knows the parts of a structural schema that our schema uses, no more; a test names them.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use regex_lite::Regex;
@@ -21,6 +22,40 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
         .cloned()
         .unwrap_or_default()
 });
+
+/// The patterns of the schema. To compile one takes longer than all the rest of a check.
+static PATTERNS: LazyLock<HashMap<String, Regex>> = LazyLock::new(|| {
+    let mut patterns = HashMap::new();
+    compile_patterns(&SCHEMA, &mut patterns);
+    patterns
+});
+
+fn compile_patterns(schema: &Value, patterns: &mut HashMap<String, Regex>) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(pattern) = object.get("pattern").and_then(Value::as_str)
+                && let Ok(regex) = Regex::new(pattern)
+            {
+                patterns.insert(pattern.to_owned(), regex);
+            }
+            object.values().for_each(|member| compile_patterns(member, patterns));
+        }
+        Value::Array(elements) => {
+            for element in elements {
+                compile_patterns(element, patterns);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Whether `text` matches a pattern of the schema, or any other; one that is no pattern is matched by all.
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
+    match PATTERNS.get(pattern) {
+        Some(regex) => regex.is_match(text),
+        None => Regex::new(pattern).map_or(true, |regex| regex.is_match(text)),
+    }
+}
 
 /// Schema of `spec`.
 pub fn spec_schema() -> &'static Value {
@@ -145,10 +180,7 @@ fn check_object(object: &Map<String, Value>, schema: &Value, path: &str, errors:
     }
     let preserve = schema.get("x-kubernetes-preserve-unknown-fields").is_some();
     for (name, member) in object {
-        if let Some(property) = schema
-            .pointer("/properties")
-            .and_then(|properties| properties.get(name))
-        {
+        if let Some(property) = schema.get("properties").and_then(|properties| properties.get(name)) {
             check_node(member, property, &at(name), errors);
         } else if let Some(any) = schema.get("additionalProperties") {
             check_node(member, any, &at(name), errors);
@@ -238,7 +270,7 @@ fn check_text(text: &str, schema: &Value, path: &str, errors: &mut Vec<SpecError
         errors,
     );
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
-        && Regex::new(pattern).is_ok_and(|regex| !regex.is_match(text))
+        && !matches(pattern, text)
     {
         errors.push(SpecError::new(
             path,

@@ -64,7 +64,7 @@ pub fn validate_change(new: &StreamAggregationSpec, old: &StreamAggregationSpec)
         for (new, old) in rules::locate(&new, &rule.path).iter().zip(&before) {
             if !rule.check.holds_for_change(new.node, old.node) {
                 errors.push(SpecError::new(
-                    format!("{}{}", new.path, rule.field),
+                    format!("{}{}", new.path(), rule.field),
                     rule.message.clone(),
                 ));
             }
@@ -86,7 +86,7 @@ pub(crate) fn check_value(root: &Value, place: Place) -> Vec<SpecError> {
         for found in rules::locate(root, &rule.path) {
             if !rule.check.holds(found.node) {
                 errors.push(SpecError::new(
-                    format!("{}{}", found.path, rule.field),
+                    format!("{}{}", found.path(), rule.field),
                     rule.message.clone(),
                 ));
             }
@@ -105,12 +105,17 @@ pub fn resolve(spec: &StreamAggregationSpec, namespace: &str, name: &str) -> Res
     if !errors.is_empty() {
         return Err(errors);
     }
-    Resolved::from_valid(spec, job_id(spec, namespace, name)).ok_or_else(|| {
+    resolve_valid(spec, namespace, name).ok_or_else(|| {
         vec![SpecError::new(
             "spec",
             "a union has no member that this version supports",
         )]
     })
+}
+
+/// The same of a spec in which [`validate`] or [`validate_for_cluster`] found nothing wrong; `None` when they would have.
+pub fn resolve_valid(spec: &StreamAggregationSpec, namespace: &str, name: &str) -> Option<Resolved> {
+    Resolved::from_valid(spec, job_id(spec, namespace, name))
 }
 
 /// Identity of the job towards Kafka: `spec.jobId`, or `<namespace>.<name>`.

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{Check, Place, Rule};
+use crate::structure;
 use crate::value::{Instant, Quantity};
 
 /// Longest name of an object: pods and their labels add to it and end at 63.
@@ -296,8 +297,7 @@ fn quantity(node: Option<&Value>) -> Option<Quantity> {
 
 fn exists(instant: &Value) -> bool {
     // What has not even the form of a time is the schema's to refuse.
-    let form = regex_lite::Regex::new(Instant::PATTERN);
     instant
         .as_str()
-        .is_none_or(|text| text.parse::<Instant>().is_ok() || form.is_ok_and(|form| !form.is_match(text)))
+        .is_none_or(|text| text.parse::<Instant>().is_ok() || !structure::matches(Instant::PATTERN, text))
 }

@@ -5,50 +5,54 @@ use serde_json::Value;
 /// A node and where it is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Located<'a> {
-    /// Concrete path, such as `spec.windows[0].name`.
-    pub path: String,
     /// The node.
     pub node: &'a Value,
+    pattern: &'static str,
+    /// Of the elements that stand for each `[]` of the pattern.
+    indexes: Vec<usize>,
 }
 
-/// The nodes of `root` at `path` (segments between dots, `[]` for every element of a list), in order. Nothing where a
-/// segment is absent or of another shape.
-pub fn locate<'a>(root: &'a Value, path: &str) -> Vec<Located<'a>> {
-    let mut found = vec![Located {
-        path: String::new(),
-        node: root,
-    }];
-    for segment in path.split('.').filter(|segment| !segment.is_empty()) {
-        let (name, every) = segment.strip_suffix("[]").map_or((segment, false), |name| (name, true));
-        found = found.iter().filter_map(|parent| member(parent, name)).collect();
-        if every {
-            found = found.iter().flat_map(elements).collect();
+impl Located<'_> {
+    /// Concrete path, such as `spec.windows[0].name`. Made only for those who ask: nearly every node is as it should be.
+    pub fn path(&self) -> String {
+        let mut parts = self.pattern.split("[]");
+        let mut path = parts.next().unwrap_or_default().to_owned();
+        for (index, part) in self.indexes.iter().zip(parts) {
+            path = format!("{path}[{index}]{part}");
         }
+        path
     }
+}
+
+/// The nodes of `root` at `pattern` (segments between dots, `[]` for every element of a list), in order. Nothing where a
+/// segment is absent or of another shape.
+pub fn locate<'a>(root: &'a Value, pattern: &'static str) -> Vec<Located<'a>> {
+    let mut found = Vec::new();
+    walk(root, pattern, &mut Vec::new(), &mut |node, indexes| {
+        let indexes = indexes.to_vec();
+        found.push(Located { node, pattern, indexes });
+    });
     found
 }
 
-fn member<'a>(parent: &Located<'a>, name: &str) -> Option<Located<'a>> {
-    let node = parent.node.get(name)?;
-    let dot = if parent.path.is_empty() { "" } else { "." };
-    Some(Located {
-        path: format!("{}{dot}{name}", parent.path),
-        node,
-    })
-}
-
-fn elements<'a>(list: &Located<'a>) -> Vec<Located<'a>> {
-    let path = &list.path;
-    list.node
-        .as_array()
-        .into_iter()
-        .flatten()
-        .enumerate()
-        .map(|(index, node)| Located {
-            path: format!("{path}[{index}]"),
-            node,
-        })
-        .collect()
+fn walk<'a>(node: &'a Value, rest: &str, indexes: &mut Vec<usize>, found: &mut impl FnMut(&'a Value, &[usize])) {
+    if rest.is_empty() {
+        found(node, indexes);
+        return;
+    }
+    let (segment, rest) = rest.split_once('.').unwrap_or((rest, ""));
+    let Some(name) = segment.strip_suffix("[]") else {
+        if let Some(member) = node.get(segment) {
+            walk(member, rest, indexes, found);
+        }
+        return;
+    };
+    let elements = node.get(name).and_then(Value::as_array);
+    for (index, element) in elements.into_iter().flatten().enumerate() {
+        indexes.push(index);
+        walk(element, rest, indexes, found);
+        indexes.pop();
+    }
 }
 
 #[cfg(test)]
@@ -57,17 +61,20 @@ mod tests {
 
     #[test]
     fn a_path_finds_every_element_and_says_where_it_is() {
-        let root = serde_json::json!({"spec": {"windows": [{"name": "a"}, {}, {"name": "c"}], "one": 1}});
+        let root = serde_json::json!({"spec": {"windows": [{"name": "a"}, {}, {"name": "c"}], "one": 1},
+            "a": [{"b": [1]}, {"b": [2, 3]}]});
         let paths = |path| {
             locate(&root, path)
                 .into_iter()
-                .map(|found| found.path)
+                .map(|found| found.path())
                 .collect::<Vec<_>>()
         };
         assert_eq!(
             paths("spec.windows[].name"),
             ["spec.windows[0].name", "spec.windows[2].name"]
         );
+        assert_eq!(paths("a[].b[]"), ["a[0].b[0]", "a[1].b[0]", "a[1].b[1]"]);
+        assert_eq!(locate(&root, "a[].b[]")[2].node, 3);
         assert_eq!(paths("spec.one"), ["spec.one"]);
         assert_eq!(paths("spec.one[]"), [""; 0]);
         assert_eq!(paths(""), [""]);
