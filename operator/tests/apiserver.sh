@@ -40,8 +40,6 @@ if [ $# -eq 0 ]; then
   unseen=(
     # No request shows it: the server asks for it when an owner reference that blocks deletion is written, as --audit has it.
     "streamagg.io streamaggregations/finalizers update"
-    # An event that repeats within minutes is patched: no test waits for one.
-    "events.k8s.io events patch"
   )
   "$gitops" rights "$root/charts/streamagg/files/rights.yaml" "$log" \
     system:serviceaccount:streamagg-system:streamagg "${unseen[@]}"

@@ -327,3 +327,38 @@ async fn a_pause_holds_changes_back_until_it_is_taken_off() {
     let status = world.await_running().await;
     assert_eq!(status.image.as_deref(), Some("example.org/streamagg:2"));
 }
+
+#[tokio::test]
+async fn what_happens_again_within_minutes_is_one_event_that_counts() {
+    let world = World::new("again").await;
+    let _operator = world.operator();
+    world.create(&json!({"suspend": true})).await;
+    for _ in 0..2 {
+        annotate(&world, "streamagg.io/fence", json!("")).await;
+        world
+            .await_condition("sample", "AnnotationsValid", "False", "NotUnderstood")
+            .await;
+        annotate(&world, "streamagg.io/fence", Value::Null).await;
+        world
+            .await_status("understood", |status| {
+                let mut all = status.conditions.iter();
+                all.all(|condition| condition.type_ != "AnnotationsValid")
+            })
+            .await;
+    }
+    let started = Instant::now();
+    loop {
+        let events = world.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let ours = events
+            .iter()
+            .filter(|event| event.reason.as_deref() == Some("AnnotationIgnored"));
+        let counts: Vec<_> = ours
+            .map(|event| event.series.as_ref().map(|series| series.count))
+            .collect();
+        if counts == [Some(2)] {
+            break;
+        }
+        assert!(started.elapsed() < DEADLINE, "{counts:?}: {events:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
