@@ -76,7 +76,7 @@ impl Context {
     /// The watch of aggregations knows it; without a watch every one is taken as known.
     fn known(&self, namespace: &str, name: &str) -> bool {
         let caches = self.caches.as_ref().filter(|caches| caches.aggregations.complete());
-        caches.is_none_or(|caches| caches.aggregations.get(namespace, name, name).is_some())
+        caches.is_none_or(|caches| caches.aggregations.has(namespace, name))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The operator's own Prometheus metrics. Must not hold: figures of the pipelines (the pods export those).
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
 use streamagg_crds::v1alpha1::StreamAggregationStatus;
 
 use crate::error::Error;
@@ -21,6 +22,7 @@ const CONDITIONS: [&str; 7] = [
 ];
 /// Conditions that some aggregations never have: absent means no series.
 const OPTIONAL_CONDITIONS: [&str; 3] = ["Checkpointed", "StorageReady", "RolloutSucceeded"];
+const CONDITION_COUNT: usize = CONDITIONS.len() + OPTIONAL_CONDITIONS.len();
 /// From a look that asks nobody to one at a slow API server.
 const RECONCILE_BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 
@@ -50,7 +52,61 @@ pub struct Metrics {
     pub checkpoints: IntCounterVec,
     /// 1 while this replica reconciles, 0 while it waits for the lease.
     pub leader: IntGauge,
-    conditions: IntGaugeVec,
+    conditions: Conditions,
+}
+
+/// Whether each of `CONDITIONS` and then `OPTIONAL_CONDITIONS` is True; `None` is no series.
+type Held = [Option<bool>; CONDITION_COUNT];
+
+/// The conditions of every aggregation. A series of the library's takes near a kilobyte, and there are eight an
+/// aggregation; so these are kept as what they are and written out when somebody asks.
+#[derive(Clone, Debug, Default)]
+struct Conditions {
+    /// By namespace and name.
+    held: Arc<Mutex<BTreeMap<(String, String), Held>>>,
+}
+
+impl Conditions {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(String, String), Held>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn types() -> impl Iterator<Item = &'static str> {
+        CONDITIONS.into_iter().chain(OPTIONAL_CONDITIONS)
+    }
+
+    fn show(&self, namespace: &str, name: &str, status: &StreamAggregationStatus) {
+        let mut held = [None; CONDITION_COUNT];
+        for (index, (type_, held)) in Self::types().zip(&mut held).enumerate() {
+            let mut all = status.conditions.iter();
+            let found = all.find(|condition| condition.type_ == type_);
+            let found = found.map(|condition| condition.status == "True");
+            *held = found.or((index < CONDITIONS.len()).then_some(false));
+        }
+        self.lock().insert((namespace.to_owned(), name.to_owned()), held);
+    }
+
+    fn forget(&self, namespace: &str, name: &str) {
+        self.lock().remove(&(namespace.to_owned(), name.to_owned()));
+    }
+
+    /// The text exposition format. Names of objects have nothing in them that would have to be escaped.
+    fn render(&self, text: &mut String) {
+        let rows = self.lock();
+        if rows.is_empty() {
+            return;
+        }
+        text.push_str("# HELP streamagg_operator_condition 1 while the condition is True\n");
+        text.push_str("# TYPE streamagg_operator_condition gauge\n");
+        for ((namespace, name), held) in rows.iter() {
+            for (type_, held) in Self::types().zip(held) {
+                let Some(held) = held else { continue };
+                let labels = format!("name=\"{name}\",namespace=\"{namespace}\",type=\"{type_}\"");
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "streamagg_operator_condition{{{labels}}} {}", u8::from(*held));
+            }
+        }
+    }
 }
 
 /// Aggregations that wait; one that waits already is not counted twice.
@@ -118,9 +174,6 @@ impl Metrics {
         let seconds = HistogramOpts::new("streamagg_operator_reconcile_seconds", "Duration of a reconcile");
         let seconds = HistogramVec::new(seconds.buckets(RECONCILE_BUCKETS.to_vec()), &["outcome"])?;
         registry.register(Box::new(seconds.clone()))?;
-        let conditions = Opts::new("streamagg_operator_condition", "1 while the condition is True");
-        let conditions = IntGaugeVec::new(conditions, &["namespace", "name", "type"])?;
-        registry.register(Box::new(conditions.clone()))?;
         Ok(Self {
             reconciles: counter(reconciles, &["outcome"])?,
             errors: counter(errors, &["reason"])?,
@@ -136,7 +189,7 @@ impl Metrics {
             rollouts: counter(rollouts, &["kind", "outcome"])?,
             checkpoints: counter(checkpoints, &["outcome"])?,
             leader: gauge(leader)?,
-            conditions,
+            conditions: Conditions::default(),
             registry,
         })
     }
@@ -155,31 +208,13 @@ impl Metrics {
 
     /// Shows the conditions of an aggregation.
     pub fn show(&self, namespace: &str, name: &str, status: &StreamAggregationStatus) {
-        let find = |type_: &str| status.conditions.iter().find(|condition| condition.type_ == type_);
-        for type_ in CONDITIONS {
-            let held = find(type_).is_some_and(|condition| condition.status == "True");
-            let series = self.conditions.with_label_values(&[namespace, name, type_]);
-            series.set(i64::from(held));
-        }
-        for type_ in OPTIONAL_CONDITIONS {
-            let labels = [namespace, name, type_];
-            match find(type_) {
-                Some(condition) => {
-                    let series = self.conditions.with_label_values(&labels);
-                    series.set(i64::from(condition.status == "True"));
-                }
-                // One that never was is fine.
-                None => drop(self.conditions.remove_label_values(&labels)),
-            }
-        }
+        self.conditions.show(namespace, name, status);
     }
 
     /// Removes every series of an aggregation that is gone: it would alert for ever.
     pub fn forget(&self, namespace: &str, name: &str) {
         self.queue.leave(namespace, name);
-        for type_ in CONDITIONS.into_iter().chain(OPTIONAL_CONDITIONS) {
-            drop(self.conditions.remove_label_values(&[namespace, name, type_]));
-        }
+        self.conditions.forget(namespace, name);
     }
 
     /// The text exposition format.
@@ -187,7 +222,9 @@ impl Metrics {
     /// # Errors
     /// When a metric family cannot be encoded.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        TextEncoder::new().encode_to_string(&self.registry.gather())
+        let mut text = TextEncoder::new().encode_to_string(&self.registry.gather())?;
+        self.conditions.render(&mut text);
+        Ok(text)
     }
 }
 

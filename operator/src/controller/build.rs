@@ -6,7 +6,7 @@ mod network_policy;
 mod pod;
 pub(super) mod pod_template;
 pub mod references;
-mod secrets;
+pub(super) mod secrets;
 mod service;
 mod stateful_set;
 

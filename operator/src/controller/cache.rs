@@ -2,17 +2,20 @@
 //! API server nothing. A cache may be behind: what was read from it may show that nothing is to be done, and be reported;
 //! it never authorises an action. Must not hold Secrets, or a decision.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodSpec, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use streamagg_crds::v1alpha1::StreamAggregation;
 
 use crate::labels;
@@ -27,7 +30,7 @@ pub type Owner = (String, String);
 #[derive(Clone, Debug, Default)]
 pub struct Caches {
     /// The aggregations.
-    pub aggregations: Index<Guarded>,
+    pub aggregations: Index<StreamAggregation>,
     /// Their children, by kind.
     pub stateful_sets: Index<StatefulSet>,
     /// Pods.
@@ -65,6 +68,9 @@ impl Caches {
 pub trait Kept: Sized {
     /// Its index.
     fn index(caches: &Caches) -> &Index<Self>;
+
+    /// Takes out what nobody looks at.
+    fn trim(&mut self) {}
 }
 
 macro_rules! kept {
@@ -79,7 +85,6 @@ macro_rules! kept {
 
 kept! {
     StatefulSet => stateful_sets,
-    Pod => pods,
     ConfigMap => config_maps,
     Service => services,
     ServiceAccount => service_accounts,
@@ -88,28 +93,45 @@ kept! {
     PersistentVolumeClaim => claims,
 }
 
+impl Kept for Pod {
+    fn index(caches: &Caches) -> &Index<Self> {
+        &caches.pods
+    }
+
+    /// Its spec is its set's, but for what it mounts.
+    fn trim(&mut self) {
+        if let Some(spec) = self.spec.take() {
+            self.spec = Some(PodSpec {
+                volumes: spec.volumes,
+                ..PodSpec::default()
+            });
+        }
+    }
+}
+
 /// Objects of one kind, by the aggregation they belong to and their name.
+///
+/// They are kept as JSON and parsed when somebody looks: Kubernetes' types are mostly room for what is not there, and
+/// take five times as much.
 pub struct Index<K> {
-    inner: Arc<RwLock<Inner<K>>>,
+    inner: Arc<RwLock<Inner>>,
+    kind: PhantomData<fn() -> K>,
 }
 
 impl<K> Clone for Index<K> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
+            kind: PhantomData,
         }
     }
 }
 
 impl<K> Default for Index<K> {
     fn default() -> Self {
-        let inner = Inner {
-            complete: false,
-            objects: HashMap::new(),
-            listing: HashMap::new(),
-        };
         Self {
-            inner: Arc::new(RwLock::new(inner)),
+            inner: Arc::default(),
+            kind: PhantomData,
         }
     }
 }
@@ -120,21 +142,23 @@ impl<K> fmt::Debug for Index<K> {
     }
 }
 
-type Objects<K> = HashMap<Owner, BTreeMap<String, Arc<K>>>;
+/// By owner, then in order of their names: there are few of a kind, and most often one.
+type Objects = HashMap<Owner, Vec<(Box<str>, Arc<[u8]>)>>;
 
-struct Inner<K> {
+#[derive(Default)]
+struct Inner {
     complete: bool,
-    objects: Objects<K>,
+    objects: Objects,
     /// A list under way; takes the place of `objects` when it is whole.
-    listing: Objects<K>,
+    listing: Objects,
 }
 
 impl<K> Index<K> {
-    fn read(&self) -> RwLockReadGuard<'_, Inner<K>> {
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
         self.inner.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Inner<K>> {
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -143,40 +167,46 @@ impl<K> Index<K> {
         self.read().complete
     }
 
-    /// All objects of an aggregation, in order of their names.
-    pub fn of(&self, namespace: &str, name: &str) -> Vec<Arc<K>> {
-        let inner = self.read();
-        let found = inner.objects.get(&(namespace.to_owned(), name.to_owned()));
-        found
-            .map(|objects| objects.values().cloned().collect())
-            .unwrap_or_default()
-    }
-
-    /// One object of an aggregation.
-    pub fn get(&self, namespace: &str, name: &str, object: &str) -> Option<Arc<K>> {
-        let inner = self.read();
-        let found = inner.objects.get(&(namespace.to_owned(), name.to_owned()))?;
-        found.get(object).cloned()
+    /// The aggregation has one at least.
+    pub fn has(&self, namespace: &str, name: &str) -> bool {
+        let owner = (namespace.to_owned(), name.to_owned());
+        self.read().objects.contains_key(&owner)
     }
 
     /// Number of objects.
     pub fn len(&self) -> usize {
-        self.read().objects.values().map(BTreeMap::len).sum()
+        self.read().objects.values().map(Vec::len).sum()
     }
 
     /// No object is there.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-}
 
-impl<K: ResourceExt + Clone> Index<K> {
-    /// Takes what a watch says; answers the owners of objects that are gone with it.
-    pub fn take(&self, event: &Event<K>, owner: impl Fn(&K) -> Option<Owner>) -> HashSet<Owner> {
+    /// Takes what a watch says; answers the owners of objects that are gone with it. `keep` gives what is kept of an
+    /// object.
+    fn take<E: ResourceExt>(
+        &self,
+        event: &Event<E>,
+        owner: impl Fn(&E) -> Option<Owner>,
+        keep: impl Fn(&E) -> Arc<[u8]>,
+    ) -> HashSet<Owner> {
+        let insert = |objects: &mut Objects, object: &E| {
+            if let Some(owner) = owner(object) {
+                let kept = objects.entry(owner).or_default();
+                match position(kept, &object.name_any()) {
+                    Ok(at) => kept[at].1 = keep(object),
+                    Err(at) => {
+                        kept.reserve_exact(1);
+                        kept.insert(at, (object.name_any().into(), keep(object)));
+                    }
+                }
+            }
+        };
         let mut inner = self.write();
         match event {
             Event::Init => inner.listing = HashMap::new(),
-            Event::InitApply(object) => insert(&mut inner.listing, object, owner(object)),
+            Event::InitApply(object) => insert(&mut inner.listing, object),
             Event::InitDone => {
                 inner.complete = true;
                 let listed = std::mem::take(&mut inner.listing);
@@ -184,14 +214,14 @@ impl<K: ResourceExt + Clone> Index<K> {
                 let gone = before.into_keys().filter(|owner| !inner.objects.contains_key(owner));
                 return gone.collect();
             }
-            Event::Apply(object) => insert(&mut inner.objects, object, owner(object)),
+            Event::Apply(object) => insert(&mut inner.objects, object),
             Event::Delete(object) => {
                 let Some(owner) = owner(object) else {
                     return HashSet::new();
                 };
-                let left = inner.objects.get_mut(&owner).is_some_and(|objects| {
-                    objects.remove(&object.name_any());
-                    !objects.is_empty()
+                let left = inner.objects.get_mut(&owner).is_some_and(|kept| {
+                    kept.retain(|(name, _)| **name != object.name_any());
+                    !kept.is_empty()
                 });
                 if !left {
                     inner.objects.remove(&owner);
@@ -203,11 +233,60 @@ impl<K: ResourceExt + Clone> Index<K> {
     }
 }
 
-fn insert<K: ResourceExt + Clone>(objects: &mut Objects<K>, object: &K, owner: Option<Owner>) {
-    if let Some(owner) = owner {
-        let kept = objects.entry(owner).or_default();
-        kept.insert(object.name_any(), Arc::new(object.clone()));
+impl<K: DeserializeOwned> Index<K> {
+    /// All objects of an aggregation, in order of their names.
+    pub fn of(&self, namespace: &str, name: &str) -> Vec<K> {
+        let owner = (namespace.to_owned(), name.to_owned());
+        let found: Vec<_> = {
+            let inner = self.read();
+            let found = inner.objects.get(&owner).into_iter().flatten();
+            found.map(|(_, text)| Arc::clone(text)).collect()
+        };
+        found.iter().filter_map(|text| parse(text)).collect()
     }
+
+    /// One object of an aggregation.
+    pub fn get(&self, namespace: &str, name: &str, object: &str) -> Option<K> {
+        let owner = (namespace.to_owned(), name.to_owned());
+        let found = {
+            let inner = self.read();
+            let kept = inner.objects.get(&owner)?;
+            let at = position(kept, object).ok()?;
+            Arc::clone(&kept[at].1)
+        };
+        parse(&found)
+    }
+}
+
+impl<K: ResourceExt + Kept + Serialize> Index<K> {
+    /// Takes what the watch of children says.
+    pub fn take_children(&self, event: &Event<K>) {
+        self.take(event, owner, text);
+    }
+}
+
+impl Index<StreamAggregation> {
+    /// Takes what the watch of aggregations says; answers those that are gone with it. One that does not parse is known
+    /// and never found.
+    pub fn take_aggregations(&self, event: &Event<Guarded>) -> HashSet<Owner> {
+        let keep = |guarded: &Guarded| guarded.0.as_ref().map_or_else(|_| Arc::default(), text);
+        self.take(event, itself, keep)
+    }
+}
+
+/// Where the object of this name is, or would be.
+fn position(kept: &[(Box<str>, Arc<[u8]>)], name: &str) -> Result<usize, usize> {
+    kept.binary_search_by(|(kept, _)| (**kept).cmp(name))
+}
+
+fn text<K: Serialize>(object: &K) -> Arc<[u8]> {
+    serde_json::to_vec(object).unwrap_or_default().into()
+}
+
+/// What was written by [`text`] always parses; what could not be written is as good as not there, and the API server is
+/// asked.
+fn parse<K: DeserializeOwned>(text: &[u8]) -> Option<K> {
+    serde_json::from_slice(text).ok()
 }
 
 /// The aggregation a child belongs to, by its label.
@@ -239,7 +318,7 @@ mod tests {
     #[test]
     fn a_list_replaces_what_was_there_only_when_it_is_whole() {
         let index = Index::default();
-        let take = |event| index.take(&event, owner);
+        let take = |event| index.take(&event, owner, text);
         assert!(!index.complete());
         take(Event::Init);
         take(Event::InitApply(pod("a-0", "a")));
@@ -259,12 +338,29 @@ mod tests {
 
     #[test]
     fn the_last_object_of_an_aggregation_takes_it_along() {
-        let index = Index::default();
-        let take = |event| index.take(&event, owner);
+        let index = Index::<Pod>::default();
+        let take = |event| index.take(&event, owner, text);
         take(Event::Apply(pod("a-0", "a")));
         take(Event::Apply(pod("a-1", "a")));
         assert!(take(Event::Delete(pod("a-0", "a"))).is_empty());
+        assert!(index.has("n", "a"));
         assert_eq!(take(Event::Delete(pod("a-1", "a"))).len(), 1);
-        assert!(index.is_empty());
+        assert!(index.is_empty() && !index.has("n", "a"));
+    }
+
+    #[test]
+    fn what_is_kept_comes_back_as_it_was_and_one_that_does_not_parse_is_known_and_not_found() {
+        let good = crate::controller::fixtures::aggregation(&json!({}));
+        let mut bad = serde_json::to_value(&good).unwrap();
+        bad["spec"]["windows"] = json!("none");
+        bad["metadata"]["name"] = json!("bad");
+        let index = Index::<StreamAggregation>::default();
+        for object in [serde_json::to_value(&good).unwrap(), bad] {
+            index.take_aggregations(&Event::Apply(serde_json::from_value(object).unwrap()));
+        }
+        let (namespace, name) = itself(&good).unwrap();
+        let kept = index.get(&namespace, &name, &name).unwrap();
+        assert_eq!(serde_json::to_value(kept).unwrap(), serde_json::to_value(good).unwrap());
+        assert!(index.has(&namespace, "bad") && index.get(&namespace, "bad", "bad").is_none());
     }
 }

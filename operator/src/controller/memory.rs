@@ -26,6 +26,16 @@ const LAG_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     entries: Arc<Mutex<HashMap<(String, String), Entry>>>,
+    /// Versions of what specs refer to, by namespace and object.
+    versions: Arc<Mutex<HashMap<(String, String), Version>>>,
+}
+
+/// What was seen of an object that specs refer to.
+#[derive(Debug)]
+struct Version {
+    at: Instant,
+    /// `None` when it was not there.
+    version: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -203,13 +213,10 @@ impl Memory {
         self.with(namespace, name, |entry| entry.token = kept);
     }
 
-    /// The digest of what a spec refers to, as it was read within `age` for this very spec.
-    pub fn references(&self, namespace: &str, name: &str, of: &str, age: Duration) -> Option<String> {
+    /// The digest of what a spec refers to, as it was read for this very question.
+    pub fn references(&self, namespace: &str, name: &str, of: &str) -> Option<String> {
         self.with(namespace, name, |entry| {
-            let kept = entry
-                .references
-                .as_ref()
-                .filter(|kept| kept.of == of && kept.at.elapsed() < age);
+            let kept = entry.references.as_ref().filter(|kept| kept.of == of);
             kept.map(|kept| kept.value.clone())
         })
     }
@@ -217,6 +224,24 @@ impl Memory {
     /// Keeps that digest.
     pub fn keep_references(&self, namespace: &str, name: &str, of: &str, digest: String) {
         self.with(namespace, name, |entry| entry.references = Some(Kept::new(of, digest)));
+    }
+
+    /// What was seen within `age` of an object that specs refer to: its version, or that it is not there.
+    pub fn version(&self, namespace: &str, object: &str, age: Duration) -> Option<Option<String>> {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = versions.get(&(namespace.to_owned(), object.to_owned()))?;
+        (seen.at.elapsed() < age).then(|| seen.version.clone())
+    }
+
+    /// Keeps that, and nothing of the same sort that is older than `age`.
+    pub fn keep_version(&self, namespace: &str, object: &str, version: Option<String>, age: Duration) {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.retain(|_, seen| seen.at.elapsed() < age);
+        let seen = Version {
+            at: Instant::now(),
+            version,
+        };
+        versions.insert((namespace.to_owned(), object.to_owned()), seen);
     }
 
     /// The version of the aggregation that our last status write made.
@@ -257,6 +282,20 @@ mod tests {
         let asked = Duration::from_secs(7);
         assert_eq!(memory.next_backoff("n", "b", Some(asked)), asked);
         assert_eq!(memory.next_backoff("n", "c", Some(Duration::MAX)), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn what_specs_refer_to_is_seen_for_all_of_them_and_forgotten_with_time() {
+        let (memory, age) = (Memory::default(), Duration::from_secs(60));
+        assert_eq!(memory.version("n", "secret a", age), None, "nobody looked");
+        memory.keep_version("n", "secret a", Some("1".to_owned()), age);
+        memory.keep_version("n", "secret b", None, age);
+        assert_eq!(memory.version("n", "secret a", age), Some(Some("1".to_owned())));
+        assert_eq!(memory.version("n", "secret b", age), Some(None), "it is not there");
+        assert_eq!(memory.version("m", "secret a", age), None, "another namespace");
+        assert_eq!(memory.version("n", "secret a", Duration::ZERO), None);
+        memory.keep_version("n", "secret c", None, Duration::ZERO);
+        assert_eq!(memory.versions.lock().unwrap().len(), 1, "the others are too old");
     }
 
     #[test]

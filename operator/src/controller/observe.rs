@@ -5,6 +5,7 @@
 mod pods;
 mod referred;
 mod stateful_set;
+mod token;
 
 #[cfg(test)]
 pub(crate) use stateful_set::facts as stateful_set_facts;
@@ -14,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::jiff::Timestamp;
@@ -36,8 +37,6 @@ use crate::{labels, names};
 
 /// However sure the caches seem, the API server itself is looked at this often.
 const SERVER_INTERVAL: Duration = Duration::from_secs(600);
-/// Age of a token that is read anew.
-const TOKEN_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A kind of our children that the caches have.
 trait Child:
@@ -130,17 +129,13 @@ pub async fn from_caches(namespace: &str, name: &str, context: &Context) -> Resu
     if !context.memory.looked_within(namespace, name, SERVER_INTERVAL) {
         return Ok(None);
     }
-    let Some(guarded) = caches.aggregations.get(namespace, name, name) else {
-        return Ok(None);
-    };
-    let Ok(aggregation) = &guarded.0 else {
+    let Some(mut aggregation) = caches.aggregations.get(namespace, name, name).map(Box::new) else {
         return Ok(None);
     };
     let version = aggregation.metadata.resource_version.as_deref().unwrap_or_default();
     if is_behind(version, context.memory.written_version(namespace, name)) {
         return Ok(None);
     }
-    let mut aggregation = Box::new(StreamAggregation::clone(aggregation));
     let current = Current {
         metadata: aggregation.metadata.clone(),
         status: aggregation.status.take(),
@@ -178,7 +173,7 @@ async fn look(
         caches,
         context,
     };
-    let token = reader.token().await?;
+    let token = token::read(&reader).await?;
     let now = Timestamp::now();
     let set = reader.get::<StatefulSet>(&names::stateful_set(name)).await?;
     let deleting = metadata.deletion_timestamp.is_some();
@@ -279,10 +274,7 @@ impl Reader<'_> {
     async fn get<K: Child>(&self, name: &str) -> Result<Option<K>, Error> {
         let kind = K::kind(&()).to_lowercase();
         let object = match self.caches {
-            Some(caches) => {
-                let kept = K::index(caches).get(self.namespace, self.name, name);
-                kept.map(|object| K::clone(&object))
-            }
+            Some(caches) => K::index(caches).get(self.namespace, self.name, name),
             None => {
                 let got = self.api::<K>().get_opt(name).await;
                 got.map_err(|error| Error::api("get", format!("{kind} {name}"), error))?
@@ -295,8 +287,7 @@ impl Reader<'_> {
     /// Ours by label, as `query` says.
     async fn list<K: Child>(&self, query: &str) -> Result<Vec<K>, Error> {
         if let Some(caches) = self.caches {
-            let kept = K::index(caches).of(self.namespace, self.name);
-            return Ok(kept.iter().map(|object| K::clone(object)).collect());
+            return Ok(K::index(caches).of(self.namespace, self.name));
         }
         let listed = self.api::<K>().list(&ListParams::default().labels(query)).await;
         let listed = listed.map_err(|error| Error::api("list", K::plural(&()), error))?;
@@ -320,25 +311,6 @@ impl Reader<'_> {
             object: object.to_owned(),
             passing,
         })
-    }
-
-    /// Secrets are in no cache; this one is written once and never changes, so it is read now and then.
-    async fn token(&self) -> Result<Option<String>, Error> {
-        let memory = &self.context.memory;
-        if self.caches.is_some()
-            && let Some(token) = memory.token(self.namespace, self.name, self.uid, TOKEN_INTERVAL)
-        {
-            return Ok(Some(token));
-        }
-        let name = names::token_secret(self.name);
-        let got = self.api::<Secret>().get_opt(&name).await;
-        let secret = got.map_err(|error| Error::api("get", format!("secret {name}"), error))?;
-        self.note(&format!("secret {name}"), secret.as_ref().map(Secret::meta));
-        let mut data = secret.and_then(|secret| secret.data).unwrap_or_default();
-        let token = data.remove(names::TOKEN_KEY);
-        let token = token.and_then(|token| String::from_utf8(token.0).ok());
-        memory.keep_token(self.namespace, self.name, self.uid, token.as_deref());
-        Ok(token)
     }
 
     async fn assignment(&self) -> Result<Option<AssignmentFacts>, Error> {

@@ -12,6 +12,7 @@ use kube::runtime::reflector::{self, ObjectRef};
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::runtime::{Predicate, WatchStreamExt, predicates, watcher as watch};
 use kube::{Api, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use streamagg_crds::v1alpha1::{StreamAggregation, StreamCheckpoint};
 
@@ -25,6 +26,8 @@ const CONCURRENCY: u16 = 8;
 const CHECKPOINT_CONCURRENCY: u16 = 4;
 /// Changes that come within this time are one look.
 const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Objects in one answer of a list: a large answer would stay in the process's memory long after it was read.
+const PAGE: u32 = 100;
 /// What `kubectl apply` leaves: a second copy of the whole object.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
@@ -103,16 +106,13 @@ fn checkpoints(
     let (reader, writer) = reflector::store();
     let triggers = predicates::generation.combine(predicates::finalizers);
     let noted = Arc::clone(&context);
-    let stream = watch(
-        watches.scoped::<PartialObjectMeta<StreamCheckpoint>>(),
-        watcher::Config::default(),
-    )
-    .default_backoff()
-    .modify(|object| trim(object.meta_mut()))
-    .inspect_err(move |error| note(error, "streamcheckpoints", &noted))
-    .reflect(writer)
-    .applied_objects()
-    .predicate_filter(triggers, Default::default());
+    let stream = watch(watches.scoped::<PartialObjectMeta<StreamCheckpoint>>(), watched())
+        .default_backoff()
+        .modify(|object| trim(object.meta_mut()))
+        .inspect_err(move |error| note(error, "streamcheckpoints", &noted))
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(triggers, Default::default());
     Controller::for_stream(stream, reader)
         .with_config(Config::default().debounce(DEBOUNCE).concurrency(CHECKPOINT_CONCURRENCY))
         .graceful_shutdown_on(shutdown)
@@ -146,12 +146,12 @@ impl Watches {
     /// reconciles them again.
     fn aggregations(&self) -> impl Stream<Item = watcher::Result<Event<Queued>>> + Send + 'static {
         let (context, index) = (Arc::clone(&self.context), self.caches.aggregations.clone());
-        watch(self.scoped::<Guarded>(), watcher::Config::default())
+        watch(self.scoped::<Guarded>(), watched())
             .default_backoff()
             .modify(|object| trim(object.meta_mut()))
             .map(move |event| {
                 let event = event.inspect_err(|error| note(error, "streamaggregations", &context))?;
-                for (namespace, name) in index.take(&event, cache::itself) {
+                for (namespace, name) in index.take_aggregations(&event) {
                     context.forget(&namespace, &name);
                 }
                 Ok(metadata(event))
@@ -165,18 +165,22 @@ impl Watches {
             + Kept
             + Clone
             + Debug
+            + Serialize
             + DeserializeOwned
             + Send
             + Sync
             + 'static,
     {
         let (context, index) = (Arc::clone(&self.context), K::index(&self.caches).clone());
-        watch(self.scoped::<K>(), watcher::Config::default().labels(query))
+        watch(self.scoped::<K>(), watched().labels(query))
             .backoff(DefaultBackoff::default())
-            .modify(|object| trim(object.meta_mut()))
+            .modify(|object| {
+                trim(object.meta_mut());
+                object.trim();
+            })
             .map(move |event| {
                 let event = event.inspect_err(|error| note(error, &K::plural(&()), &context))?;
-                index.take(&event, cache::owner);
+                index.take_children(&event);
                 Ok(metadata(event))
             })
             .touched_objects()
@@ -196,6 +200,10 @@ impl Watches {
             Some(ObjectRef::new(&name).within(&namespace))
         }
     }
+}
+
+fn watched() -> watcher::Config {
+    watcher::Config::default().page_size(PAGE)
 }
 
 /// What nobody looks at is not kept.

@@ -7,6 +7,7 @@ use streamagg_crds::job_file::JobFile;
 use streamagg_crds::v1alpha1::{StateSpec, StreamAggregation, StreamAggregationSpec};
 use streamagg_crds::validate::{self, SpecError};
 
+use super::build::secrets::{SecretKeys, secret_keys};
 use super::build::{pod_template, pods_part, volume};
 use super::observed::{References, StatefulSetFacts};
 use super::requests;
@@ -31,6 +32,8 @@ pub struct ValidatedAggregation {
     pub pod_template: Option<PodTemplateSpec>,
     /// What the spec refers to; missing ones count as they were.
     pub references: References,
+    /// What pods mount for their brokers.
+    pub secret_keys: SecretKeys,
     /// What pods read.
     pub job: JobFile,
     /// The same as text.
@@ -83,6 +86,7 @@ pub fn validate(
     };
     match image {
         Some(image) if problems.is_empty() => Ok(ValidatedAggregation {
+            secret_keys: secret_keys(spec, &namespace, &name),
             name,
             namespace,
             uid,

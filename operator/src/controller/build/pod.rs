@@ -142,7 +142,7 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
             });
         }
     }
-    if !secrets::secret_keys(aggregation).is_empty() {
+    if !aggregation.secret_keys.is_empty() {
         // Not a flag, for the same reason.
         environment.push(EnvVar {
             name: "STREAMAGG_SECRETS_DIR".to_owned(),
@@ -248,7 +248,7 @@ fn mounts(aggregation: &ValidatedAggregation) -> Vec<VolumeMount> {
         mount("tmp", "/tmp", false),
         mount(names::DATA_VOLUME, names::DATA_DIRECTORY, false),
     ];
-    if !secrets::secret_keys(aggregation).is_empty() {
+    if !aggregation.secret_keys.is_empty() {
         mounts.push(mount(secrets::VOLUME, names::SECRETS_DIRECTORY, true));
     }
     if checkpoint_claim(aggregation).is_some() {

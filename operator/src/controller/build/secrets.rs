@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::{KeyToPath, ProjectedVolumeSource, SecretProjection, Volume, VolumeProjection};
+use streamagg_crds::v1alpha1::StreamAggregationSpec;
 use streamagg_crds::validate;
 
 use crate::controller::validate::ValidatedAggregation;
@@ -12,12 +13,14 @@ use crate::controller::validate::ValidatedAggregation;
 pub const VOLUME: &str = "secrets";
 
 /// Keys in use, by Secret.
-pub fn secret_keys(aggregation: &ValidatedAggregation) -> BTreeMap<String, BTreeSet<String>> {
-    // What was validated resolves.
-    let Ok(job) = validate::resolve(&aggregation.spec, &aggregation.namespace, &aggregation.name) else {
-        return BTreeMap::new();
+pub type SecretKeys = BTreeMap<String, BTreeSet<String>>;
+
+/// The keys that a valid spec uses.
+pub fn secret_keys(spec: &StreamAggregationSpec, namespace: &str, name: &str) -> SecretKeys {
+    let Some(job) = validate::resolve_valid(spec, namespace, name) else {
+        return SecretKeys::new();
     };
-    let mut keys: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut keys = SecretKeys::new();
     let both = [&job.source.security, &job.sink.security];
     for key in both.into_iter().flat_map(|security| security.secret_keys()) {
         keys.entry(key.secret.clone()).or_default().insert(key.key.clone());
@@ -27,14 +30,14 @@ pub fn secret_keys(aggregation: &ValidatedAggregation) -> BTreeMap<String, BTree
 
 /// One volume with a directory for each Secret; none where no Secret is in use.
 pub fn volume(aggregation: &ValidatedAggregation) -> Option<Volume> {
-    let keys = secret_keys(aggregation);
+    let keys = &aggregation.secret_keys;
     if keys.is_empty() {
         return None;
     }
-    let sources = keys.into_iter().map(|(name, keys)| {
-        let items = keys.into_iter().map(|key| KeyToPath {
+    let sources = keys.iter().map(|(name, keys)| {
+        let items = keys.iter().map(|key| KeyToPath {
             path: format!("{name}/{key}"),
-            key,
+            key: key.clone(),
             mode: None,
         });
         VolumeProjection {
