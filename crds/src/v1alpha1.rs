@@ -39,7 +39,8 @@ pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec
 pub use source::{FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom};
 pub use spec::{Empty, StreamAggregationSpec};
 pub use state::{
-    Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,
+    AzureStore, Backend, CheckpointStore, Checkpoints, GcsStore, Retention, S3Store, SecretName, StateSpec, VolumeSpec,
+    VolumeStore,
 };
 pub use window::{
     Calendar, CalendarUnit, CountWindow, Cumulative, GroupKey, KeyDefault, Panes, RecordProperty, RepeatSpec, Session,

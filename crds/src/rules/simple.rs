@@ -6,12 +6,7 @@ use serde_json::{Value, json};
 use super::{Check, Place, Rule};
 
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
-const NOT_YET_ON_KAFKA: &[&str] = &[
-    "spec.source.partitioning.any",
-    "spec.event.maxDrift",
-    "spec.state.checkpoints.store.gcs",
-    "spec.state.checkpoints.store.azure",
-];
+const NOT_YET_ON_KAFKA: &[&str] = &["spec.source.partitioning.any", "spec.event.maxDrift"];
 /// Fields refused where there are pods.
 const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
 
@@ -111,7 +106,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
 const STORES: (&str, &[&str], &str) = (
     "spec.state.checkpoints.store",
     &["s3", "volume", "gcs", "azure"],
-    "s3, volume",
+    "s3, volume, gcs, azure",
 );
 const AGGREGATES: [&str; 18] = [
     "count",
