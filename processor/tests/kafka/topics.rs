@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::rig::{Job, PATIENCE, eventually};
@@ -23,6 +23,17 @@ impl Job {
         let count = i32::try_from(self.partitions).expect("few");
         let new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
         let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// Gives a topic of results one setting, beside those that it is made with.
+    pub fn set_results_topic(&self, name: &str, value: &str) {
+        let topic = format!("{}-out", self.name);
+        let config = AlterConfig::new(ResourceSpecifier::Topic(&topic))
+            .set("retention.ms", "-1")
+            .set(name, value);
+        let results =
+            block_on(self.admin().alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 

@@ -58,6 +58,9 @@ fn degraded(desired: Option<&Desired>, observed: &Observed, plan: &Plan) -> Opti
         let hint = "raise spec.state.volume.size";
         return held("DiskPressure", format!("{message}; {hint}"));
     }
+    if let Some(message) = living().find_map(|pod| trouble(pod, "SinkFailing")) {
+        return held("SinkFailing", message);
+    }
     if let Some(Fresh::No(_, message)) = desired.and_then(|desired| freshness(desired, observed)) {
         return held("CheckpointFailing", message);
     }

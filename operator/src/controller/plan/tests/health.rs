@@ -51,7 +51,7 @@ fn what_runs_below_its_spec_is_degraded_for_one_reason() {
     let world = running();
     assert_eq!(condition(&world, &world.observe(), "Degraded"), None);
     type Change = fn(&mut Observed);
-    let table: [(&str, Change); 5] = [
+    let table: [(&str, Change); 6] = [
         ("PodsNotReady", |observed| observed.pods[1].ready = false),
         ("CrashLooping", |observed| {
             observed.pods[1].crash = Some("ended".to_owned())
@@ -59,6 +59,11 @@ fn what_runs_below_its_spec_is_degraded_for_one_reason() {
         ("DiskPressure", |observed| {
             let admin: &mut PodStatus = observed.pods[0].admin.as_mut().unwrap();
             admin.problem = problem("DiskFull");
+        }),
+        ("SinkFailing", |observed| {
+            rows(observed)
+                .take(1)
+                .for_each(|row| row.problem = problem("SinkFailing"));
         }),
         ("CheckpointFailing", |observed| {
             rows(observed)
