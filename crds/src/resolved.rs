@@ -70,6 +70,8 @@ pub struct Source {
     pub security: Security,
     /// Where the first run begins.
     pub start: Start,
+    /// Records that a task reads in a second at most; absent: no limit.
+    pub max_records_per_second: Option<u64>,
     /// Settings for librdkafka's consumer.
     pub properties: BTreeMap<String, String>,
 }
@@ -332,6 +334,7 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
         topic: kafka.topics.first()?.clone(),
         security: security::of_source(kafka),
         start: start(&kafka.start_from)?,
+        max_records_per_second: kafka.max_records_per_second.and_then(|most| u64::try_from(most).ok()),
         properties: kafka.properties.clone(),
     })
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use self::latency::Latency;
@@ -102,6 +103,12 @@ impl Maker<'_> {
 
     fn seconds(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
         let made = GaugeVec::new(Self::options(name, help), &["task"])?;
+        self.registry.register(Box::new(made.clone()))?;
+        Ok(made)
+    }
+
+    fn seconds_total(&self, name: &str, help: &str) -> prometheus::Result<CounterVec> {
+        let made = CounterVec::new(Self::options(name, help), &["task"])?;
         self.registry.register(Box::new(made.clone()))?;
         Ok(made)
     }
@@ -232,6 +239,11 @@ impl Metrics {
     /// The stages of a task, to be kept by its loop.
     pub fn stages(&self, task: u32) -> Stages {
         self.latency.stages(task)
+    }
+
+    /// `source.kafka.maxRecordsPerSecond` held a task back for so long.
+    pub fn limited(&self, task: u32, pause: Duration) {
+        self.latency.limited(task, pause);
     }
 
     /// A transaction ended.

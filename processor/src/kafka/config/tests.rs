@@ -12,6 +12,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
             topic: "events".into(),
             security: Security::default(),
             start: Start::Earliest,
+            max_records_per_second: None,
             properties: properties
                 .iter()
                 .map(|(name, value)| ((*name).into(), (*value).into()))
