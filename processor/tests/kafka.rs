@@ -23,6 +23,8 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/spans.rs"]
+mod spans;
 #[path = "kafka/topics.rs"]
 mod topics;
 

@@ -16,6 +16,7 @@ mod running;
 mod saving;
 mod startup;
 mod topology;
+mod trace;
 
 pub use topology::Topology;
 
@@ -41,6 +42,7 @@ use crate::kafka::producer::TransactionError;
 use crate::kafka::secrets::Secrets;
 use crate::kafka::settings::Settings;
 use crate::metrics::{ErrorClass, Metrics};
+use crate::spans::Spans;
 use crate::state::budget::Budget;
 use crate::state::checkpoint::RetentionRule;
 use crate::state::local::TaskDirectory;
@@ -99,6 +101,8 @@ pub struct JobContext {
     pub runtime: tokio::runtime::Handle,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// Where spans of epochs go, for those who ask for them.
+    pub spans: Option<Spans>,
     /// The clock by which tasks decide.
     pub clock: Clock,
     /// Where tests kill the process.

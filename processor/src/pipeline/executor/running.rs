@@ -1,7 +1,7 @@
 //! The loop of a running task: poll, step, close the epoch, commit, save, checkpoint, drain.
 //! Must not hold: when an epoch closes (`pipeline::epoch`).
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::message::Message;
 use streamagg_crds::admin::TaskState;
@@ -15,6 +15,7 @@ use super::records::{envelopes, headers, records, source_record};
 use super::replay::save;
 use super::saving::Saving;
 use super::startup::Started;
+use super::trace::{EpochFacts, EpochTrace};
 use super::{End, Executor, now_ms};
 use crate::core::trace_context;
 use crate::kafka::consumer::{ReadError, digest};
@@ -47,6 +48,19 @@ pub(super) struct Open {
     /// The input below this offset was seen and stepped over.
     seen_offset: Option<i64>,
     last_commit: Instant,
+    /// When its first record came.
+    opened: Option<SystemTime>,
+}
+
+impl Open {
+    /// It is committed and saved: the next one begins.
+    fn closed(&mut self) {
+        self.buffer.clear();
+        self.decisions.clear();
+        self.records = 0;
+        self.arrivals.clear();
+        self.last_commit = Instant::now();
+    }
 }
 
 /// A running task.
@@ -92,6 +106,7 @@ impl Executor {
                 last_input: None,
                 seen_offset: None,
                 last_commit: Instant::now(),
+                opened: None,
             },
             limits: self
                 .context
@@ -262,6 +277,7 @@ impl Running<'_> {
         if let Some(rate) = &mut self.rate {
             rate.took(batch.len());
         }
+        self.open.opened.get_or_insert_with(SystemTime::now);
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
         let records = records(&batch, &envelopes);
         let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
@@ -328,7 +344,8 @@ impl Running<'_> {
             .having_seen(self.open.seen_offset)
             .with_decision_floor(started.ledger.floor(&started.committed));
         let tombstones = started.ledger.tombstones(&started.committed, &sent);
-        let began = Instant::now();
+        let (began, records) = (Instant::now(), self.open.records);
+        let mut trace = EpochTrace::begin(executor.context.spans.as_ref(), self.open.opened.take());
         let epoch = Epoch {
             outputs: Some((&mut self.open.buffer, &mut started.sink)),
             birth: None,
@@ -337,7 +354,18 @@ impl Running<'_> {
             built_on: Some(&started.committed),
             sent: &sent,
         };
-        started.committer.commit(epoch)?;
+        let committed = started.committer.commit(epoch);
+        trace.part("transaction");
+        let facts = EpochFacts {
+            task: executor.task,
+            epoch: sent.epoch,
+            records,
+            outputs: &self.open.buffer,
+        };
+        if let Err(end) = committed {
+            trace.end(&facts, Some(&end));
+            return Err(end);
+        }
         let metrics = &executor.context.metrics;
         metrics.committed(executor.task, began.elapsed(), self.open.buffer.refused());
         metrics.latencies(executor.task, now_ms(), &self.open.arrivals);
@@ -345,14 +373,12 @@ impl Running<'_> {
         let saving = Instant::now();
         save(&mut started.task, &mut started.state, &executor.directory, &sent)?;
         self.stages.took(Stage::Save, saving.elapsed());
+        trace.part("save");
+        trace.end(&facts, None);
         started.ledger.committed(&started.committed, &sent);
         started.committed = sent;
-        self.open.buffer.clear();
-        self.open.decisions.clear();
-        self.open.records = 0;
         executor.board.committed_up_to(self.open.arrivals.last_ms);
-        self.open.arrivals.clear();
-        self.open.last_commit = Instant::now();
+        self.open.closed();
         let position = &started.committed;
         executor.board.saw_generation(position.generation);
         executor.board.update(|status| {
