@@ -14,7 +14,7 @@ use streamagg_e2e::checker::batch::Batch;
 use streamagg_e2e::wait::{Seen, await_condition};
 
 use super::drain::{await_consumed, compare, places};
-use super::feed::{generate, produce};
+use super::feed::{Spread, generate, produce};
 use super::job::{EIGHT, Job, PARTITIONS, Process, Shape};
 use super::workload::Input;
 
@@ -29,6 +29,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const SHAPE: Shape<'static> = Shape {
     name: "w9",
     input: "w9-in",
+    partitioning: "byKey: {}",
     bound: "5s",
     window: "tumbling: {size: 6h}",
     aggregates: EIGHT,
@@ -54,22 +55,24 @@ pub fn recovery_and_checkpoint(broker: &Broker, directory: &Path) -> Result<Valu
     let mut processor = job.start(admin)?;
     let mut loader = broker.loader(SHAPE.input)?;
     let [first, live] = phases();
-    let mut records = produce(&mut loader, &first, 0, |_, _| Ok(()))?;
+    let mut records = produce(&mut loader, (&first, Spread::ByKey), 0, |_, _| Ok(()))?;
     await_consumed(broker, &job, records)?;
     let mut figures = json!({});
     records += std::thread::scope(|scope| {
-        let producing = scope.spawn(|| produce(&mut loader, &live, RATE, |_, _| Ok(())));
+        let producing = scope.spawn(|| produce(&mut loader, (&live, Spread::ByKey), RATE, |_, _| Ok(())));
         let happened = disturb(broker, &job, &mut processor, admin, &mut figures);
         let produced = producing.join().map_err(|_| "the producer panicked".to_owned())?;
         happened.and(produced)
     })?;
-    records += produce(&mut loader, Input::CLOSING, 0, |_, _| Ok(()))?;
+    records += produce(&mut loader, (Input::CLOSING, Spread::ByKey), 0, |_, _| Ok(()))?;
     await_consumed(broker, &job, records)?;
     figures["residentMiB"] = json!(processor.mebibytes("VmRSS"));
     drop(processor);
     let mut batch = Batch::new(&job.resolved, |_| true);
     for options in phases() {
-        generate(&options, |partition, _, line| batch.take(partition, line.as_bytes()))?;
+        generate(&options, Spread::ByKey, |partition, _, line| {
+            batch.take(partition, line.as_bytes())
+        })?;
     }
     let dead = batch.dead;
     let mut rows = batch.rows()?;

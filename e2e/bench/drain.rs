@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::message::Message as _;
 use serde_json::{Value, json};
+use streamagg_crds::resolved::Resolved;
 use streamagg_e2e::broker::{Broker, Reader};
 use streamagg_e2e::checker::batch::{Batch, Rows};
 use streamagg_e2e::wait::{Seen, await_condition};
@@ -34,7 +35,7 @@ impl Filled {
         let mut records = 0;
         let answered = input.answered(events);
         for options in answered.iter().map(String::as_str).chain([Input::CLOSING]) {
-            records += produce(&mut loader, options, 0, |_, _| Ok(()))?;
+            records += produce(&mut loader, (options, input.spread), 0, |_, _| Ok(()))?;
         }
         self.records.insert(input.topic, records);
         Ok(records)
@@ -45,7 +46,9 @@ impl Filled {
 pub fn answer<'a>(job: &'a Job, workload: &Workload, events: u64) -> Result<Batch<'a>, String> {
     let mut batch = Batch::new(&job.resolved, workload.passes);
     for options in workload.input.answered(events) {
-        generate(&options, |partition, _, line| batch.take(partition, line.as_bytes()))?;
+        generate(&options, workload.input.spread, |partition, _, line| {
+            batch.take(partition, line.as_bytes())
+        })?;
     }
     Ok(batch)
 }
@@ -55,6 +58,7 @@ pub fn job(broker: &Broker, directory: &Path, workload: &Workload) -> Result<Job
     let shape = Shape {
         name: &workload.id.to_lowercase(),
         input: workload.input.topic,
+        partitioning: workload.partitioning,
         bound: "5s",
         window: workload.window,
         aggregates: &workload.aggregates,
@@ -75,9 +79,15 @@ pub struct Drained {
 
 /// Runs the processor over the topic and compares every result.
 pub fn drain(job: &Job, broker: &Broker, workload: &Workload, events: u64, records: u64) -> Result<Drained, String> {
+    let batch = answer(job, workload, events)?;
+    let (late, dead) = (batch.late, batch.dead);
+    let mut rows = batch.rows()?;
     let processor = job.start(0)?;
     let started = Instant::now();
     await_consumed(broker, job, records)?;
+    if job.resolved.source.shuffle_partitions.is_some() {
+        await_results(broker, job, rows.expected)?;
+    }
     let seconds = started.elapsed().as_secs_f64();
     let (cpu, peak, resident) = (
         processor.cpu_seconds(),
@@ -85,9 +95,6 @@ pub fn drain(job: &Job, broker: &Broker, workload: &Workload, events: u64, recor
         processor.mebibytes("VmRSS"),
     );
     processor.kill()?;
-    let batch = answer(job, workload, events)?;
-    let (late, dead) = (batch.late, batch.dead);
-    let mut rows = batch.rows()?;
     compare(broker, job, &mut rows)?;
     let side = [
         (&job.resolved.late_topic, late),
@@ -158,7 +165,7 @@ pub fn await_consumed(broker: &Broker, job: &Job, records: u64) -> Result<(), St
         };
         match reader.read_on() {
             Err(error) => Seen::NotYet(error),
-            Ok(_) => match consumed(reader) {
+            Ok(_) => match consumed(reader, &job.resolved) {
                 done if done >= records => Seen::Done(()),
                 done => Seen::NotYet(format!("{done} of {records}")),
             },
@@ -166,12 +173,29 @@ pub fn await_consumed(broker: &Broker, job: &Job, records: u64) -> Result<(), St
     })
 }
 
-/// Records consumed according to the newest committed position of every task.
-fn consumed(control: &Reader) -> u64 {
+/// Waits until the second stage has put out so many results: it goes on behind the positions of the first.
+fn await_results(broker: &Broker, job: &Job, expected: usize) -> Result<(), String> {
+    let (mut reader, mut found) = (broker.reader(&job.output)?, 0);
+    await_condition("the results of the second stage", DEADLINE, || {
+        match reader.visit(&mut |_| {
+            found += 1;
+            Ok(())
+        }) {
+            Err(error) => Seen::NotYet(error),
+            Ok(()) if found >= expected => Seen::Done(()),
+            Ok(()) => Seen::NotYet(format!("{found} of {expected}")),
+        }
+    })
+}
+
+/// Records consumed according to the newest committed position of every task that reads the source.
+fn consumed(control: &Reader, job: &Resolved) -> u64 {
+    let others = job.source.shuffle_partitions.unwrap_or(0);
     let mut newest = BTreeMap::new();
     for (source, output) in &control.records {
         let document: Value = serde_json::from_str(&output.value).unwrap_or_default();
-        if let Some(count) = find(&document, "inputCount").and_then(Value::as_u64) {
+        let count = find(&document, "inputCount").and_then(Value::as_u64);
+        if let Some(count) = count.filter(|_| source.partition.unsigned_abs() >= others) {
             newest.insert(source.partition, count);
         }
     }

@@ -1,4 +1,4 @@
-//! Generated events into a topic, spread over its partitions by key. Must not measure.
+//! Generated events into a topic, spread over its partitions by key or in turn. Must not measure.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -16,19 +16,36 @@ pub fn member<'a>(line: &'a str, name: &str) -> &'a str {
     line[at..].split('"').next().unwrap_or_default()
 }
 
+/// How events are spread over partitions.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Spread {
+    /// All of a key in one.
+    ByKey,
+    /// One to each in turn, whatever the key.
+    InTurn,
+}
+
 /// Hands each line of the generator to `take` with its partition and key; answers how many there were.
-pub fn generate(options: &str, mut take: impl FnMut(i32, &str, String) -> Result<(), String>) -> Result<u64, String> {
+pub fn generate(
+    options: &str,
+    spread: Spread,
+    mut take: impl FnMut(i32, &str, String) -> Result<(), String>,
+) -> Result<u64, String> {
     let mut generator = Command::new(binary("streamagg-processor")?)
         .args(["generate", options])
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| error.to_string())?;
     let lines = BufReader::new(generator.stdout.take().ok_or("the generator has no output")?).lines();
-    let mut count = 0;
+    let mut count: u64 = 0;
     for line in lines {
         let line = line.map_err(|error| error.to_string())?;
         let user = member(&line, "\"user\":\"").to_owned();
-        take(partition_of(&user, PARTITIONS), &user, line)?;
+        let partition = match spread {
+            Spread::ByKey => partition_of(&user, PARTITIONS),
+            Spread::InTurn => (count % PARTITIONS as u64) as i32,
+        };
+        take(partition, &user, line)?;
         count += 1;
     }
     let status = generator.wait().map_err(|error| error.to_string())?;
@@ -42,12 +59,12 @@ pub fn generate(options: &str, mut take: impl FnMut(i32, &str, String) -> Result
 /// Produces the generator's lines, `rate` a second (0: as fast as they come), and hands each to `sent` before it goes.
 pub fn produce(
     loader: &mut Loader,
-    options: &str,
+    (options, spread): (&str, Spread),
     rate: u64,
     mut sent: impl FnMut(&str, i32) -> Result<(), String>,
 ) -> Result<u64, String> {
     let (started, mut count) = (Instant::now(), 0);
-    let produced = generate(options, |partition, user, line| {
+    let produced = generate(options, spread, |partition, user, line| {
         while rate > 0 && count > rate * started.elapsed().as_millis() as u64 / 1000 {
             pause(Duration::from_millis(1));
         }

@@ -28,6 +28,8 @@ pub struct Shape<'a> {
     pub name: &'a str,
     /// Topic it reads.
     pub input: &'a str,
+    /// Member of `source.partitioning`.
+    pub partitioning: &'a str,
     /// Bound of out-of-orderness.
     pub bound: &'a str,
     /// The one window.
@@ -106,6 +108,7 @@ fn manifest(bootstrap: &str, shape: &Shape<'_>) -> String {
     let Shape {
         name,
         input,
+        partitioning,
         bound,
         window,
         aggregates,
@@ -117,7 +120,7 @@ apiVersion: streamagg.io/v1alpha1
 kind: StreamAggregation
 metadata: {{name: {name}, namespace: bench}}
 spec:
-  source: {{kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{input}]}}, partitioning: {{byKey: {{}}}}}}
+  source: {{kafka: {{bootstrapServers: ["{bootstrap}"], topics: [{input}]}}, partitioning: {{{partitioning}}}}}
   event: {{timestamp: {{field: /ts}}, watermark: {{boundedOutOfOrderness: {{bound: {bound}}}}}}}
   groupBy: [{{name: user, field: /user}}]
   windows: [{{name: w, {window}}}]

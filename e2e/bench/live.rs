@@ -12,7 +12,7 @@ use streamagg_e2e::broker::{Broker, Loader};
 use streamagg_e2e::traffic::partition_of;
 use streamagg_e2e::verify::Verifier;
 
-use super::feed::{member, produce};
+use super::feed::{Spread, member, produce};
 use super::job::{EIGHT, Job, PARTITIONS, Shape};
 
 /// Events a second.
@@ -38,7 +38,7 @@ fn load(mut loader: Loader, closings: Closings) -> JoinHandle<Result<u64, String
     let options = format!("events={EVENTS},rate={RATE},seed=3,keys=2000,disorder=50,start={start:.3}");
     std::thread::spawn(move || {
         let mut due = BTreeMap::new();
-        produce(&mut loader, &options, RATE, |line, partition| {
+        produce(&mut loader, (&options, Spread::ByKey), RATE, |line, partition| {
             let time = member(line, "\"ts\":\"").parse::<jiff::Timestamp>();
             let time = time.map_or(0, |time| time.as_millisecond());
             let next = due.entry(partition).or_insert((time / WINDOW_MS + 1) * WINDOW_MS);
@@ -102,6 +102,7 @@ fn shape<'a>(name: &'a str, input: &'a str, window: &'a str) -> Shape<'a> {
     Shape {
         name,
         input,
+        partitioning: "byKey: {}",
         bound: "100ms",
         window,
         aggregates: EIGHT,
@@ -116,7 +117,12 @@ pub fn warm_up(broker: &Broker, directory: &Path) -> Result<(), String> {
     let processor = job.start(0)?;
     let start = jiff::Timestamp::now();
     let options = format!("events={WARM_UP_EVENTS},rate={RATE},seed=6,keys=200,disorder=50,start={start:.3}");
-    produce(&mut broker.loader(shape.input)?, &options, RATE, |_, _| Ok(()))?;
+    produce(
+        &mut broker.loader(shape.input)?,
+        (&options, Spread::ByKey),
+        RATE,
+        |_, _| Ok(()),
+    )?;
     processor.kill()
 }
 

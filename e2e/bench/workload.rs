@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::feed::Spread;
 use super::job::EIGHT;
 
 /// Event time of the first event, ms: the generator's own default.
@@ -22,6 +23,8 @@ pub struct Input {
     pub rate: u64,
     /// Further options of the generator.
     pub options: &'static str,
+    /// Where its events are.
+    pub spread: Spread,
 }
 
 impl Input {
@@ -47,21 +50,30 @@ const UNIFORM: Input = Input {
     topic: "uniform",
     rate: 100_000,
     options: "keys=20000",
+    spread: Spread::ByKey,
 };
 const SESSIONS: Input = Input {
     topic: "sessions",
     rate: 5_000,
     options: "keys=200000,late=0.02",
+    spread: Spread::ByKey,
 };
 const HOT: Input = Input {
     topic: "hot",
     rate: 100_000,
     options: "keys=20000,hot=0.8",
+    spread: Spread::ByKey,
+};
+const HOT_EVERYWHERE: Input = Input {
+    topic: "hot-everywhere",
+    spread: Spread::InTurn,
+    ..HOT
 };
 const MANY: Input = Input {
     topic: "many",
     rate: 100_000,
     options: "keys=100000",
+    spread: Spread::ByKey,
 };
 
 /// One workload.
@@ -72,6 +84,8 @@ pub struct Workload {
     pub title: &'static str,
     /// What it reads.
     pub input: Input,
+    /// Member of `source.partitioning`.
+    pub partitioning: &'static str,
     /// Members of the window.
     pub window: &'static str,
     /// The aggregates.
@@ -116,6 +130,7 @@ fn plain(id: &'static str, title: &'static str, window: &'static str) -> Workloa
         id,
         title,
         input: UNIFORM,
+        partitioning: "byKey: {}",
         window,
         aggregates: EIGHT.to_owned(),
         more: STATE,
@@ -198,6 +213,15 @@ fn others() -> Vec<Workload> {
         Workload {
             input: HOT,
             ..plain("W12", "W2, one key is 80 % of the events", "tumbling: {size: 10s}")
+        },
+        Workload {
+            input: HOT_EVERYWHERE,
+            partitioning: "any: {shufflePartitions: 4}",
+            ..plain(
+                "W12A",
+                "W12, its events everywhere: two stages",
+                "tumbling: {size: 10s}",
+            )
         },
         Workload {
             input: MANY,
