@@ -8,6 +8,7 @@ mod weighted;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use prometheus::core::Collector;
 use prometheus::{
     Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -89,41 +90,34 @@ impl Maker<'_> {
         Opts::new(format!("streamagg_{name}"), help)
     }
 
-    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        let made = IntCounterVec::new(Self::options(name, help), labels)?;
+    fn register<C: Collector + Clone + 'static>(&self, made: C) -> prometheus::Result<C> {
         self.registry.register(Box::new(made.clone()))?;
         Ok(made)
+    }
+
+    fn counter(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.register(IntCounterVec::new(Self::options(name, help), labels)?)
     }
 
     fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
-        let made = IntGaugeVec::new(Self::options(name, help), &["task"])?;
-        self.registry.register(Box::new(made.clone()))?;
-        Ok(made)
+        self.register(IntGaugeVec::new(Self::options(name, help), &["task"])?)
     }
 
     fn seconds(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
-        let made = GaugeVec::new(Self::options(name, help), &["task"])?;
-        self.registry.register(Box::new(made.clone()))?;
-        Ok(made)
+        self.register(GaugeVec::new(Self::options(name, help), &["task"])?)
     }
 
     fn single(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
-        let made = Gauge::with_opts(Self::options(name, help))?;
-        self.registry.register(Box::new(made.clone()))?;
-        Ok(made)
+        self.register(Gauge::with_opts(Self::options(name, help))?)
     }
 
     fn weighted(&self, name: &str, help: &str, bounds: &'static [f64]) -> prometheus::Result<Weighted> {
-        let made = Weighted::new(&format!("streamagg_{name}"), help, bounds)?;
-        self.registry.register(Box::new(made.clone()))?;
-        Ok(made)
+        self.register(Weighted::new(&format!("streamagg_{name}"), help, bounds)?)
     }
 
     fn histogram(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
         let options = HistogramOpts::from(Self::options(name, help)).buckets(SECONDS.to_vec());
-        let made = HistogramVec::new(options, labels)?;
-        self.registry.register(Box::new(made.clone()))?;
-        Ok(made)
+        self.register(HistogramVec::new(options, labels)?)
     }
 }
 
@@ -220,13 +214,13 @@ impl Metrics {
                 Output::Dead(dead) => *dead_by_reason.entry(dead.reason.as_str()).or_insert(0) += 1,
             }
         }
-        for (reason, count) in &dead_by_reason {
-            self.outcomes.error(task, ErrorClass::Skip, reason, *count);
+        for (reason, count) in dead_by_reason {
+            self.outcomes.error(task, ErrorClass::Skip, reason, count);
+            self.dead
+                .with_label_values(&[task.to_string().as_str(), reason])
+                .inc_by(count);
         }
         let task = task.to_string();
-        for (reason, count) in dead_by_reason {
-            self.dead.with_label_values(&[task.as_str(), reason]).inc_by(count);
-        }
         self.results.with_label_values(&[&task]).inc_by(results);
         self.late.with_label_values(&[&task]).inc_by(late);
         let skewed = outputs.decisions.len() as u64;

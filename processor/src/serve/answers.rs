@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use streamagg_crds::admin::{Problem, Stage, TaskState};
+use streamagg_crds::admin::{Problem, Stage};
 use streamagg_crds::v1alpha1::IdleAdvance;
 
-use super::pod::{Asking, Pod};
+use super::pod::{self, Asking, Pod};
 use super::why::{Facts, Verdict, judge};
 use crate::pipeline::executor::now_ms;
 use crate::pipeline::operator::query::{Answer, Found, OpenWindow, Question, Standing};
@@ -248,7 +248,7 @@ async fn answer(asking: Asking) -> Result<Answer, Problem> {
         reason: reason.to_owned(),
         message,
     };
-    if !matches!(asking.state, TaskState::Running | TaskState::Draining) {
+    if !pod::answers(asking.state) {
         let why = asking.problem.map_or(String::new(), |problem| {
             format!(" ({}: {})", problem.reason, problem.message)
         });

@@ -47,6 +47,11 @@ pub struct Asking {
     pub answer: Option<tokio::sync::oneshot::Receiver<Answer>>,
 }
 
+/// Whether a task in this state answers questions about its windows.
+pub(super) fn answers(state: TaskState) -> bool {
+    matches!(state, TaskState::Running | TaskState::Draining)
+}
+
 #[derive(Default)]
 struct Inner {
     assignment: Arc<Assignment>,
@@ -308,7 +313,6 @@ impl Pod {
             if !status.stage.keeps_state() {
                 return None;
             }
-            let runs = matches!(status.state, TaskState::Running | TaskState::Draining);
             Some(Asking {
                 task: *task,
                 stage: status.stage,
@@ -316,7 +320,9 @@ impl Pod {
                 problem: status.problem,
                 lag: inner.lags.get(task).copied(),
                 appended_ms: held.board.appended_ms(),
-                answer: runs.then(|| held.board.ask(question.clone())).flatten(),
+                answer: answers(status.state)
+                    .then(|| held.board.ask(question.clone()))
+                    .flatten(),
             })
         };
         inner.tasks.iter().filter_map(ask).collect()
