@@ -176,7 +176,7 @@ fn restored(plan: &Arc<Plan>, backend: &MemoryBackend) -> Task {
 }
 
 /// First difference, readable.
-fn assert_same(engine: &[Expected], oracle: &[Expected], case: &Case) {
+pub fn assert_same(engine: &[Expected], oracle: &[Expected], case: &Case) {
     let same = engine.iter().zip(oracle).take_while(|(a, b)| a == b).count();
     if same == engine.len() && same == oracle.len() {
         return;
@@ -366,7 +366,7 @@ pub fn cases(usual: u32) -> u32 {
     usual * times
 }
 
-fn entries(backend: &MemoryBackend) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub fn entries(backend: &MemoryBackend) -> Vec<(Vec<u8>, Vec<u8>)> {
     let mut list = Vec::new();
     let mut visit = |key: &[u8], value: &[u8]| {
         list.push((key.to_vec(), value.to_vec()));
@@ -377,7 +377,7 @@ fn entries(backend: &MemoryBackend) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 /// Commits (false) and crashes (true) as places in the log, in order.
-fn stops(commits: &[Index], crashes: &[Index], len: usize) -> Vec<(usize, bool)> {
+pub fn stops(commits: &[Index], crashes: &[Index], len: usize) -> Vec<(usize, bool)> {
     let commits = commits.iter().map(|place| (place.index(len + 1), false));
     let mut stops: Vec<_> = commits
         .chain(crashes.iter().map(|place| (place.index(len + 1), true)))

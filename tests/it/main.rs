@@ -13,6 +13,7 @@ mod formats;
 mod migration;
 mod never_panics;
 mod oracle_cases;
+mod paging;
 mod simulator;
 mod tidy;
 mod two_stages;

@@ -116,6 +116,24 @@ impl RowStore {
         self.extras[extras..extras + self.blank.len()].clone_from_slice(&self.blank);
     }
 
+    /// Takes a row out of a store whose rows are never released; the last row gets its number.
+    pub fn swap_remove(&mut self, row: u32) {
+        debug_assert!(self.free.is_empty(), "rows of such a store are never released");
+        let (row, last, extras) = (row as usize, self.slots() - 1, self.blank.len());
+        self.words.copy_within(last * self.stride.., row * self.stride);
+        for index in 0..extras {
+            self.extras.swap(row * extras + index, last * extras + index);
+        }
+        self.words.truncate(last * self.stride);
+        self.extras.truncate(last * extras);
+    }
+
+    /// Gives back memory that no row needs.
+    pub fn shrink_to_fit(&mut self) {
+        self.words.shrink_to_fit();
+        self.extras.shrink_to_fit();
+    }
+
     /// The owner's words of a row.
     pub fn header(&self, row: u32) -> &[u64] {
         let start = row as usize * self.stride;
@@ -165,6 +183,11 @@ impl RowStore {
         layout.merge(into, other);
     }
 
+    /// Bytes of one row, without what its variable state has on the heap.
+    pub fn row_bytes(&self) -> usize {
+        self.stride * size_of::<u64>() + self.blank.len() * size_of::<Extra>()
+    }
+
     /// Rows in use.
     pub fn len(&self) -> usize {
         self.slots() - self.free.len()
@@ -179,6 +202,13 @@ impl RowStore {
     pub fn heap_bytes(&self) -> usize {
         self.words.capacity() * size_of::<u64>()
             + self.extras.capacity() * size_of::<Extra>()
+            + self.extras.iter().map(Extra::heap_bytes).sum::<usize>()
+    }
+
+    /// As [`Self::heap_bytes`], without what was asked of the allocator ahead and never written to.
+    pub fn bytes_in_use(&self) -> usize {
+        size_of_val(&self.words[..])
+            + size_of_val(&self.extras[..])
             + self.extras.iter().map(Extra::heap_bytes).sum::<usize>()
     }
 

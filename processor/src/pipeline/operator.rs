@@ -14,6 +14,8 @@ mod fire;
 mod instance;
 mod judge;
 pub mod merge;
+mod merged;
+mod paging;
 mod pane;
 mod persist;
 mod persist_cells;
@@ -35,6 +37,7 @@ use self::clock::Clock;
 use self::count::CountSet;
 use self::instance::InstanceSet;
 use self::judge::{AHEAD, Rejection, Scratch, Verdict};
+use self::paging::Paging;
 use self::pane::PaneSet;
 use self::session::SessionSet;
 pub use self::stats::Stats;
@@ -82,6 +85,7 @@ pub struct Task {
     clock: Clock,
     scratch: Scratch,
     unsaved: Unsaved,
+    paging: Paging,
 }
 
 /// How often windows fired late, by (end, window, key). On-time firings need no entry: rows remember their birth.
@@ -89,6 +93,16 @@ pub struct Task {
 struct LateFirings {
     counts: BTreeMap<(i64, usize, u32), u64>,
     dirty: BTreeSet<(i64, usize, u32)>,
+}
+
+impl LateFirings {
+    /// The count of a window and key, and a reference to the key while there is one.
+    fn count(&mut self, id: (i64, usize, u32), keys: &mut KeyTable) -> &mut u64 {
+        self.counts.entry(id).or_insert_with(|| {
+            keys.retain(id.2);
+            0
+        })
+    }
 }
 
 /// Changes other than dirty rows that the store has not seen.
@@ -112,7 +126,9 @@ impl Task {
 
     fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
         Task {
-            sets: plan.pane_sets.iter().map(PaneSet::new).collect(),
+            sets: (plan.pane_sets.iter().enumerate())
+                .map(|(index, set)| PaneSet::new(index, set))
+                .collect(),
             instances: (plan.own_windows.instances.iter())
                 .map(|index| InstanceSet::new(&plan, *index))
                 .collect(),
@@ -130,6 +146,7 @@ impl Task {
             late: LateFirings::default(),
             next_due_ms: i64::MAX,
             clock: Clock::default(),
+            paging: Paging::default(),
             unsaved: Unsaved {
                 layout: true,
                 ..Unsaved::default()
@@ -236,12 +253,12 @@ impl Task {
         &self.stats
     }
 
-    /// Keys with state.
+    /// Keys with state in memory.
     pub fn keys(&self) -> usize {
         self.keys.len()
     }
 
-    /// Rows of state: (pane, key) pairs over all pane sets, keys of instances, sessions, rows of count windows.
+    /// Rows of state, in memory or not: (pane, key) pairs over all pane sets, keys of instances, sessions, rows of count windows.
     pub fn rows(&self) -> usize {
         let shared: usize = self.sets.iter().map(PaneSet::rows).sum();
         let own: usize = self.instances.iter().map(|set| set.cells.len()).sum();

@@ -1,10 +1,12 @@
 //! What the engine demands of a state store. Pure; implementations are `memory` and (feature `runtime`) `rocksdb`.
 //! Must not hold: key formats (`codec`) or when a batch is applied (the executor).
 
+use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Error of a state store. Every one is fatal for the task: it closes and starts up again from what is durable.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The store refused or failed.
     #[error("state store: {message}")]
@@ -158,4 +160,26 @@ pub trait Backend {
 
     /// Applies all changes in order, atomically.
     fn apply(&mut self, changes: &Changes) -> Result<(), Error>;
+}
+
+/// A store that a task reads while it runs. It answers what was applied last.
+#[derive(Clone)]
+pub struct Reader(Arc<dyn Backend + Send + Sync>);
+
+impl Reader {
+    /// Reads from this store.
+    pub fn new(store: Arc<dyn Backend + Send + Sync>) -> Self {
+        Self(store)
+    }
+
+    /// The store, to read.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Reader")
+    }
 }

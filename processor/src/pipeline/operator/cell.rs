@@ -158,7 +158,7 @@ impl Cells {
         emitter.emit(&Firing {
             operation: Operation::Upsert,
             window,
-            key: cell.key,
+            key: emitter.keys.bytes(cell.key),
             pane,
             values: self.rows.get(cell.row),
         });
@@ -188,7 +188,7 @@ impl Cells {
             emitter.emit(&Firing {
                 operation: Operation::Retract,
                 window,
-                key: cell.key,
+                key: emitter.keys.bytes(cell.key),
                 pane,
                 values: self.published.get(published),
             });

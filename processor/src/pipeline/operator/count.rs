@@ -214,7 +214,7 @@ impl CountSet {
         emitter.emit(&Firing {
             operation: Operation::Upsert,
             window,
-            key: entry.key,
+            key: emitter.keys.bytes(entry.key),
             pane: PaneLabel {
                 index: entry.counts.fired,
                 timing: Timing::OnTime,

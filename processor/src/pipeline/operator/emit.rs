@@ -2,6 +2,7 @@
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::merged::Merged;
 use super::stats::Stats;
 use super::{Task, chain};
 use crate::aggregation::rows::RowRef;
@@ -62,7 +63,8 @@ pub(super) enum Operation {
 pub(super) struct Firing<'a> {
     pub operation: Operation,
     pub window: Window,
-    pub key: u32,
+    /// Its canonical bytes.
+    pub key: &'a [u8],
     pub pane: PaneLabel,
     pub values: RowRef<'a>,
 }
@@ -77,7 +79,22 @@ pub(super) struct Emitter<'a> {
 }
 
 impl Task {
-    pub(super) fn emit(&mut self, firing: &Firing<'_>, outputs: &mut Outputs) {
+    /// Writes the result of one key.
+    pub(super) fn emit(
+        &mut self,
+        window: Window,
+        key: u32,
+        pane: PaneLabel,
+        values: RowRef<'_>,
+        outputs: &mut Outputs,
+    ) {
+        let firing = Firing {
+            operation: Operation::Upsert,
+            window,
+            key: self.keys.bytes(key),
+            pane,
+            values,
+        };
         let mut emitter = Emitter {
             plan: &self.plan,
             keys: &self.keys,
@@ -85,7 +102,27 @@ impl Task {
             stats: &mut self.stats,
             outputs,
         };
-        emitter.emit(firing);
+        emitter.emit(&firing);
+    }
+
+    /// Writes the results of all keys of a window.
+    pub(super) fn emit_merged(&mut self, merged: Merged, window: Window, pane: PaneLabel, outputs: &mut Outputs) {
+        let mut emitter = Emitter {
+            plan: &self.plan,
+            keys: &self.keys,
+            position: &mut self.position,
+            stats: &mut self.stats,
+            outputs,
+        };
+        merged.for_each(&self.keys, |key, values| {
+            emitter.emit(&Firing {
+                operation: Operation::Upsert,
+                window,
+                key,
+                pane,
+                values,
+            });
+        });
     }
 }
 
@@ -93,7 +130,7 @@ impl Emitter<'_> {
     pub fn emit(&mut self, firing: &Firing<'_>) {
         let window = &firing.window;
         let compiled = &self.plan.windows[window.index];
-        let key_bytes = self.keys.bytes(firing.key);
+        let key_bytes = firing.key;
         let out = &mut self.outputs.bytes;
         let key_start = out.len();
         out.extend_from_slice(b"{\"window\":");

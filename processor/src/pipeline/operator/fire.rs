@@ -2,7 +2,8 @@
 //! Outputs of one moment go in order of (end, start, window name, key bytes); what events absorb is taken back first.
 
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
-use super::pane::Pane;
+use super::merged::Merged;
+use super::pane::{Maker, Pane};
 use super::{CountSet, END_OF_INPUT, InstanceSet, SessionSet, Task};
 use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::Place;
@@ -138,21 +139,8 @@ impl Task {
         if self.fire_running(window, pane, outputs) {
             return;
         }
-        let (keys, rows) = self.merged_rows(&window);
-        for (key, row) in keys {
-            let values = rows.get(row);
-            let operation = Operation::Upsert;
-            self.emit(
-                &Firing {
-                    operation,
-                    window,
-                    key,
-                    pane,
-                    values,
-                },
-                outputs,
-            );
-        }
+        let merged = self.merged_rows(&window);
+        self.emit_merged(merged, window, pane, outputs);
     }
 
     /// Fires a window from its running aggregate; false when it has none.
@@ -177,7 +165,7 @@ impl Task {
             emitter.emit(&Firing {
                 operation,
                 window,
-                key,
+                key: emitter.keys.bytes(key),
                 pane,
                 values,
             });
@@ -186,28 +174,32 @@ impl Task {
         true
     }
 
-    /// All keys of a window in byte order, with the index of each one's merged row.
-    pub(super) fn merged_rows(&self, window: &Window) -> (Vec<(u32, u32)>, RowStore) {
-        const NONE: u32 = u32::MAX;
-        let panes = self.panes_of(window);
-        let mut row_of = vec![NONE; self.keys.capacity()];
-        let mut keys: Vec<(u32, u32)> = Vec::with_capacity(panes.iter().map(|pane| pane.keys.len()).max().unwrap_or(0));
-        let mut rows = RowStore::new(&self.plan.layout, 0);
-        rows.reserve(keys.capacity());
+    /// All keys of a window, with what its panes have of them together.
+    pub(super) fn merged_rows(&mut self, window: &Window) -> Merged {
+        let (layout, keys) = (&self.plan.layout, &self.keys);
+        let mut merged = Merged::new(layout, keys);
+        let Place::Panes(set) = self.plan.windows[window.index].place else {
+            return merged;
+        };
+        let panes = self.sets[set].range(window.start_ms, window.end_ms);
+        merged.reserve(panes.iter().map(|pane| pane.keys.len()).max().unwrap_or(0));
         for pane in panes {
-            for (row, key) in pane.keys.iter().enumerate() {
-                let values = pane.values(row as u32);
-                let merged = &mut row_of[*key as usize];
-                if *merged == NONE {
-                    *merged = rows.push_copy(values);
-                    keys.push((*key, *merged));
-                } else {
-                    self.plan.layout.merge(rows.get_mut(*merged), values);
-                }
-            }
+            merged.add(pane, layout);
+            merged.add_left(set, pane, layout, keys, &mut self.paging);
         }
-        keys.sort_unstable_by(|a, b| self.keys.bytes(a.0).cmp(self.keys.bytes(b.0)));
-        (keys, rows)
+        merged
+    }
+
+    /// Brings the rows of a key in the panes of a window into memory.
+    pub(super) fn bring(&mut self, window: &Window, key: u32) {
+        if let Place::Panes(set) = self.plan.windows[window.index].place {
+            let mut maker = Maker {
+                plan: &self.plan,
+                keys: &mut self.keys,
+                paging: &mut self.paging,
+            };
+            self.sets[set].bring(window.start_ms, window.end_ms, key, &mut maker);
+        }
     }
 
     pub(super) fn panes_of(&self, window: &Window) -> &[Pane] {
@@ -305,6 +297,7 @@ impl Task {
         let mut rows = RowStore::new(&self.plan.layout, 0);
         let merged = rows.push();
         let mut fired_on_time = false;
+        self.bring(&window, key);
         for pane in self.panes_of(&window) {
             if let Some(row) = pane.find(key) {
                 fired_on_time |= pane.born_ms(row) < window.end_ms;
@@ -312,7 +305,7 @@ impl Task {
             }
         }
         let id = (window.end_ms, window.index, key);
-        let count = self.late.counts.entry(id).or_insert(0);
+        let count = self.late.count(id, &mut self.keys);
         let pane = PaneLabel {
             index: *count + u64::from(fired_on_time),
             timing: Timing::Late,
@@ -320,17 +313,10 @@ impl Task {
         };
         *count += 1;
         self.late.dirty.insert(id);
-        let firing = Firing {
-            operation: Operation::Upsert,
-            window,
-            key,
-            pane,
-            values: rows.get(merged),
-        };
-        self.emit(&firing, outputs);
+        self.emit(window, key, pane, rows.get(merged), outputs);
     }
 
-    /// Forgets what no event can reach any more. Late firings go first: they refer to keys of panes.
+    /// Forgets what no event can reach any more.
     pub(super) fn purge(&mut self, watermark_ms: i64, due: &[Due]) {
         let (late, unsaved, windows) = (&mut self.late, &mut self.unsaved, &self.plan.windows);
         let purged =
@@ -344,6 +330,7 @@ impl Task {
         {
             late.counts.remove(&id);
             late.dirty.remove(&id);
+            self.keys.release(id.2);
             unsaved.purged_late.insert((id.1, id.0));
         }
         for (index, set) in self.sets.iter_mut().enumerate() {

@@ -6,6 +6,7 @@ mod look;
 
 pub(super) use self::ahead::{AHEAD, Outcome, Seen};
 use super::Task;
+use super::pane::Maker;
 use crate::aggregation::inputs::{Inputs, Place};
 use crate::core::json::elements::ElementSlots;
 use crate::core::json::{Kind, Slot};
@@ -255,7 +256,12 @@ impl Task {
         let inputs = scratch.inputs(event_time_ms);
         for (set_index, start) in &scratch.targets {
             let set = &mut self.sets[*set_index];
-            let (row, due_ms) = set.row(&self.plan, *start, key, watermark, &mut self.keys);
+            let mut maker = Maker {
+                plan: &self.plan,
+                keys: &mut self.keys,
+                paging: &mut self.paging,
+            };
+            let (row, due_ms) = set.row(*start, key, watermark, &mut maker);
             self.next_due_ms = self.next_due_ms.min(due_ms);
             self.plan.layout.add(row, &inputs);
         }

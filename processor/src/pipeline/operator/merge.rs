@@ -16,7 +16,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::combine::NotInTwoStages;
-use super::pane::PaneSet;
+use super::pane::{Maker, PaneSet};
 use super::query::{Answer, Question};
 use super::{END_OF_INPUT, Stats, Task};
 use crate::aggregation::rows::RowStore;
@@ -251,14 +251,19 @@ impl WindowTask {
             return Ok(());
         }
         let key = task.keys.intern(partial.key);
-        let (start_ms, keys) = (partial.start_ms, &mut task.keys);
+        let start_ms = partial.start_ms;
         // What bars it is purged here too: then it is like any other.
         let (row, due_ms) = if partial.barred_ms <= watermark_ms {
-            task.sets[partial.set].row(&plan, start_ms, key, watermark_ms, keys)
+            let mut maker = Maker {
+                plan: &plan,
+                keys: &mut task.keys,
+                paging: &mut task.paging,
+            };
+            task.sets[partial.set].row(start_ms, key, watermark_ms, &mut maker)
         } else {
-            let made = || PaneSet::new(set_plan);
+            let made = || PaneSet::new(partial.set, set_plan);
             let set = self.barred.entry((partial.set, partial.barred_ms)).or_insert_with(made);
-            set.rare_row(&plan, start_ms, key, watermark_ms, keys)
+            set.rare_row(&plan, start_ms, key, watermark_ms, &mut task.keys)
         };
         plan.layout.merge(row, self.row.get(0));
         task.next_due_ms = task.next_due_ms.min(due_ms);

@@ -1,10 +1,13 @@
 //! Panes: the rows of a stretch of event time, one row a key. Windows are unions of panes.
 //! Must not hold: when a window fires; order of outputs.
 
+mod leaving;
+
 use std::ops::Range;
 
 use hashbrown::HashTable;
 
+pub(super) use self::leaving::Maker;
 use super::running::{PANES_MIN, Running};
 use super::size::list_bytes;
 use crate::aggregation::layout::Layout;
@@ -13,10 +16,12 @@ use crate::core::key::KeyTable;
 use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Plan};
 use crate::window::types::Window;
 
-/// Words of a row before its accumulators: watermark at its birth, dirty mark.
+/// Words of a row before its accumulators: watermark at its birth; twice the epoch in which it was changed before, and
+/// one while it is changed and not stored.
 const ROW_HEADER: usize = 2;
 const BORN: usize = 0;
-const DIRTY: usize = 1;
+const CHANGED: usize = 1;
+const DIRTY: u64 = 1;
 
 /// The rows of `[start, start + width)`.
 #[derive(Clone, Debug)]
@@ -33,6 +38,8 @@ pub(super) struct Pane {
     pub dirty: Vec<u32>,
     /// Whether the store holds rows of it.
     pub stored: bool,
+    /// Rows that only the store has.
+    pub left: usize,
 }
 
 impl Pane {
@@ -53,11 +60,11 @@ impl Pane {
             .copied()
     }
 
-    /// Rows changed since the last call.
-    pub fn take_dirty(&mut self) -> Vec<u32> {
+    /// Rows changed since the last call, which was in an earlier epoch.
+    pub fn take_dirty(&mut self, epoch: u64) -> Vec<u32> {
         let dirty = std::mem::take(&mut self.dirty);
         for row in &dirty {
-            self.rows.header_mut(*row)[DIRTY] = 0;
+            self.rows.header_mut(*row)[CHANGED] = epoch << 1;
         }
         dirty
     }
@@ -65,6 +72,12 @@ impl Pane {
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.rows.heap_bytes() + list_bytes(&self.keys) + list_bytes(&self.dirty) + self.index.allocation_size()
+    }
+
+    /// Bytes on the heap that were written to: the rest takes no memory yet.
+    pub fn bytes_in_use(&self) -> usize {
+        let lists = size_of_val(&self.keys[..]) + size_of_val(&self.dirty[..]);
+        self.rows.bytes_in_use() + lists + self.index.allocation_size()
     }
 
     fn push(&mut self, key: u32, born_ms: i64) -> u32 {
@@ -78,12 +91,25 @@ impl Pane {
     }
 
     fn mark_dirty(&mut self, row: u32) -> RowMut<'_> {
-        let dirty = &mut self.rows.header_mut(row)[DIRTY];
-        if *dirty == 0 {
-            *dirty = 1;
+        let changed = &mut self.rows.header_mut(row)[CHANGED];
+        if *changed & DIRTY == 0 {
+            *changed |= DIRTY;
             self.dirty.push(row);
         }
         self.rows.get_mut(row)
+    }
+
+    /// The row of a key that has none in memory: from the store, or a new one.
+    fn make_row(&mut self, set: usize, key: u32, born_ms: i64, maker: &mut Maker<'_>) -> u32 {
+        let fetched = if self.left > 0 {
+            self.fetch(set, key, maker)
+        } else {
+            None
+        };
+        fetched.unwrap_or_else(|| {
+            maker.keys.retain(key);
+            self.push(key, born_ms)
+        })
     }
 }
 
@@ -95,6 +121,8 @@ pub(super) fn key_hash(key: u32) -> u64 {
 /// Panes of one width, ascending by start, and the windows that consist of them.
 #[derive(Clone, Debug)]
 pub(super) struct PaneSet {
+    /// Index in the plan.
+    index: usize,
     width_ms: i64,
     windows: Vec<PaneWindow>,
     has_gaps: bool,
@@ -110,8 +138,9 @@ pub(super) struct PaneSet {
 }
 
 impl PaneSet {
-    pub fn new(set: &PaneSetPlan) -> Self {
+    pub fn new(index: usize, set: &PaneSetPlan) -> Self {
         Self {
+            index,
             width_ms: set.width_ms,
             windows: set.windows.clone(),
             has_gaps: set.windows.iter().any(|window| window.aligned.has_gaps()),
@@ -132,7 +161,8 @@ impl PaneSet {
         self.has_gaps
     }
 
-    pub fn rows(&self) -> usize {
+    /// Rows in memory.
+    pub fn resident(&self) -> usize {
         self.panes.iter().map(|pane| pane.keys.len()).sum()
     }
 
@@ -172,14 +202,7 @@ impl PaneSet {
 
     /// The accumulators of `key` in the pane at `start_ms`, made when new and marked dirty, and the watermark at which
     /// a pane that had to be made is due next (otherwise never).
-    pub fn row(
-        &mut self,
-        plan: &Plan,
-        start_ms: i64,
-        key: u32,
-        watermark_ms: i64,
-        keys: &mut KeyTable,
-    ) -> (RowMut<'_>, i64) {
+    pub fn row(&mut self, start_ms: i64, key: u32, watermark_ms: i64, maker: &mut Maker<'_>) -> (RowMut<'_>, i64) {
         let mut due_ms = i64::MAX;
         for (_, running) in &mut self.running {
             running.changed(start_ms, key);
@@ -188,7 +211,7 @@ impl PaneSet {
             self.last = match self.panes.binary_search_by_key(&start_ms, |pane| pane.start_ms) {
                 Ok(index) => index,
                 Err(index) => {
-                    self.make_pane(plan, index, start_ms);
+                    self.make_pane(maker.plan, index, start_ms);
                     due_ms = self.next_due_of(&self.panes[index], watermark_ms);
                     index
                 }
@@ -202,10 +225,7 @@ impl PaneSet {
         if recent.0 != pane.id {
             let row = match pane.find(key) {
                 Some(row) => row,
-                None => {
-                    keys.retain(key);
-                    pane.push(key, watermark_ms)
-                }
+                None => pane.make_row(self.index, key, watermark_ms, maker),
             };
             *recent = (pane.id, row);
         }
@@ -248,7 +268,8 @@ impl PaneSet {
     pub fn running(&mut self, window: &Window, layout: &Layout, keys: &KeyTable) -> Option<&Running> {
         let aligned = &self.windows.iter().find(|known| known.index == window.index)?.aligned;
         let slides = !aligned.is_cumulative() && aligned.slide_ms() < aligned.size_ms();
-        if !slides || aligned.size_ms() / self.width_ms < PANES_MIN || !layout.is_deductible() {
+        let is_cheaper = slides && aligned.size_ms() / self.width_ms >= PANES_MIN && layout.is_deductible();
+        if !is_cheaper || self.left() > 0 {
             return None;
         }
         let known = self.running.iter().position(|(index, _)| *index == window.index);
@@ -276,8 +297,8 @@ impl PaneSet {
     }
 
     /// Puts back a stored row; answers its accumulators.
-    pub fn load_row(&mut self, plan: &Plan, start_ms: i64, key: u32, born_ms: i64, keys: &mut KeyTable) -> RowMut<'_> {
-        let (_, _) = self.row(plan, start_ms, key, born_ms, keys);
+    pub fn load_row(&mut self, start_ms: i64, key: u32, born_ms: i64, maker: &mut Maker<'_>) -> RowMut<'_> {
+        let (_, _) = self.row(start_ms, key, born_ms, maker);
         let pane = &mut self.panes[self.last];
         pane.stored = true;
         let row = self.recent[key as usize].1;
@@ -298,6 +319,7 @@ impl PaneSet {
             index: HashTable::new(),
             dirty: Vec::new(),
             stored: false,
+            left: 0,
         };
         self.next_id = self.next_id.wrapping_add(1).max(1);
         self.panes.insert(index, pane);

@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use super::Task;
 use super::count::CountSet;
+use super::paging::{Paging, bytes_in_memory};
+use super::pane::Maker;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::{Plan, STATE_FORMAT, StateLayout};
 use crate::pipeline::position::TaskPosition;
-use crate::state::backend::{Backend, Changes, Error};
+use crate::state::backend::{Backend, Changes, Error, Reader};
 use crate::state::codec;
 
 impl Task {
@@ -36,7 +38,7 @@ impl Task {
         self.take_counts(changes);
         for (index, set) in self.sets.iter_mut().enumerate() {
             for pane in set.panes_mut() {
-                let dirty = pane.take_dirty();
+                let dirty = pane.take_dirty(self.paging.epoch());
                 pane.stored |= !dirty.is_empty();
                 for row in dirty {
                     codec::write_pane_key(index, pane.start_ms, self.keys.bytes(pane.keys[row as usize]), &mut key);
@@ -59,6 +61,7 @@ impl Task {
             changes.put(codec::BAD_RATIO, &bits);
         }
         put_json(changes, codec::POSITION, &self.position);
+        self.paging.end_epoch();
     }
 
     /// The task that a store holds, or `None` when it holds none. State of a compatible older spec is read into the
@@ -68,6 +71,20 @@ impl Task {
     /// [`Error::Incompatible`] when the spec changed in a way that the state cannot follow, [`Error::Corrupt`] when a
     /// value cannot be read.
     pub fn restore(plan: Arc<Plan>, backend: &dyn Backend) -> Result<Option<Task>, Error> {
+        Self::restore_with(plan, backend, Paging::default())
+    }
+
+    /// As [`Self::restore`], of a task whose clean rows may leave memory ([`Self::page`]): no more rows are read into it
+    /// than these bytes take, except to give them another layout.
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn restore_paged(plan: Arc<Plan>, reader: &Reader, budget_bytes: usize) -> Result<Option<Task>, Error> {
+        let paging = Paging::new(reader.clone(), budget_bytes);
+        Self::restore_with(plan, reader.backend(), paging)
+    }
+
+    fn restore_with(plan: Arc<Plan>, backend: &dyn Backend, paging: Paging) -> Result<Option<Task>, Error> {
         let Some(layout) = backend.get(codec::LAYOUT)? else {
             return Ok(None);
         };
@@ -78,6 +95,7 @@ impl Task {
         };
         let migration = Migration::between(&stored, &plan.state_layout)?;
         let mut task = Task::at(Arc::clone(&plan), position);
+        task.paging = paging;
         task.load_rows(&stored, &migration, backend)?;
         task.load_late(&migration, backend)?;
         task.load_cells(&stored, &migration, backend)?;
@@ -108,6 +126,10 @@ impl Task {
         let shared = self.plan.layout.shared_with(&layout);
         let mut rows = RowStore::new(&layout, 0);
         let row = rows.push();
+        let plan = Arc::clone(&self.plan);
+        let is_migrated = *stored != plan.state_layout;
+        let row_bytes = rows.row_bytes();
+        let (room, mut bytes) = (self.paging.room_at_start().filter(|_| !is_migrated), 0);
         backend.scan(&[codec::PANE_ROW], &mut |key, value| {
             let (set, start_ms, key_bytes) =
                 codec::read_timed_key(key).ok_or_else(|| corrupt("row key", "too short"))?;
@@ -116,9 +138,19 @@ impl Task {
             let Some(set) = migration.sets.get(set) else {
                 return Err(corrupt("row key", "unknown pane set"));
             };
+            bytes += bytes_in_memory(key, value, row_bytes);
+            if room.is_some_and(|room| bytes > room) {
+                self.sets[*set].leave(&plan, start_ms);
+                return Ok(());
+            }
             let key = self.keys.intern(key_bytes);
-            let values = self.sets[*set].load_row(&self.plan, start_ms, key, born_ms, &mut self.keys);
-            self.plan.layout.adopt(values, &layout, rows.get(row), &shared);
+            let mut maker = Maker {
+                plan: &plan,
+                keys: &mut self.keys,
+                paging: &mut self.paging,
+            };
+            let values = self.sets[*set].load_row(start_ms, key, born_ms, &mut maker);
+            plan.layout.adopt(values, &layout, rows.get(row), &shared);
             Ok(())
         })
     }
@@ -135,7 +167,7 @@ impl Task {
                 return Err(corrupt("late firing", "unknown window"));
             };
             let id = (end_ms, *window, self.keys.intern(key_bytes));
-            self.late.counts.insert(id, count);
+            *self.late.count(id, &mut self.keys) = count;
             self.late.dirty.insert(id);
             Ok(())
         })
@@ -143,7 +175,7 @@ impl Task {
 
     fn mark_clean(&mut self) {
         for pane in self.sets.iter_mut().flat_map(|set| set.panes_mut()) {
-            pane.take_dirty();
+            pane.take_dirty(0);
         }
         self.late.dirty.clear();
         self.mark_cells_clean();

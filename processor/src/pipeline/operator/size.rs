@@ -14,7 +14,15 @@ impl Task {
     /// Bytes of memory that the state takes on the heap: keys, rows, variable state of aggregates and the tables that
     /// find them. Looks at every row when aggregates have variable state: for a metric, not for every batch.
     pub fn state_bytes(&self) -> usize {
-        let shared: usize = self.sets.iter().map(PaneSet::heap_bytes).sum();
+        self.bytes_beside(self.sets.iter().map(PaneSet::heap_bytes).sum())
+    }
+
+    /// As [`Self::state_bytes`], without what rows of panes have asked for ahead.
+    pub(super) fn bytes_in_use(&self) -> usize {
+        self.bytes_beside(self.sets.iter().map(PaneSet::bytes_in_use).sum())
+    }
+
+    fn bytes_beside(&self, shared: usize) -> usize {
         let own: usize = self.instances.iter().map(InstanceSet::heap_bytes).sum();
         let sessions: usize = self.sessions.iter().map(SessionSet::heap_bytes).sum();
         let late = (self.late.counts.len() + self.late.dirty.len()) * TREE_ENTRY_BYTES;
@@ -26,6 +34,11 @@ impl Task {
 impl PaneSet {
     pub(super) fn heap_bytes(&self) -> usize {
         let panes = self.panes().iter().map(|pane| size_of::<Pane>() + pane.heap_bytes());
+        self.table_bytes() + panes.sum::<usize>()
+    }
+
+    fn bytes_in_use(&self) -> usize {
+        let panes = self.panes().iter().map(|pane| size_of::<Pane>() + pane.bytes_in_use());
         self.table_bytes() + panes.sum::<usize>()
     }
 }

@@ -1,9 +1,7 @@
 //! Which windows of a window task fire, and with what: rows that every window takes and those that some do not.
 //! Must not move the watermark or purge.
 
-use std::collections::BTreeMap;
-
-use super::super::emit::{Firing, Operation, PaneLabel, Timing};
+use super::super::emit::{PaneLabel, Timing};
 use super::super::pane::Pane;
 use super::{Barred, END_OF_INPUT, WindowTask};
 use crate::aggregation::rows::RowStore;
@@ -41,44 +39,18 @@ impl WindowTask {
     }
 
     pub(super) fn fire_on_time(&mut self, window: Window, outputs: &mut Outputs) {
-        let task = &self.task;
+        let task = &mut self.task;
         let lateness_ms = task.plan.windows[window.index].plan.allowed_lateness_ms;
-        let (mut keys, mut rows) = task.merged_rows(&window);
-        let mut merged: BTreeMap<u32, u32> = BTreeMap::new();
+        let mut merged = task.merged_rows(&window);
         for pane in barred_panes(&task.plan, &self.barred, &window) {
-            if merged.is_empty() {
-                merged.extend(keys.iter().copied());
-            }
-            for (row, key) in pane.keys.iter().enumerate() {
-                let values = pane.values(row as u32);
-                match merged.get(key) {
-                    Some(row) => task.plan.layout.merge(rows.get_mut(*row), values),
-                    None => {
-                        let row = rows.push_copy(values);
-                        merged.insert(*key, row);
-                        keys.push((*key, row));
-                    }
-                }
-            }
-        }
-        if !merged.is_empty() {
-            keys.sort_unstable_by(|a, b| task.keys.bytes(a.0).cmp(task.keys.bytes(b.0)));
+            merged.add(pane, &task.plan.layout);
         }
         let pane = PaneLabel {
             index: 0,
             timing: Timing::OnTime,
             is_final: lateness_ms == 0 || task.position.watermark_ms == END_OF_INPUT,
         };
-        for (key, row) in keys {
-            let firing = Firing {
-                operation: Operation::Upsert,
-                window,
-                key,
-                pane,
-                values: rows.get(row),
-            };
-            self.task.emit(&firing, outputs);
-        }
+        task.emit_merged(merged, window, pane, outputs);
     }
 
     /// Windows that had ended when partials of this record came fire again, once for each key.
@@ -102,6 +74,7 @@ impl WindowTask {
         let mut rows = RowStore::new(&task.plan.layout, 0);
         let merged = rows.push();
         let mut fired_on_time = false;
+        task.bring(&window, key);
         let panes = task.panes_of(&window).iter();
         for pane in panes.chain(barred_panes(&task.plan, &self.barred, &window)) {
             if let Some(row) = pane.find(key) {
@@ -110,7 +83,7 @@ impl WindowTask {
             }
         }
         let id = (window.end_ms, window.index, key);
-        let count = task.late.counts.entry(id).or_insert(0);
+        let count = task.late.count(id, &mut task.keys);
         let pane = PaneLabel {
             index: *count + u64::from(fired_on_time),
             timing: Timing::Late,
@@ -118,14 +91,7 @@ impl WindowTask {
         };
         *count += 1;
         task.late.dirty.insert(id);
-        let firing = Firing {
-            operation: Operation::Upsert,
-            window,
-            key,
-            pane,
-            values: rows.get(merged),
-        };
-        task.emit(&firing, outputs);
+        task.emit(window, key, pane, rows.get(merged), outputs);
     }
 }
 

@@ -24,7 +24,7 @@ impl WindowTask {
         let (mut key, mut value) = (Vec::new(), Vec::new());
         for ((index, barred_ms), set) in &mut self.barred {
             for pane in set.panes_mut() {
-                let dirty = pane.take_dirty();
+                let dirty = pane.take_dirty(self.task.paging.epoch());
                 pane.stored |= !dirty.is_empty();
                 for row in dirty {
                     let key_bytes = self.task.keys.bytes(pane.keys[row as usize]);
@@ -67,7 +67,7 @@ impl WindowTask {
             .collect();
         if !restored.task.unsaved.layout {
             for pane in restored.barred.values_mut().flat_map(PaneSet::panes_mut) {
-                pane.take_dirty();
+                pane.take_dirty(0);
             }
         }
         restored.task.next_due_ms = restored.next_due();
@@ -89,7 +89,7 @@ impl WindowTask {
                 return Err(corrupt("key of a barred row", "unknown pane set"));
             };
             let key = self.task.keys.intern(key_bytes);
-            let made = || PaneSet::new(&plan.pane_sets[*index]);
+            let made = || PaneSet::new(*index, &plan.pane_sets[*index]);
             let set = self.barred.entry((*index, barred_ms)).or_insert_with(made);
             let (values, _) = set.rare_row(&plan, start_ms, key, born_ms, &mut self.task.keys);
             plan.layout.adopt(values, &layout, rows.get(row), &shared);

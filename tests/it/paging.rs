@@ -1,0 +1,226 @@
+//! Tasks whose rows leave memory: same bytes and same state as any other, whatever leaves it when, across crashes and
+//! changes of the spec; and memory that stays within its bound.
+
+use std::sync::{Arc, Mutex};
+
+use proptest::prelude::*;
+use streamagg_crds::manifest::parse_manifest;
+use streamagg_crds::validate::resolve;
+use streamagg_processor::pipeline::builder::Plan;
+use streamagg_processor::pipeline::operator::{StepStatus, Task};
+use streamagg_processor::pipeline::output::{Outputs, Record};
+use streamagg_processor::state::backend::{Backend, Changes, Error, Reader, Visit};
+use streamagg_processor::state::memory::MemoryBackend;
+use streamagg_tests::generator;
+
+use super::engine::{START_OFFSET, assert_same, cases, entries, oracle_form, plan, run, stops};
+
+/// A store that the task reads while it is written to, as RocksDB is.
+#[derive(Clone, Default)]
+struct Store {
+    entries: Arc<Mutex<MemoryBackend>>,
+    /// Whether reading fails.
+    is_broken: Arc<Mutex<bool>>,
+}
+
+impl Store {
+    fn reader(&self) -> Reader {
+        Reader::new(Arc::new(self.clone()))
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if *self.is_broken.lock().unwrap() {
+            return Err(Error::Store {
+                message: "the disk is gone".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    /// What the shell does behind its transaction.
+    fn commit(&mut self, task: &mut Task) {
+        assert!(task.take_failure().is_none(), "what was read is there");
+        let mut changes = Changes::default();
+        task.take_changes(&mut changes);
+        self.apply(&changes).unwrap();
+    }
+}
+
+impl Backend for Store {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.check()?;
+        self.entries.lock().unwrap().get(key)
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        self.check()?;
+        let entries = self.entries.lock().unwrap();
+        entries.scan(prefix, visit)
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<(), Error> {
+        self.entries.lock().unwrap().apply(changes)
+    }
+}
+
+fn restored(plan: &Arc<Plan>, store: &Store, budget_bytes: usize) -> Task {
+    let reader = store.reader();
+    let task = Task::restore_paged(Arc::clone(plan), &reader, budget_bytes).expect("the state is readable");
+    task.unwrap_or_else(|| {
+        let mut task = Task::new(Arc::clone(plan), START_OFFSET);
+        task.page(reader);
+        task
+    })
+}
+
+/// How much of the state stays in memory after a commit, in quarters; 5: nothing is asked to leave.
+fn shares() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![3 => Just(0usize), 2 => 1..=5usize], 1..6)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(250), failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// I1, whatever the memory, what leaves it and where a crash is.
+    #[test]
+    fn what_leaves_memory_and_when_changes_no_byte(
+        case in generator::case(150), cuts in generator::cuts(), shares in shares(),
+        commits in generator::places(), more in generator::places(), crashes in generator::places(),
+    ) {
+        let plan = plan(&case.spec);
+        let mut straight = Task::new(Arc::clone(&plan), START_OFFSET);
+        let mut store = Store::default();
+        let mut task = restored(&plan, &store, 0);
+        let (mut published, mut pending) = (Vec::new(), Vec::new());
+        let (mut at, mut committed) = (0, 0);
+        let mut shares = shares.iter().copied().cycle();
+        let commits = [commits, more].concat();
+        for (place, crash) in stops(&commits, &crashes, case.log.len()) {
+            run(&mut task, &case, at, place, &cuts, &mut pending);
+            at = place;
+            let share = shares.next().expect("shares are not empty");
+            if crash {
+                task = restored(&plan, &store, share * 1000);
+                pending.clear();
+                at = committed;
+            } else {
+                store.commit(&mut task);
+                published.append(&mut pending);
+                committed = at;
+                let rows = task.rows();
+                task.evict_to(if share == 5 { usize::MAX } else { task.state_bytes() / 4 * share });
+                prop_assert_eq!(task.rows(), rows, "rows are counted wherever they are");
+            }
+        }
+        run(&mut task, &case, at, case.log.len(), &cuts, &mut pending);
+        published.append(&mut pending);
+        assert_same(&published, &oracle_form(&case.spec, &case.log), &case);
+        run(&mut straight, &case, 0, case.log.len(), &cuts, &mut Vec::new());
+        prop_assert_eq!(task.position(), straight.position());
+        prop_assert_eq!(task.open_windows(), straight.open_windows());
+        // The state is the same state, byte for byte: what is left in the store is not written again.
+        let mut fresh = Store::default();
+        fresh.commit(&mut straight);
+        store.commit(&mut task);
+        prop_assert_eq!(entries(&store.entries.lock().unwrap()), entries(&fresh.entries.lock().unwrap()));
+    }
+}
+
+/// A minute's window of 10 s panes with lateness, and one of a minute, over many keys.
+const MANIFEST: &str = r#"
+apiVersion: streamagg.io/v1alpha1
+kind: StreamAggregation
+metadata: {name: many}
+spec:
+  source: {kafka: {bootstrapServers: ["b:1"], topics: [t]}, partitioning: {byKey: {}}}
+  event: {timestamp: {field: /ts, unit: Milliseconds}, watermark: {boundedOutOfOrderness: {bound: 0s}}}
+  groupBy: [{name: k, field: /k}]
+  windows:
+    - {name: hop, sliding: {size: 1m, slide: 10s}, allowedLateness: 1m}
+    - {name: minute, tumbling: {size: 1m}}
+  aggregates:
+    - {name: n, count: {}}
+    - {name: s, sum: {field: /v}}
+    - {name: p, percentile: {field: /v, quantiles: [0.5]}}
+  sink: {kafka: {topic: r}}
+"#;
+
+fn many() -> Arc<Plan> {
+    let manifest = parse_manifest(MANIFEST).unwrap();
+    Arc::new(Plan::compile(&resolve(&manifest.spec, "tests", "many").unwrap()))
+}
+
+fn lines(keys: u64, from: u64, to: u64, ms_each: u64) -> Vec<Vec<u8>> {
+    let line = |n: u64| {
+        // Steps of a prime visit every key before one comes again.
+        let key = n * 7_919 % keys;
+        format!(r#"{{"ts":{},"k":"key-{key}","v":{}}}"#, n * ms_each, n % 1000).into_bytes()
+    };
+    (from..to).map(line).collect()
+}
+
+fn step(task: &mut Task, lines: &[Vec<u8>], first: u64, outputs: &mut Outputs) {
+    let numbered = (first as i64..).zip(lines);
+    let records: Vec<Record<'_>> = numbered.map(|(offset, line)| Record::new(offset, line)).collect();
+    assert_eq!(task.step(&records, outputs), StepStatus::Continue);
+}
+
+#[test]
+fn the_state_of_many_keys_stays_within_its_memory_and_gives_the_same_results() {
+    const KEYS: u64 = 20_000;
+    const BATCH: u64 = 4_096;
+    const BUDGET: usize = 5 << 20;
+    let (mut free, mut store) = (Task::new(many(), START_OFFSET), Store::default());
+    let mut task = restored(&many(), &store, BUDGET);
+    let (mut most, mut most_free, mut most_left) = (0, 0, 0);
+    let mut outputs = Outputs::default();
+    for first in (0..100_000).step_by(BATCH as usize) {
+        let lines = lines(KEYS, first, first + BATCH, 1);
+        for task in [&mut free, &mut task] {
+            step(task, &lines, first, &mut outputs);
+            outputs.clear();
+        }
+        most_free = most_free.max(free.state_bytes());
+        if task.wants_commit() {
+            store.commit(&mut task);
+            task.applied(BUDGET);
+        }
+        most = most.max(task.state_bytes());
+        most_left = most_left.max(task.rows_left_in_store());
+    }
+    // The position has the hash of everything that was put out.
+    assert_eq!(task.position(), free.position());
+    assert!(task.position().output_seq > 100_000);
+    assert!(most_free > 3 * BUDGET, "{most_free} bytes would be held");
+    assert!(most < BUDGET + BUDGET / 2, "{most} bytes were held");
+    assert!(most_left > 50_000, "{most_left} rows had left memory");
+    // Nor does one that starts up read more than its memory holds.
+    store.commit(&mut task);
+    let next = restored(&many(), &store, BUDGET);
+    assert!(next.state_bytes() < BUDGET + BUDGET / 4, "{} bytes", next.state_bytes());
+    assert_eq!((next.rows(), next.position()), (task.rows(), task.position()));
+}
+
+#[test]
+fn rows_changed_last_stay_and_a_store_that_cannot_be_read_is_told() {
+    let mut store = Store::default();
+    let mut task = restored(&many(), &store, 0);
+    let mut outputs = Outputs::default();
+    step(&mut task, &lines(1000, 0, 1000, 1), 0, &mut outputs);
+    store.commit(&mut task);
+    step(&mut task, &lines(10, 1000, 1010, 1), 1000, &mut outputs);
+    store.commit(&mut task);
+    task.evict_to(task.state_bytes() / 2);
+    let (left, rows) = (task.rows_left_in_store(), task.rows());
+    assert!(left > 300 && left < rows, "{left} of {rows}");
+    // The ten keys of the newest epoch are in memory: the store is not asked.
+    *store.is_broken.lock().unwrap() = true;
+    step(&mut task, &lines(10, 1010, 1020, 1), 1010, &mut outputs);
+    assert!(task.take_failure().is_none());
+    assert_eq!(task.rows_left_in_store(), left);
+    // Others are not, and a failure is told once.
+    step(&mut task, &lines(1000, 1020, 2000, 1), 1020, &mut outputs);
+    let error = task.take_failure().expect("a row could not be read");
+    assert_eq!(error.to_string(), "state store: the disk is gone");
+    assert!(task.take_failure().is_none());
+}
