@@ -33,10 +33,12 @@ const SECONDS: [f64; 14] = [
 
 /// What a task's figures are taken from, once a second.
 pub struct TaskFigures<'a> {
-    /// Keys with state.
+    /// Keys with state in memory.
     pub keys: usize,
     /// Rows of state.
     pub rows: usize,
+    /// Rows of state that are not in memory.
+    pub rows_on_volume: usize,
     /// Bytes of state in memory.
     pub state_bytes: usize,
     /// Window instances with state.
@@ -51,6 +53,7 @@ pub struct Metrics {
     latency: Latency,
     process: Process,
     outcomes: Outcomes,
+    rows_on_volume: IntGaugeVec,
     state_bytes: IntGaugeVec,
     lag_seconds: GaugeVec,
     watermark_lag: GaugeVec,
@@ -134,6 +137,7 @@ impl Metrics {
             latency: Latency::new(&make)?,
             process: Process::new(&make)?,
             outcomes: Outcomes::new(&make)?,
+            rows_on_volume: make.gauge("state_rows_on_volume", "Rows of state that are on the volume only.")?,
             state_bytes: make.gauge("state_bytes", "Bytes of memory that the state takes.")?,
             lag_seconds: make.seconds(
                 "lag_seconds",
@@ -177,7 +181,7 @@ impl Metrics {
                 "lag_records",
                 "Records between the committed offset and the end of the partition.",
             )?,
-            keys: make.gauge("state_keys", "Keys with state.")?,
+            keys: make.gauge("state_keys", "Keys with state in memory.")?,
             rows: make.gauge("state_rows", "Rows of state: pane and key.")?,
             open_windows: make.gauge("open_windows", "Window instances with state.")?,
             replays: make.counter(
@@ -348,6 +352,7 @@ impl Metrics {
         let committed = figures.committed;
         set(&self.keys, whole(figures.keys as u64));
         set(&self.rows, whole(figures.rows as u64));
+        set(&self.rows_on_volume, whole(figures.rows_on_volume as u64));
         set(&self.state_bytes, whole(figures.state_bytes as u64));
         set(&self.open_windows, whole(figures.open_windows));
         set(&self.epoch, whole(committed.epoch));
@@ -380,6 +385,7 @@ impl Metrics {
             &self.lag,
             &self.keys,
             &self.rows,
+            &self.rows_on_volume,
             &self.state_bytes,
             &self.open_windows,
         ];

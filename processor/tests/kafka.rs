@@ -13,6 +13,8 @@ mod child;
 mod clock;
 #[path = "kafka/input.rs"]
 mod input;
+#[path = "kafka/memory.rs"]
+mod memory;
 #[path = "kafka/observe.rs"]
 mod observe;
 #[path = "kafka/reading.rs"]

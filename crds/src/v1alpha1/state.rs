@@ -20,7 +20,9 @@ pub struct StateSpec {
     /// The volume of each pod; needed with `backend: RocksDB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,
-    /// Memory for state and buffers of a pod. Default: from the pod's memory limit.
+    /// Memory for state and buffers of a pod: half of it for the state of its tasks (rows of windows on shared panes that
+    /// were not changed for the longest are then on the volume only), the rest for the database and records fetched ahead.
+    /// Default: three quarters of the pod's memory limit; without one, state takes what it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<Quantity>,
     /// Copies of the state outside the pods. Without them a lost volume is rebuilt from the source topic, as far as

@@ -44,7 +44,7 @@ use crate::kafka::producer::TransactionError;
 use crate::kafka::secrets::Secrets;
 use crate::kafka::settings::Settings;
 use crate::metrics::{ErrorClass, Metrics};
-use crate::state::budget::Budget;
+use crate::state::budget::{Budget, Origin};
 use crate::state::checkpoint::RetentionRule;
 use crate::state::local::TaskDirectory;
 use crate::state::recovery::ownership::{AfterFence, after_fence, fence_backoff};
@@ -108,6 +108,15 @@ pub struct JobContext {
     pub failpoints: Failpoints,
     /// Where the Secrets are that the job refers to.
     pub secrets: Secrets,
+}
+
+/// Memory for the state of one task: its share of the budget. Without a limit state takes what it needs.
+fn state_budget(context: &JobContext, board: &Board) -> Option<usize> {
+    let share = context.budget.state_bytes() / board.tasks_here();
+    match context.budget.origin {
+        Origin::Declared | Origin::Limit { .. } => Some(usize::try_from(share).unwrap_or(usize::MAX)),
+        Origin::Default => None,
+    }
 }
 
 impl JobContext {

@@ -12,7 +12,7 @@ use super::output::{Outputs, Record};
 use super::position::{Decision, TaskPosition};
 use super::shuffle::Shuffle;
 use super::stage::{Role, Stage};
-use crate::state::backend::{Backend, Changes, Error};
+use crate::state::backend::{Backend, Changes, Error, Reader};
 use crate::state::recovery::Position;
 
 /// What a task needs to know of its job.
@@ -80,14 +80,27 @@ impl Setup {
     }
 
     /// The task that a store holds, or `None` when it holds none. A combine task is what its committed position says.
+    /// With `paging`, rows may leave memory for that store, and no more are read than these bytes take; a window task
+    /// keeps all its rows in memory.
     ///
     /// # Errors
     /// As [`Task::restore`]; [`Error::Incompatible`] also when a window of a job of two stages needs its events in one
     /// task.
-    pub fn restore(&self, committed: &Position, backend: &dyn Backend) -> Result<Option<Worker>, Error> {
+    pub fn restore(
+        &self,
+        committed: &Position,
+        backend: &dyn Backend,
+        paging: Option<(Reader, usize)>,
+    ) -> Result<Option<Worker>, Error> {
         let plan = Arc::clone(&self.plan);
         Ok(match self.role.stage {
-            Stage::Whole => Task::restore(plan, backend)?.map(Box::new).map(Worker::Whole),
+            Stage::Whole => {
+                let task = match paging {
+                    Some((reader, budget_bytes)) => Task::restore_paged(plan, &reader, budget_bytes)?,
+                    None => Task::restore(plan, backend)?,
+                };
+                task.map(Box::new).map(Worker::Whole)
+            }
             Stage::Window => WindowTask::restore(plan, backend)?.map(Box::new).map(Worker::Window),
             Stage::Combine => {
                 let state = CombineState {
@@ -206,6 +219,47 @@ impl Worker {
         }
     }
 
+    /// Lets rows leave memory for this store, which holds what was applied.
+    pub fn page(&mut self, reader: Reader) {
+        match self {
+            Self::Whole(task) => task.page(reader),
+            Self::Combine(_) | Self::Window(_) => {}
+        }
+    }
+
+    /// Everything that was taken with [`Self::take_changes`] was applied: rows may leave memory until the state takes no
+    /// more than these bytes.
+    pub fn applied(&mut self, budget_bytes: usize) {
+        match self {
+            Self::Whole(task) => task.applied(budget_bytes),
+            Self::Combine(_) | Self::Window(_) => {}
+        }
+    }
+
+    /// Whether the epoch had better end now, so that rows may leave memory.
+    pub fn wants_commit(&self) -> bool {
+        match self {
+            Self::Whole(task) => task.wants_commit(),
+            Self::Combine(_) | Self::Window(_) => false,
+        }
+    }
+
+    /// What went wrong when rows were looked for in the store; the task is then of no use any more.
+    pub fn take_failure(&mut self) -> Option<Error> {
+        match self {
+            Self::Whole(task) => task.take_failure(),
+            Self::Combine(_) | Self::Window(_) => None,
+        }
+    }
+
+    /// Rows that only the store has.
+    pub fn rows_left_in_store(&self) -> usize {
+        match self {
+            Self::Whole(task) => task.rows_left_in_store(),
+            Self::Combine(_) | Self::Window(_) => 0,
+        }
+    }
+
     /// Counters since this object was made.
     pub fn stats(&self) -> &Stats {
         match self {
@@ -243,7 +297,7 @@ impl Worker {
     }
 
     /// Answers a question about its windows; a combine task has none.
-    pub fn answer(&self, question: &Question) -> Option<Answer> {
+    pub fn answer(&mut self, question: &Question) -> Option<Answer> {
         match self {
             Self::Whole(task) => Some(task.answer(question)),
             Self::Window(task) => Some(task.answer(question)),

@@ -4,10 +4,11 @@
 use std::fs;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use streamagg_crds::v1alpha1::Backend as BackendKind;
 
-use super::backend::{Backend, Changes, Error, Visit};
+use super::backend::{Backend, Changes, Error, Reader, Visit};
 use super::checkpoint::FileFormat;
 use super::memory::MemoryBackend;
 use super::recovery::{Local, Position, Reason, Stop};
@@ -66,6 +67,14 @@ impl LocalState {
             .map_err(|error| Error::Corrupt {
                 what: format!("position of local state: {error}"),
             })
+    }
+
+    /// For a task whose rows leave memory; state in memory has no use for that.
+    pub fn reader(&self) -> Option<Reader> {
+        match self {
+            Self::Memory(_) => None,
+            Self::Rocks(backend) => Some(Reader::new(Arc::new(backend.clone()))),
+        }
     }
 
     /// Adds the position to the changes that bring the state there.

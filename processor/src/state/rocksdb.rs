@@ -3,6 +3,7 @@
 //! Must not hold: what keys mean.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
@@ -56,9 +57,10 @@ impl Shared {
     }
 }
 
-/// The database of one task.
+/// The database of one task. A clone is another handle of it: it is closed with the last one.
+#[derive(Clone)]
 pub struct RocksBackend {
-    database: DB,
+    database: Arc<DB>,
 }
 
 impl RocksBackend {
@@ -66,7 +68,9 @@ impl RocksBackend {
     pub fn open(directory: &Path, shared: &Shared) -> Result<Self, Error> {
         let database = DB::open(&shared.options(), directory)
             .map_err(|error| classify(format!("{}: {error}", directory.display()), &error))?;
-        Ok(Self { database })
+        Ok(Self {
+            database: Arc::new(database),
+        })
     }
 
     /// Writes a copy of the state into `directory`, which must not exist; files are hard-linked, not copied.

@@ -18,6 +18,7 @@ const IDLE: More = More {
     event: "\n    idle: {after: 1h}",
     window: "",
     spec: "",
+    state: "",
 };
 
 /// Failpoints on both sides of the commit.

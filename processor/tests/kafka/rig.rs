@@ -102,6 +102,7 @@ pub struct More {
     pub event: &'static str,
     pub window: &'static str,
     pub spec: &'static str,
+    pub state: &'static str,
 }
 
 /// Time, key, value.
@@ -296,6 +297,7 @@ impl Job {
             event,
             window,
             spec,
+            state,
         } = self.more;
         let store = self.directory("store");
         let partitioning = match self.shuffle_partitions {
@@ -321,7 +323,7 @@ spec:
   aggregates: [{{name: n, count: {{}}}}, {{name: s, sum: {{field: /v}}}}{extra}]
   sink: {{kafka: {{topic: {name}-out}}}}
   deadLetters: {{kafka: {{topic: {name}-dead}}}}{spec}
-  state: {{backend: RocksDB, volume: {{size: 1Gi}}, checkpoints: {{interval: 1h, store: {{volume: {{path: "{}"}}}}}}}}
+  state: {{backend: RocksDB, volume: {{size: 1Gi}}{state}, checkpoints: {{interval: 1h, store: {{volume: {{path: "{}"}}}}}}}}
 "#,
             store.display()
         )

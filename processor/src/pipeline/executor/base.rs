@@ -4,7 +4,7 @@
 use streamagg_crds::admin::TaskState;
 
 use super::startup::Found;
-use super::{End, Executor};
+use super::{End, Executor, state_budget};
 use crate::pipeline::operator::combine::NotInTwoStages;
 use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
@@ -36,10 +36,13 @@ impl Executor {
             Base::Birth => {
                 let start_offset = found.control.birth.as_ref().map_or(0, |birth| birth.start_offset);
                 drop(state.take());
-                *state = Some(self.directory.discard()?);
+                let empty = self.directory.discard()?;
                 found.local = Local::Absent;
                 let begun = found.setup.begin(&committed.lineage, start_offset);
-                return begun.map(Ok).map_err(not_in_two_stages);
+                let mut task = begun.map_err(not_in_two_stages)?;
+                self.page(&mut task, &empty);
+                *state = Some(empty);
+                return Ok(Ok(task));
             }
             Base::Checkpoint(id) => {
                 if let Err(why) = self.fetch(found, id, state)? {
@@ -50,13 +53,25 @@ impl Executor {
         let Some(open) = state.as_ref() else {
             return Ok(Err("local state is closed".to_owned()));
         };
-        match found.setup.restore(&committed, open) {
+        let paging = open.reader().zip(self.state_budget());
+        match found.setup.restore(&committed, open, paging) {
             Ok(Some(task)) => Ok(Ok(task)),
             Ok(None) => Ok(Err("it holds no task".to_owned())),
             Err(Error::Corrupt { what }) => Ok(Err(what)),
             Err(error @ (Error::Store { .. } | Error::Format { .. } | Error::Incompatible { .. })) => {
                 Err(local::stop_of(&error, self.directory.root()).into())
             }
+        }
+    }
+
+    pub(super) fn state_budget(&self) -> Option<usize> {
+        state_budget(&self.context, &self.board)
+    }
+
+    /// Lets rows of a new task leave memory for this state, where its memory is bounded.
+    pub(super) fn page(&self, task: &mut Worker, state: &LocalState) {
+        if let (Some(reader), Some(_)) = (state.reader(), self.state_budget()) {
+            task.page(reader);
         }
     }
 

@@ -47,7 +47,8 @@ impl Executor {
         })?;
         let begun = found.setup.begin(&born.lineage, start_offset);
         let mut task = begun.map_err(not_in_two_stages)?;
-        save(&mut task, &mut state, &self.directory, &born)?;
+        self.page(&mut task, &state);
+        save(&mut task, &mut state, &self.directory, &born, self.state_budget())?;
         Ok((task, state, born, start_offset, None))
     }
 

@@ -8,7 +8,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use super::board::Board;
 use super::failpoint::Place;
 use super::records::{envelopes, records};
-use super::{End, JobContext};
+use super::{End, JobContext, state_budget};
 use crate::kafka::consumer::{PartitionReader, ReadError, digest};
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
@@ -99,12 +99,13 @@ impl Replay<'_> {
             }
             heard = Instant::now();
             let consumed = self.step_batch(task, &batch, target, &mut next_decision, &mut put_out)?;
+            check_reads(task, self.directory)?;
             self.show_progress(task, begin, target);
             if consumed < batch.len() && task.position().input_offset < target {
                 return Ok(Reached::Missed);
             }
             unsaved += consumed as u64;
-            if unsaved >= SAVE_RECORDS
+            if (unsaved >= SAVE_RECORDS || task.wants_commit())
                 && task.position().input_offset < target
                 && let Some(state) = save.as_deref_mut()
                 && let Some(last) = batch.get(consumed.saturating_sub(1))
@@ -181,7 +182,8 @@ impl Replay<'_> {
             }),
             ..self.committed.clone()
         };
-        save(task, state, self.directory, &position)
+        let budget = state_budget(self.context, self.board);
+        save(task, state, self.directory, &position, budget)
     }
 }
 
@@ -191,11 +193,25 @@ pub(super) fn save(
     state: &mut LocalState,
     directory: &TaskDirectory,
     position: &Position,
+    budget: Option<usize>,
 ) -> Result<(), End> {
+    check_reads(task, directory)?;
     let mut changes = Changes::default();
     task.take_changes(&mut changes);
     LocalState::put_position(&mut changes, position);
     state
         .apply(&changes)
-        .map_err(|error| local::stop_of(&error, directory.root()).into())
+        .map_err(|error| local::stop_of(&error, directory.root()))?;
+    if let Some(budget) = budget {
+        task.applied(budget);
+    }
+    Ok(())
+}
+
+/// Whether everything that the task wanted to know of its local state could be read.
+pub(super) fn check_reads(task: &mut Worker, directory: &TaskDirectory) -> Result<(), End> {
+    match task.take_failure() {
+        Some(error) => Err(local::stop_of(&error, directory.root()).into()),
+        None => Ok(()),
+    }
 }

@@ -12,10 +12,10 @@ use super::clock::TaskClock;
 use super::commit::Epoch;
 use super::failpoint::Place;
 use super::records::{envelopes, headers, records, source_record};
-use super::replay::save;
+use super::replay::{check_reads, save};
 use super::saving::Saving;
 use super::startup::Started;
-use super::{End, Executor, now_ms};
+use super::{End, Executor, now_ms, state_budget};
 use crate::core::trace_context;
 use crate::kafka::consumer::{ReadError, digest};
 use crate::metrics::{ErrorClass, Stage, Stages, TaskFigures};
@@ -159,7 +159,7 @@ impl Running<'_> {
         }
         self.consume()?;
         self.by_clock()?;
-        if self.limits.closes(self.open_epoch()) {
+        if self.limits.closes(self.open_epoch()) || self.started.task.wants_commit() {
             self.close(view)?;
         }
         if saving.is_due(&self.started.committed, self.pace) {
@@ -182,7 +182,7 @@ impl Running<'_> {
     }
 
     /// Answers what is asked, between two batches: what is shown may be an epoch ahead of what is committed.
-    fn answer(&self) {
+    fn answer(&mut self) {
         while let Some(asked) = self.executor.board.next_question() {
             // Whoever asked may have gone; a task without windows is not asked (`serve::pod`).
             if let Some(answer) = self.started.task.answer(&asked.question) {
@@ -291,6 +291,8 @@ impl Running<'_> {
             return Ok(());
         }
         let (executor, started) = (self.executor, &mut self.started);
+        // What was put out behind a read that failed is wrong.
+        check_reads(&mut started.task, &executor.directory)?;
         // Without transactions no replay is suppressed, and a task without state never replays: so none has to decide as
         // before.
         let decisions = match (executor.context.delivery, executor.role.stage.keeps_state()) {
@@ -327,7 +329,14 @@ impl Running<'_> {
         metrics.latencies(executor.task, now_ms(), &self.open.arrivals);
         executor.context.failpoints.pass(Place::AfterCommitBeforeState);
         let saving = Instant::now();
-        save(&mut started.task, &mut started.state, &executor.directory, &sent)?;
+        let budget = state_budget(&executor.context, &executor.board);
+        save(
+            &mut started.task,
+            &mut started.state,
+            &executor.directory,
+            &sent,
+            budget,
+        )?;
         self.stages.took(Stage::Save, saving.elapsed());
         started.ledger.committed(&started.committed, &sent);
         started.committed = sent;
@@ -363,6 +372,7 @@ impl Running<'_> {
         let figures = TaskFigures {
             keys: task.keys(),
             rows: task.rows(),
+            rows_on_volume: task.rows_left_in_store(),
             state_bytes: task.state_bytes(),
             open_windows,
             committed: position,

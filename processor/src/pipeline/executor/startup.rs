@@ -390,11 +390,11 @@ impl Executor {
                     sent: &forked,
                 })?;
                 self.context.failpoints.pass(Place::AfterFork);
-                save(task, state, &self.directory, &forked)?;
+                save(task, state, &self.directory, &forked, self.state_budget())?;
                 return Ok(Some(forked));
             }
         }
-        save(task, state, &self.directory, committed)?;
+        save(task, state, &self.directory, committed, self.state_budget())?;
         Ok(Some(committed.clone()))
     }
 }

@@ -189,7 +189,7 @@ impl WindowTask {
     }
 
     /// Answers a question about its windows.
-    pub fn answer(&self, question: &Question) -> Answer {
+    pub fn answer(&mut self, question: &Question) -> Answer {
         let mut answer = self.task.answer_with(question, &self.barred);
         if let Answer::Standing { slowest, .. } = &mut answer {
             *slowest = self.sources.slowest();

@@ -85,6 +85,11 @@ impl Merged {
         }
     }
 
+    /// Keys.
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
     fn bytes<'a>(&'a self, name: Name, keys: &'a KeyTable) -> &'a [u8] {
         match name {
             Name::Known(key) => keys.bytes(key),

@@ -2,12 +2,14 @@
 //! Must not change anything, nor word answers for people (`serve::answers`).
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Task;
 use super::merge::{Barred, barred_panes};
+use super::pane::Maker;
 use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::key;
 use crate::pipeline::builder::Place;
@@ -103,12 +105,12 @@ impl Task {
     }
 
     /// Answers a question.
-    pub fn answer(&self, question: &Question) -> Answer {
+    pub fn answer(&mut self, question: &Question) -> Answer {
         self.answer_with(question, &Barred::new())
     }
 
     /// The same with rows that some windows do not take.
-    pub(super) fn answer_with(&self, question: &Question, barred: &Barred) -> Answer {
+    pub(super) fn answer_with(&mut self, question: &Question, barred: &Barred) -> Answer {
         match question {
             Question::Windows { key } => {
                 let (windows, more) = self.windows_of(key, barred);
@@ -138,7 +140,8 @@ impl Task {
     }
 
     /// The open windows of the key with these canonical bytes, by end, and whether there are more than are shown.
-    pub(super) fn windows_of(&self, key_bytes: &[u8], barred: &Barred) -> (Vec<OpenWindow>, bool) {
+    pub(super) fn windows_of(&mut self, key_bytes: &[u8], barred: &Barred) -> (Vec<OpenWindow>, bool) {
+        self.bring_all(key_bytes);
         let Some(known) = self.keys.find(key::hash(key_bytes), key_bytes) else {
             return (Vec::new(), false);
         };
@@ -166,6 +169,24 @@ impl Task {
         let more = windows.len() > WINDOWS_MAX;
         let shown = windows.into_iter().take(WINDOWS_MAX).map(|(_, open)| open);
         (shown.collect(), more)
+    }
+
+    /// Brings the rows of a key into memory, those that only the store has.
+    fn bring_all(&mut self, key_bytes: &[u8]) {
+        if self.rows_left_in_store() == 0 {
+            return;
+        }
+        let key = self.keys.intern(key_bytes);
+        self.keys.retain(key);
+        let mut maker = Maker {
+            plan: &self.plan,
+            keys: &mut self.keys,
+            paging: &mut self.paging,
+        };
+        for set in &mut self.sets {
+            set.bring(i64::MIN, i64::MAX, key, &mut maker);
+        }
+        self.keys.release(key);
     }
 
     /// Windows on shared panes in which a key has events.
@@ -229,8 +250,9 @@ impl Task {
 
     /// How far the window `index` that begins at `start_ms` is. Sessions and the window of all time are found by what
     /// is open of them.
-    pub(super) fn standing(&self, index: usize, start_ms: i64, barred: &Barred) -> Found {
-        let window = &self.plan.windows[index];
+    pub(super) fn standing(&mut self, index: usize, start_ms: i64, barred: &Barred) -> Found {
+        let plan = Arc::clone(&self.plan);
+        let window = &plan.windows[index];
         let lateness_ms = window.plan.allowed_lateness_ms;
         let ends: Vec<i64> = match &window.plan.assigner {
             Assigner::Aligned(aligned) => {
@@ -285,7 +307,7 @@ impl Task {
     }
 
     /// Keys with events in the instance of a window that ends there.
-    fn keys_in(&self, index: usize, end_ms: i64, barred: &Barred) -> u64 {
+    fn keys_in(&mut self, index: usize, end_ms: i64, barred: &Barred) -> u64 {
         match self.plan.windows[index].place {
             Place::Panes(_) => {
                 let Assigner::Aligned(aligned) = &self.plan.windows[index].plan.assigner else {
@@ -297,6 +319,10 @@ impl Task {
                     rank: 0,
                     index,
                 };
+                if barred.is_empty() {
+                    return self.merged_rows(&window).len() as u64;
+                }
+                // A task that has such rows has all its rows in memory.
                 let keys: BTreeSet<u32> = self
                     .panes_of(&window)
                     .iter()

@@ -47,3 +47,24 @@ fn a_second_owner_of_the_directory_is_kept_out() {
     drop(first);
     RocksBackend::open(directory.path(), &shared).expect("opens once the first is gone");
 }
+
+#[test]
+fn another_handle_answers_what_was_applied_last_and_keeps_the_database_open() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let shared = Shared::new(4 << 20, 4 << 20, 1);
+    let mut backend = RocksBackend::open(directory.path(), &shared).expect("opens");
+    let reader = backend.clone();
+    for value in [b"one", b"two"] {
+        let mut changes = Changes::default();
+        changes.put(b"key", value);
+        backend.apply(&changes).expect("applies");
+        assert_eq!(reader.get(b"key").expect("reads").as_deref(), Some(&value[..]));
+    }
+    drop(backend);
+    assert!(
+        RocksBackend::open(directory.path(), &shared).is_err(),
+        "a handle is left"
+    );
+    drop(reader);
+    RocksBackend::open(directory.path(), &shared).expect("opens once no handle is left");
+}

@@ -5,7 +5,7 @@ use crate::pipeline::operator::merge::Barred;
 use crate::pipeline::operator::query::{Found, Standing};
 
 /// `window start-end[+] {values}`, with `+` for one that has ended.
-fn open(task: &Task, key: &str) -> Vec<String> {
+fn open(task: &mut Task, key: &str) -> Vec<String> {
     let key = task.plan.derivation.key_of(key).unwrap();
     let (windows, more) = task.windows_of(&key, &Barred::new());
     assert!(!more);
@@ -28,7 +28,7 @@ fn the_open_windows_of_a_key_are_shown_with_their_values() {
         r#"{"ts":26,"k":"a","v":4}"#,
     ]);
     assert_eq!(
-        open(&run.task, r#"{"k":"a"}"#),
+        open(&mut run.task, r#"{"k":"a"}"#),
         [
             r#"hop 0-20+ {"n":2,"s":3}"#,
             r#"s 11-20+ {"n":2,"s":3}"#,
@@ -38,7 +38,7 @@ fn the_open_windows_of_a_key_are_shown_with_their_values() {
             r#"all *-* {"n":3,"s":7}"#,
         ]
     );
-    assert_eq!(open(&run.task, r#"{"k":"nobody"}"#), [""; 0]);
+    assert_eq!(open(&mut run.task, r#"{"k":"nobody"}"#), [""; 0]);
 }
 
 #[test]
@@ -55,7 +55,7 @@ fn a_count_window_shows_the_last_events_of_a_key() {
     {
         let (time, value) = ([11, 14, 17, 15][index], 1 << index);
         run.feed(&[&format!(r#"{{"ts":{time},"k":"a","v":{value}}}"#)]);
-        assert_eq!(open(&run.task, r#"{"k":"a"}"#), [shown]);
+        assert_eq!(open(&mut run.task, r#"{"k":"a"}"#), [shown]);
     }
     assert_eq!(run.task.standing(0, 11, &Barred::new()), Found::NoSuchStart(None));
 }
@@ -88,8 +88,10 @@ fn a_window_says_how_far_it_is() {
     let windows = "[{name: w, tumbling: {size: 10ms}, allowedLateness: 7ms}, {name: hop, sliding: {size: 20ms, slide: 10ms}}, {name: s, session: {gap: 6ms}}]";
     let mut run = Run::new(&plan(windows, COUNT_SUM));
     run.feed(&[r#"{"ts":11,"k":"a"}"#, r#"{"ts":13,"k":"b"}"#]);
-    let index = |name: &str| run.task.plan.window_index(name).unwrap();
-    let standing = |name: &str, start_ms| run.task.standing(index(name), start_ms, &Barred::new());
+    let mut standing = |name: &str, start_ms| {
+        let index = run.task.plan.window_index(name).unwrap();
+        run.task.standing(index, start_ms, &Barred::new())
+    };
     let one = |end_ms, closes_ms, keys| {
         Found::Instances(vec![Standing {
             end_ms,
