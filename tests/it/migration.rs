@@ -12,7 +12,7 @@ use streamagg_tests::oracle::{self, Expected, Function, Spec};
 use super::engine::{START_OFFSET, cases, commit, plan, run};
 
 /// The same with more aggregates of the fields that are looked at already, so that no other event is rejected.
-fn widened(spec: &Spec) -> Spec {
+pub fn widened(spec: &Spec) -> Spec {
     let mut wide = spec.clone();
     for (n, (_, function, path)) in spec.aggregates.iter().enumerate() {
         let other = match function.clone() {
@@ -43,7 +43,7 @@ fn widened(spec: &Spec) -> Spec {
 }
 
 /// Runs `case` under `before`, and from entry `at` on under `after`, with a restart between them.
-fn run_across(case: &Case, at: usize, cuts: &[usize], before: &Spec, after: &Spec) -> Vec<Expected> {
+pub fn run_across(case: &Case, at: usize, cuts: &[usize], before: &Spec, after: &Spec) -> Vec<Expected> {
     let mut seen = Vec::new();
     let mut backend = MemoryBackend::default();
     let mut task = Task::new(plan(before), START_OFFSET);

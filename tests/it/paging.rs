@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
+use proptest::sample::Index;
 use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
@@ -14,6 +15,7 @@ use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::generator;
 
 use super::engine::{START_OFFSET, assert_same, cases, entries, oracle_form, plan, run, stops};
+use super::migration::{run_across, widened};
 
 /// A store that the task reads while it is written to, as RocksDB is.
 #[derive(Clone, Default)]
@@ -123,6 +125,29 @@ proptest! {
         fresh.commit(&mut straight);
         store.commit(&mut task);
         prop_assert_eq!(entries(&store.entries.lock().unwrap()), entries(&fresh.entries.lock().unwrap()));
+    }
+
+    /// Under a changed spec all rows are read, written anew, and may leave memory again.
+    #[test]
+    fn a_changed_spec_finds_the_rows_that_had_left_memory(
+        case in generator::case(120), at in any::<Index>(), cuts in generator::cuts(),
+    ) {
+        let at = at.index(case.log.len() + 1);
+        let (wide, mut store, mut seen) = (widened(&case.spec), Store::default(), Vec::new());
+        let mut task = restored(&plan(&case.spec), &store, 0);
+        for (from, to) in [(0, at / 2), (at / 2, at)] {
+            run(&mut task, &case, from, to, &cuts, &mut seen);
+            store.commit(&mut task);
+            task.evict_to(0);
+        }
+        let mut task = restored(&plan(&wide), &store, 0);
+        task.evict_to(0);
+        prop_assert_eq!(task.rows_left_in_store(), 0, "the store has them in another layout");
+        store.commit(&mut task);
+        task.evict_to(0);
+        run(&mut task, &case, at, case.log.len(), &cuts, &mut seen);
+        store.commit(&mut task);
+        prop_assert_eq!(seen, run_across(&case, at, &cuts, &case.spec, &wide));
     }
 }
 

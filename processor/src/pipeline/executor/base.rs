@@ -9,7 +9,7 @@ use crate::pipeline::operator::combine::NotInTwoStages;
 use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
 use crate::state::local::{self, LocalState};
-use crate::state::recovery::{Base, Local, Reason, Stop};
+use crate::state::recovery::{Base, Local, Position, Reason, Stop};
 use crate::state::store::FetchError;
 
 /// Times that the store is listed in one start-up.
@@ -73,6 +73,29 @@ impl Executor {
         if let (Some(reader), Some(_)) = (state.reader(), self.state_budget()) {
             task.page(reader);
         }
+    }
+
+    /// A task that had to hold more rows than its memory allows, to write them anew, is read once more from what it
+    /// saved: its tables keep the size that they have had.
+    pub(super) fn read_within_memory(
+        &self,
+        found: &Found,
+        reached: &Position,
+        state: &LocalState,
+        task: &mut Worker,
+    ) -> Result<(), End> {
+        let Some((reader, budget)) = state.reader().zip(self.state_budget()) else {
+            return Ok(());
+        };
+        if task.rows_left_in_store() == 0 || task.state_bytes() <= budget {
+            return Ok(());
+        }
+        let again = found.setup.restore(reached, state, Some((reader, budget)));
+        match again.map_err(|error| local::stop_of(&error, self.directory.root()))? {
+            Some(smaller) => *task = smaller,
+            None => return Err(End::Again("what was saved holds no task".to_owned())),
+        }
+        Ok(())
     }
 
     /// Lists the store once more: K has been read and every earlier owner is fenced, so nothing listed now is ahead of K.

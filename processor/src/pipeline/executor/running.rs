@@ -147,7 +147,7 @@ impl Running<'_> {
         if !view.named {
             return Err(End::Left);
         }
-        self.answer();
+        self.answer()?;
         saving.look();
         self.started.ledger.needless_up_to(saving.needless_decisions());
         if saving.wants_pause(view) {
@@ -182,13 +182,16 @@ impl Running<'_> {
     }
 
     /// Answers what is asked, between two batches: what is shown may be an epoch ahead of what is committed.
-    fn answer(&mut self) {
+    fn answer(&mut self) -> Result<(), End> {
         while let Some(asked) = self.executor.board.next_question() {
+            let answer = self.started.task.answer(&asked.question);
+            check_reads(&mut self.started.task, &self.executor.directory)?;
             // Whoever asked may have gone; a task without windows is not asked (`serve::pod`).
-            if let Some(answer) = self.started.task.answer(&asked.question) {
+            if let Some(answer) = answer {
                 asked.reply.send(answer).ok();
             }
         }
+        Ok(())
     }
 
     /// A turn while the task is asked to checkpoint, drain or end: the epoch is finished, nothing more is read until the

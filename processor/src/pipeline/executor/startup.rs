@@ -349,11 +349,12 @@ impl Executor {
             control_seq: resume.from.control_seq,
             log_start: found.log.start,
         };
-        match resume.how {
+        let reached = match resume.how {
             How::GoOn => {
                 if !committed.same_state(&task.position(), resume.from.control_seq) {
                     return Ok(None);
                 }
+                committed.clone()
             }
             How::Replay => {
                 self.board.enter(TaskState::Replaying);
@@ -363,6 +364,7 @@ impl Executor {
                 if reached == Reached::Missed || task.position() != committed.engine_position {
                     return Ok(None);
                 }
+                committed.clone()
             }
             How::Rebuild => {
                 self.board.enter(TaskState::Replaying);
@@ -390,12 +392,12 @@ impl Executor {
                     sent: &forked,
                 })?;
                 self.context.failpoints.pass(Place::AfterFork);
-                save(task, state, &self.directory, &forked, self.state_budget())?;
-                return Ok(Some(forked));
+                forked
             }
-        }
-        save(task, state, &self.directory, committed, self.state_budget())?;
-        Ok(Some(committed.clone()))
+        };
+        save(task, state, &self.directory, &reached, self.state_budget())?;
+        self.read_within_memory(found, &reached, state, task)?;
+        Ok(Some(reached))
     }
 }
 

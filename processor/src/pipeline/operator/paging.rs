@@ -109,10 +109,11 @@ pub(super) fn bytes_in_memory(key: &[u8], value: &[u8], row_bytes: usize) -> usi
 
 impl Task {
     /// From now on clean rows may leave memory, and are read from this store: the one that this task's changes are
-    /// applied to.
+    /// applied to. Without shared panes it changes nothing.
     pub fn page(&mut self, reader: Reader) {
-        self.paging.reader = Some(reader);
-        self.paging.next_look = 0;
+        if !self.sets.is_empty() {
+            self.paging = Paging::new(reader, self.paging.budget_bytes);
+        }
     }
 
     /// The changes that [`Task::take_changes`] gave last are in the store. Rows that were not changed for the longest
@@ -129,9 +130,8 @@ impl Task {
             self.evict_to(target(budget_bytes));
             bytes = self.bytes_in_use();
         }
-        let resident: usize = self.sets.iter().map(PaneSet::resident).sum();
         // An event makes a row in each set at most; half, for keys and variable state grow beside the rows.
-        let row_bytes = (bytes / resident.max(1)).max(ROW_OVERHEAD_BYTES) * self.sets.len().max(1) * 2;
+        let row_bytes = (bytes / self.resident().max(1)).max(ROW_OVERHEAD_BYTES) * self.sets.len().max(1) * 2;
         let records_left = (budget_bytes.saturating_sub(bytes) / row_bytes) as u64;
         self.paging.next_look = records + records_left.clamp(LOOK_RECORDS.0, LOOK_RECORDS.1);
     }
@@ -144,12 +144,12 @@ impl Task {
     /// Clean rows leave memory, those first that were not changed for the longest, until the state takes about so many
     /// bytes. Only what is in the store may be clean: call it behind [`Task::take_changes`] and its application.
     pub fn evict_to(&mut self, bytes: usize) {
-        let resident: usize = self.sets.iter().map(PaneSet::resident).sum();
-        let excess = self.bytes_in_use().saturating_sub(bytes);
+        let (resident, in_use) = (self.resident(), self.bytes_in_use());
+        let excess = in_use.saturating_sub(bytes);
         if self.paging.reader.is_none() || resident == 0 || excess == 0 {
             return;
         }
-        let row_bytes = (self.bytes_in_use() / resident).max(1);
+        let row_bytes = (in_use / resident).max(1);
         let mut ages: Vec<u64> = self.sets.iter().flat_map(|set| set.clean_ages()).collect();
         let count = (excess / row_bytes + 1).min(ages.len());
         let Some(last) = count.checked_sub(1) else {
@@ -167,6 +167,10 @@ impl Task {
     /// since the last commit must not be published.
     pub fn take_failure(&mut self) -> Option<Error> {
         self.paging.failure.take()
+    }
+
+    fn resident(&self) -> usize {
+        self.sets.iter().map(PaneSet::resident).sum()
     }
 
     /// Rows that only the store has.

@@ -95,7 +95,9 @@ impl Task {
         };
         let migration = Migration::between(&stored, &plan.state_layout)?;
         let mut task = Task::at(Arc::clone(&plan), position);
-        task.paging = paging;
+        if !task.sets.is_empty() {
+            task.paging = paging;
+        }
         task.load_rows(&stored, &migration, backend)?;
         task.load_late(&migration, backend)?;
         task.load_cells(&stored, &migration, backend)?;

@@ -319,10 +319,10 @@ impl Task {
                     rank: 0,
                     index,
                 };
-                if barred.is_empty() {
+                // A task that has barred rows has all its rows in memory.
+                if self.rows_left_in_store() > 0 {
                     return self.merged_rows(&window).len() as u64;
                 }
-                // A task that has such rows has all its rows in memory.
                 let keys: BTreeSet<u32> = self
                     .panes_of(&window)
                     .iter()
