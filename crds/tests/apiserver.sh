@@ -9,4 +9,4 @@ out=$("$server" start "$name" --no-controllers)
 KUBECONFIG_API=$(sed -n 's/^KUBECONFIG=//p' <<<"$out" | tail -n 1)
 [ -n "$KUBECONFIG_API" ] || { echo "apiserver.sh printed no KUBECONFIG: $out" >&2; exit 1; }
 export KUBECONFIG_API
-cargo test -p streamagg-crds --features apiserver --test apiserver "$@"
+cargo test -p streamagg-crds --test apiserver "$@"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the image localhost/streamagg:dev as a docker archive, $STREAMAGG_CACHE/image/streamagg.tar. With a Docker
 # daemon the Dockerfile compiles the binaries; without one buildah packs those of $CARGO_TARGET_DIR/release
-# (make binaries) onto a base made by debootstrap. Nothing is done when nothing has changed.
+# (make binaries) onto a base made by debootstrap; OPERATOR names another build of the operator. Nothing is done when
+# nothing has changed.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../.." && pwd)
@@ -37,11 +38,10 @@ if [ ${#missing[@]} -gt 0 ]; then
     >"$work/apt.log" 2>&1 || { tail -n 20 "$work/apt.log" >&2; die "apt-get failed; see $work/apt.log"; }
 fi
 
-binaries=()
-for binary in streamagg-operator streamagg-processor; do
-  file=${CARGO_TARGET_DIR:-$cache/target}/release/$binary
+release=${CARGO_TARGET_DIR:-$cache/target}/release
+binaries=("${OPERATOR:-$release/streamagg-operator}" "$release/streamagg-processor")
+for file in "${binaries[@]}"; do
   [ -x "$file" ] || die "$file is missing: run make binaries"
-  binaries+=("$file")
 done
 stamp=$(digest_of "${binaries[@]}" "$root/Dockerfile" "${BASH_SOURCE[0]}")
 if [ -f "$archive" ] && [ "$stamp" = "$(cat "$archive.stamp" 2>/dev/null)" ]; then

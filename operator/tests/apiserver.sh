@@ -31,7 +31,7 @@ install() {
 install streamagg-system KUBECONFIG_OPERATOR
 install solo KUBECONFIG_SOLO --set watchNamespace=solo
 
-cargo test -p streamagg-operator --features apiserver --test apiserver "$@"
+cargo test -p streamagg-operator --test apiserver "$@"
 
 # Some tests alone do not use every right.
 if [ $# -eq 0 ]; then
