@@ -64,7 +64,11 @@ fn explain_says_what_a_pod_takes() {
         arguments.extend(set);
         exact(&run(&arguments), 0).to_owned()
     };
-    let cases: [(&[&str], &str); 6] = [
+    const ON_A_VOLUME: &str = "state={backend: RocksDB, volume: {size: 1Gi}, memoryBudget: 64Mi}";
+    const TWO_WINDOWS: &str = "windows=[{name: m, tumbling: {size: 1m}}, {name: visit, session: {gap: 1m}}]";
+    const A_SESSION: &str = "windows=[{name: visit, session: {gap: 1m}}]";
+    const FREE: &str = "state={backend: RocksDB, volume: {size: 1Gi}}";
+    let cases: [(&[&str], &str); 10] = [
         (
             &[],
             "  budget        256 MiB: where the pod has no memory limit, else three quarters of that",
@@ -82,7 +86,26 @@ fn explain_says_what_a_pod_takes() {
             ],
             "  budget        64 MiB: spec.state.memoryBudget",
         ),
-        (&["--set", "state.memoryBudget=64Mi"], "  open windows  32 MiB"),
+        (
+            &["--set", "state.memoryBudget=64Mi"],
+            "  open windows  32 MiB; state beyond that stays in memory, too: state.backend is Memory",
+        ),
+        (
+            &["--set", ON_A_VOLUME],
+            "  open windows  32 MiB; rows of ten-seconds beyond that are on the volume only\n",
+        ),
+        (
+            &["--set", ON_A_VOLUME, "--set", TWO_WINDOWS],
+            "  open windows  32 MiB; rows of m beyond that are on the volume only; all of visit stays in memory\n",
+        ),
+        (
+            &["--set", ON_A_VOLUME, "--set", A_SESSION],
+            "stays in memory, too: no window is on shared panes",
+        ),
+        (
+            &["--set", FREE],
+            "stays in memory, too: neither state.memoryBudget nor a memory limit is given",
+        ),
         (
             &["--set", "state.memoryBudget=64Mi"],
             "  RocksDB       8 MiB of cache, 8 MiB of write buffers",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use streamagg_crds::v1alpha1::IdleAdvance;
+use streamagg_crds::v1alpha1::{Backend, IdleAdvance};
 use streamagg_processor::state::budget::{Budget, Origin};
 
 use super::super::manifest::Loaded;
@@ -35,7 +35,8 @@ fn write_memory(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
         origin @ (Origin::Declared | Origin::Limit { .. }) => origin.to_string(),
     };
     writeln!(out, "  budget        {}: {origin}", mib(budget.bytes))?;
-    writeln!(out, "  open windows  {}", mib(budget.state_bytes()))?;
+    let beyond = beyond(loaded, budget.origin);
+    writeln!(out, "  open windows  {}; {beyond}", mib(budget.state_bytes()))?;
     writeln!(
         out,
         "  RocksDB       {} of cache, {} of write buffers",
@@ -48,6 +49,33 @@ fn write_memory(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
         mib(budget.fetch_bytes(1)),
         mib(budget.output_bytes(1)),
     )
+}
+
+/// What becomes of state for which there is no memory.
+fn beyond(loaded: &Loaded, origin: Origin) -> String {
+    let sets = loaded.plan.pane_sets();
+    let shared: Vec<&str> = sets.iter().flat_map(|set| &set.windows).map(String::as_str).collect();
+    let others = loaded.job.windows.iter().map(|window| window.name.as_str());
+    let others: Vec<&str> = others.filter(|name| !shared.contains(name)).collect();
+    let all_stays = |why: &str| format!("state beyond that stays in memory, too: {why}");
+    if loaded.spec.state.backend == Backend::Memory {
+        all_stays("state.backend is Memory")
+    } else if loaded.job.source.shuffle_partitions.is_some() {
+        all_stays("the window tasks of partitioning: any keep theirs")
+    } else if shared.is_empty() {
+        all_stays("no window is on shared panes")
+    } else if origin == Origin::Default {
+        all_stays("neither state.memoryBudget nor a memory limit is given")
+    } else {
+        let stays = match others.as_slice() {
+            [] => String::new(),
+            names => format!("; all of {} stays in memory", names.join(" and ")),
+        };
+        format!(
+            "rows of {} beyond that are on the volume only{stays}",
+            shared.join(" and ")
+        )
+    }
 }
 
 fn write_clients(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
