@@ -41,7 +41,8 @@ pub use source::{
 };
 pub use spec::{Empty, StreamAggregationSpec};
 pub use state::{
-    Backend, CheckpointStore, Checkpoints, Retention, S3Store, SecretName, StateSpec, VolumeSpec, VolumeStore,
+    AzureStore, Backend, CheckpointStore, Checkpoints, GcsStore, Retention, S3Store, SecretName, StateSpec, VolumeSpec,
+    VolumeStore,
 };
 pub use window::{
     Calendar, CalendarUnit, CountWindow, Cumulative, GroupKey, KeyDefault, Panes, RecordProperty, RepeatSpec, Session,

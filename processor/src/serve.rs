@@ -104,6 +104,12 @@ pub struct ServeArgs {
     /// Secret access key of an S3 checkpoint store
     #[arg(long, env = "AWS_SECRET_ACCESS_KEY", hide = true, hide_env_values = true)]
     pub s3_secret_access_key: Option<String>,
+    /// Key of the service account for a checkpoint store on Google Cloud, the JSON document
+    #[arg(long, env = "GOOGLE_SERVICE_ACCOUNT_KEY", hide = true, hide_env_values = true)]
+    pub gcs_service_account_key: Option<String>,
+    /// Key of the account for a checkpoint store on Azure
+    #[arg(long, env = "AZURE_STORAGE_ACCOUNT_KEY", hide = true, hide_env_values = true)]
+    pub azure_account_key: Option<String>,
 }
 
 /// How log lines look.
@@ -316,6 +322,8 @@ fn checkpoints(args: &ServeArgs, job_file: &JobFile) -> Result<Option<(Store, Ch
     let credentials = Credentials {
         access_key_id: args.s3_access_key_id.clone(),
         secret_access_key: args.s3_secret_access_key.clone(),
+        service_account_key: args.gcs_service_account_key.clone(),
+        account_key: args.azure_account_key.clone(),
     };
     let volume = args.checkpoint_volume.as_deref();
     let store =

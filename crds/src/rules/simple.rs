@@ -6,11 +6,7 @@ use serde_json::{Value, json};
 use super::{COMPOSITE_MEMBERS, Check, Place, Rule};
 
 /// Fields refused where there is a broker; elsewhere they have nothing to act on.
-const NOT_YET_ON_KAFKA: &[&str] = &[
-    "spec.event.maxDrift",
-    "spec.state.checkpoints.store.gcs",
-    "spec.state.checkpoints.store.azure",
-];
+const NOT_YET_ON_KAFKA: &[&str] = &["spec.event.maxDrift"];
 /// Fields refused where there are pods.
 const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
 
@@ -110,7 +106,7 @@ const UNIONS: [(&str, &[&str], &str); 36] = [
 const STORES: (&str, &[&str], &str) = (
     "spec.state.checkpoints.store",
     &["s3", "volume", "gcs", "azure"],
-    "s3, volume",
+    "s3, volume, gcs, azure",
 );
 /// Path of aggregates.
 const AGGREGATE: &str = "spec.aggregates[]";

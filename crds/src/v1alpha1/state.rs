@@ -4,7 +4,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::NotYet;
 #[cfg(feature = "k8s")]
 use super::schema;
 use crate::value::{Duration, Quantity};
@@ -106,12 +105,10 @@ pub struct CheckpointStore {
     pub volume: Option<VolumeStore>,
     /// Google Cloud Storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub gcs: Option<NotYet>,
+    pub gcs: Option<GcsStore>,
     /// Azure Blob Storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub azure: Option<NotYet>,
+    pub azure: Option<AzureStore>,
 }
 
 /// A bucket behind the S3 protocol.
@@ -136,6 +133,53 @@ pub struct S3Store {
     pub region: Option<String>,
     /// Secret in the same namespace with the keys `accessKeyId` and `secretAccessKey`. Default: what the pod's
     /// identity allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretName>,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct GcsStore {
+    /// Name of the bucket; it must exist.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 1, max = 255)))]
+    pub bucket: String,
+    /// Put before the names of all objects. Default: none; the job's id always follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(max = 512)))]
+    pub prefix: Option<String>,
+    /// Address of the service, `http://` or `https://`. Default: Google's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::endpoint"))]
+    pub endpoint: Option<String>,
+    /// Secret in the same namespace with the key `serviceAccountKey`, the JSON document of a service account's key.
+    /// Default: what the pod's identity allows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretName>,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct AzureStore {
+    /// Name of the storage account.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 3, max = 24)))]
+    pub account: String,
+    /// Name of the container; it must exist.
+    #[cfg_attr(feature = "k8s", schemars(length(min = 3, max = 63)))]
+    pub container: String,
+    /// Put before the names of all objects. Default: none; the job's id always follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(length(max = 512)))]
+    pub prefix: Option<String>,
+    /// Address of the service, `http://` or `https://`, the account in its path where it is not in its name. Default:
+    /// Azure's for the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::endpoint"))]
+    pub endpoint: Option<String>,
+    /// Secret in the same namespace with the key `accountKey`. Default: what the pod's identity allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretName>,
 }

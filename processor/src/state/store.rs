@@ -1,6 +1,7 @@
 //! The checkpoint store: uploads, listings, fetches and deletions on an object store or a directory.
 //! Must not hold: which checkpoint is a base (`recovery`) or which may be deleted (`checkpoint`).
 
+mod clouds;
 mod sweep;
 mod transfer;
 
@@ -9,7 +10,6 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -22,9 +22,6 @@ use super::checkpoint::{
 };
 use super::recovery::{Position, Reason, Stop};
 pub use transfer::FetchError;
-
-/// Region where the manifest names none.
-const REGION_DEFAULT: &str = "us-east-1";
 
 /// Error of the store.
 #[derive(Debug, thiserror::Error)]
@@ -65,13 +62,17 @@ pub enum StoreError {
     },
 }
 
-/// Credentials of an S3 store, when they come from outside the pod's identity.
-#[derive(Clone, Debug, Default)]
+/// Credentials of a store in a bucket, when they come from outside the pod's identity.
+#[derive(Clone, Default)]
 pub struct Credentials {
-    /// Access key id.
+    /// Access key id of S3.
     pub access_key_id: Option<String>,
-    /// Secret access key.
+    /// Secret access key of S3.
     pub secret_access_key: Option<String>,
+    /// Key of a service account of Google Cloud, a JSON document.
+    pub service_account_key: Option<String>,
+    /// Key of an Azure storage account.
+    pub account_key: Option<String>,
 }
 
 /// A store, rooted at one job.
@@ -132,27 +133,21 @@ impl Store {
                 format!("spec.state.checkpoints.store: {message}; correct it"),
             )
         };
-        match config {
-            resolved::Store::S3(s3) => {
-                let mut builder = AmazonS3Builder::new()
-                    .with_bucket_name(&s3.bucket)
-                    .with_region(s3.region.as_deref().unwrap_or(REGION_DEFAULT));
-                if let Some(endpoint) = &s3.endpoint {
-                    builder = builder
-                        .with_endpoint(endpoint)
-                        .with_allow_http(endpoint.starts_with("http://"));
-                }
-                if let (Some(id), Some(secret)) = (&credentials.access_key_id, &credentials.secret_access_key) {
-                    builder = builder.with_access_key_id(id).with_secret_access_key(secret);
-                }
-                let objects = builder.build().map_err(|error| unusable(error.to_string()))?;
+        let in_a_bucket =
+            |opened: Result<clouds::Opened, object_store::Error>, prefix: &Option<String>| -> Result<Self, Stop> {
+                let opened = opened.map_err(|error| unusable(error.to_string()))?;
+                let prefix = prefix.as_deref().unwrap_or_default();
                 Ok(Self {
-                    objects: Arc::new(objects),
-                    prefix: Path::from(s3.prefix.as_deref().unwrap_or_default()),
+                    objects: opened.objects,
+                    prefix: Path::from(prefix),
                     job_id: job_id.to_owned(),
-                    place: format!("s3://{}/{}", s3.bucket, s3.prefix.as_deref().unwrap_or_default()),
+                    place: format!("{}/{prefix}", opened.place),
                 })
-            }
+            };
+        match config {
+            resolved::Store::S3(s3) => in_a_bucket(clouds::s3(s3, credentials), &s3.prefix),
+            resolved::Store::Gcs(gcs) => in_a_bucket(clouds::gcs(gcs, credentials), &gcs.prefix),
+            resolved::Store::Azure(azure) => in_a_bucket(clouds::azure(azure, credentials), &azure.prefix),
             resolved::Store::Volume { path, claim_name: _ } => {
                 let path = path.as_deref().unwrap_or_default();
                 let directory = match volume_root {

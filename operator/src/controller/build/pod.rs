@@ -119,29 +119,7 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
             value_from: None,
         },
     ];
-    let secret = store(aggregation)
-        .and_then(|store| store.s3.as_ref())
-        .and_then(|s3| s3.secret_ref.as_ref());
-    if let Some(secret) = secret {
-        for (variable, key) in [
-            ("AWS_ACCESS_KEY_ID", "accessKeyId"),
-            ("AWS_SECRET_ACCESS_KEY", "secretAccessKey"),
-        ] {
-            let selector = SecretKeySelector {
-                name: secret.name.clone(),
-                key: key.to_owned(),
-                optional: None,
-            };
-            environment.push(EnvVar {
-                name: variable.to_owned(),
-                value: None,
-                value_from: Some(EnvVarSource {
-                    secret_key_ref: Some(selector),
-                    ..EnvVarSource::default()
-                }),
-            });
-        }
-    }
+    environment.extend(store(aggregation).into_iter().flat_map(credentials));
     if !aggregation.secret_keys.is_empty() {
         // Not a flag, for the same reason.
         environment.push(EnvVar {
@@ -151,6 +129,47 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
         });
     }
     environment
+}
+
+/// Credentials of the checkpoint store, each a variable from a key of the store's Secret.
+fn credentials(store: &CheckpointStore) -> Vec<EnvVar> {
+    const S3: [(&str, &str); 2] = [
+        ("AWS_ACCESS_KEY_ID", "accessKeyId"),
+        ("AWS_SECRET_ACCESS_KEY", "secretAccessKey"),
+    ];
+    const GCS: [(&str, &str); 1] = [("GOOGLE_SERVICE_ACCOUNT_KEY", "serviceAccountKey")];
+    const AZURE: [(&str, &str); 1] = [("AZURE_STORAGE_ACCOUNT_KEY", "accountKey")];
+    let stores = [
+        (store.s3.as_ref().and_then(|s3| s3.secret_ref.as_ref()), &S3[..]),
+        (store.gcs.as_ref().and_then(|gcs| gcs.secret_ref.as_ref()), &GCS[..]),
+        (
+            store.azure.as_ref().and_then(|azure| azure.secret_ref.as_ref()),
+            &AZURE[..],
+        ),
+    ];
+    let variables = stores.into_iter().filter_map(|(secret, keys)| Some((secret?, keys)));
+    variables
+        .flat_map(|(secret, keys)| {
+            keys.iter()
+                .map(move |(variable, key)| from_secret(variable, &secret.name, key))
+        })
+        .collect()
+}
+
+fn from_secret(variable: &str, secret: &str, key: &str) -> EnvVar {
+    let selector = SecretKeySelector {
+        name: secret.to_owned(),
+        key: key.to_owned(),
+        optional: None,
+    };
+    EnvVar {
+        name: variable.to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            secret_key_ref: Some(selector),
+            ..EnvVarSource::default()
+        }),
+    }
 }
 
 fn resources(aggregation: &ValidatedAggregation) -> Option<ResourceRequirements> {

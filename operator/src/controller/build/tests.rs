@@ -212,6 +212,31 @@ fn what_the_spec_refers_to_is_part_of_the_revision_and_what_is_missing_stays_as_
 }
 
 #[test]
+fn credentials_of_a_store_in_a_bucket_come_from_its_secret() {
+    for (store, variable, key) in [
+        (
+            json!({"gcs": {"bucket": "b", "secretRef": {"name": "keys"}}}),
+            "GOOGLE_SERVICE_ACCOUNT_KEY",
+            "serviceAccountKey",
+        ),
+        (
+            json!({"azure": {"account": "llm", "container": "checkpoints", "secretRef": {"name": "keys"}}}),
+            "AZURE_STORAGE_ACCOUNT_KEY",
+            "accountKey",
+        ),
+    ] {
+        let mut store = store;
+        store["volume"] = Value::Null;
+        let desired = desired(&json!({"state": {"checkpoints": {"store": store}}}), None);
+        let set = serde_json::to_value(&desired.objects.stateful_set).unwrap();
+        let environment = set.pointer("/spec/template/spec/containers/0/env").unwrap();
+        let wanted = json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": "keys", "key": key}}});
+        let found = environment.as_array().unwrap().contains(&wanted);
+        assert!(found, "{wanted} is not in {environment:#}");
+    }
+}
+
+#[test]
 fn the_revision_of_a_spec_is_pinned() {
     // Another value restarts every pod of every job when the operator is upgraded.
     assert_eq!(desired(&json!({}), None).revision, "e4b72a0897");
