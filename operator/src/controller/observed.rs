@@ -3,7 +3,7 @@
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use streamagg_crds::admin::{OperationStatus, PodStatus, Problem, TaskState};
+use streamagg_crds::admin::{OperationStatus, PodStatus, Problem, TaskState, TaskStatus};
 use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::{DeletionPolicy, Rollout, StreamAggregationStatus};
 
@@ -220,13 +220,20 @@ impl PodFacts {
         tasks.iter().find(|row| row.task == task).map(|row| row.state)
     }
 
-    /// Why it cannot work until a person or a new revision helps: Kubernetes cannot run it, or a task is stopped.
+    /// Why it cannot work until a person or a new revision helps: Kubernetes cannot run it, or a task is stopped, other
+    /// than by a sink that takes nothing for a while.
     pub fn hopeless(&self) -> Option<Problem> {
         if let Some(failure) = &self.failure {
             return Some(failure.clone());
         }
         let admin = self.admin.as_ref()?;
-        let stopped = admin.tasks.iter().find(|row| row.state == TaskState::Stopped);
+        let passes = |row: &TaskStatus| {
+            row.problem
+                .as_ref()
+                .is_some_and(|problem| problem.reason == SINK_FAILING)
+        };
+        let mut stopped = admin.tasks.iter().filter(|row| row.state == TaskState::Stopped);
+        let stopped = stopped.find(|row| !passes(row));
         match (stopped, &admin.problem) {
             (Some(row), _) => Some(row.problem.clone().unwrap_or_else(|| Problem {
                 reason: "StateLost".to_owned(),
@@ -240,6 +247,9 @@ impl PodFacts {
         }
     }
 }
+
+/// Reason of a task whose sink takes nothing; it tries again by itself.
+pub const SINK_FAILING: &str = "SinkFailing";
 
 /// Reasons of a whole pod that do not pass by themselves; others (a broker that is away) do.
 pub const NEED_A_PERSON: [&str; 13] = [

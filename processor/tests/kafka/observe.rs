@@ -168,6 +168,30 @@ fn open_windows_of_a_key_and_what_holds_a_window_are_told() {
     assert_eq!(drained["tasks"][0]["problem"]["reason"], "TaskNotRunning", "{drained}");
 }
 
+#[test]
+fn a_sink_that_takes_nothing_is_told_and_forgotten_when_it_does_again() {
+    let job = Job::new("sink", 1);
+    job.produce(1_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    // A compacted topic refuses records without a key, as this dead letter is.
+    job.set_dead_letter_topic("cleanup.policy", "compact");
+    job.produce_raw("no event");
+    job.produce(1_000);
+    let message = processor.await_problem("SinkFailing");
+    assert!(message.contains("goes on trying"), "{message}");
+    job.set_dead_letter_topic("cleanup.policy", "delete");
+    job.assert_exact();
+    eventually("the problem is forgotten", || {
+        let status = processor.status()?;
+        if status["tasks"][0]["problem"].is_null() {
+            Ok(())
+        } else {
+            Err(status.to_string())
+        }
+    });
+}
+
 /// The results that a record fires belong to its trace, those of records without one to none.
 #[test]
 fn a_trace_goes_on_in_the_results_that_a_record_fires() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::rig::{Job, PATIENCE, eventually};
@@ -30,6 +30,17 @@ impl Job {
             new = new.set(name, value);
         }
         let results = block_on(self.admin().create_topics([&new], &AdminOptions::new())).expect("the broker answers");
+        assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// Gives the topic of dead letters one setting, beside those that it is made with.
+    pub fn set_dead_letter_topic(&self, name: &str, value: &str) {
+        let topic = format!("{}-dead", self.name);
+        let config = AlterConfig::new(ResourceSpecifier::Topic(&topic))
+            .set("retention.ms", "-1")
+            .set(name, value);
+        let results =
+            block_on(self.admin().alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 

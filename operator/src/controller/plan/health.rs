@@ -7,7 +7,7 @@ use streamagg_crds::v1alpha1::Rollout;
 use super::conditions::Held;
 use super::{Plan, Wish, upkeep, volumes};
 use crate::controller::desired::Desired;
-use crate::controller::observed::{Observed, PodFacts};
+use crate::controller::observed::{Observed, PodFacts, SINK_FAILING};
 use crate::controller::summary;
 
 /// A checkpoint is overdue after so many intervals.
@@ -57,6 +57,9 @@ fn degraded(desired: Option<&Desired>, observed: &Observed, plan: &Plan) -> Opti
     if let Some(message) = living().find_map(|pod| trouble(pod, "DiskFull")) {
         let hint = "raise spec.state.volume.size";
         return held("DiskPressure", format!("{message}; {hint}"));
+    }
+    if let Some(message) = living().find_map(|pod| trouble(pod, SINK_FAILING)) {
+        return held(SINK_FAILING, message);
     }
     if let Some(Fresh::No(_, message)) = desired.and_then(|desired| freshness(desired, observed)) {
         return held("CheckpointFailing", message);

@@ -1,9 +1,10 @@
 //! Commits an epoch, a claim, a birth or a fork: one transaction, sent again, settled or given up by the protocol.
 //! Must not hold: local state.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+use streamagg_crds::admin::Problem;
 use streamagg_crds::v1alpha1::Delivery;
 
 use super::board::Board;
@@ -19,8 +20,12 @@ use crate::pipeline::stage::Role;
 use crate::state::recovery::ownership::{AfterUnknown, after_unknown};
 use crate::state::recovery::{Birth, Position, Reason, Stop};
 
-/// Times that one epoch is sent at most before the task starts up again.
+/// Times that one epoch is sent at most before the task stops reading and tries again from its start.
 const SENDS_MAX: u32 = 30;
+/// Time for all of them together.
+const SENDING_MAX: Duration = Duration::from_secs(300);
+/// An epoch that is not committed after so long is told as a problem of the task, which goes on trying.
+const TOLD_AFTER: Duration = Duration::from_secs(10);
 /// Longest wait between two of them.
 const SEND_AGAIN_LONGEST: Duration = Duration::from_secs(2);
 
@@ -52,6 +57,8 @@ pub(super) struct Committer<'a> {
     control_topic: String,
     producer: Option<TaskProducer>,
     stages: Stages,
+    /// The problem that was told when the sink began to fail, while it fails.
+    told_before: RefCell<Option<Option<Problem>>>,
 }
 
 impl<'a> Committer<'a> {
@@ -66,6 +73,7 @@ impl<'a> Committer<'a> {
             control_topic,
             producer: None,
             stages: context.metrics.stages(task),
+            told_before: RefCell::default(),
         };
         this.init_again()?;
         Ok(this)
@@ -108,25 +116,25 @@ impl<'a> Committer<'a> {
         if let Some((buffer, plan)) = &mut epoch.outputs {
             buffer.refuse_too_large(plan);
         }
-        let mut documents = Vec::new();
-        if let Some(birth) = epoch.birth {
-            let key = key_bytes(&ControlKey::Birth { task: self.task });
-            documents.push((key, Some(value_bytes(birth))));
-        }
-        documents.extend(decision_documents(&epoch, self.task));
-        documents.push((
-            key_bytes(&ControlKey::Position { task: self.task }),
-            Some(value_bytes(epoch.sent)),
-        ));
+        let documents = documents(&epoch, self.task);
+        let began = Instant::now();
+        let mut last = String::new();
         for attempt in 0..SENDS_MAX {
             if !self.board.view().named {
                 return Err(End::Left);
             }
-            let sent = self.send(&epoch, &documents);
+            if began.elapsed() > SENDING_MAX {
+                break;
+            }
+            let sent = self.send(&epoch, &documents, began);
             self.count(&sent);
             match sent {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.recovered();
+                    return Ok(());
+                }
                 Err(TransactionError::Aborted(why)) => {
+                    last.clone_from(&why);
                     tracing::warn!(
                         task = self.task,
                         why,
@@ -145,15 +153,44 @@ impl<'a> Committer<'a> {
                 }
                 Err(TransactionError::TooLarge { topic }) => refuse(&mut epoch, &topic)?,
                 Err(TransactionError::Unknown(why)) => {
+                    last.clone_from(&why);
                     tracing::warn!(task = self.task, why, "outcome of the commit unknown, reading it back");
                     if self.settle(&epoch)? {
+                        self.recovered();
                         return Ok(());
                     }
                 }
                 Err(error @ (TransactionError::Fenced(_) | TransactionError::Stop(_))) => return Err(error.into()),
             }
         }
-        Err(End::Again(format!("an epoch was aborted {SENDS_MAX} times")))
+        let message = format!(
+            "no transaction of an epoch succeeded for {} s, the last: {last}; check the brokers of the sink. \
+             The task reads nothing meanwhile and tries again by itself",
+            began.elapsed().as_secs()
+        );
+        Err(Stop::new(Reason::SinkFailing, message).into())
+    }
+
+    /// The loop goes on turning; what takes long is told.
+    fn beat(&self, began: Instant) {
+        self.board.beat();
+        if began.elapsed() >= TOLD_AFTER && self.told_before.borrow().is_none() {
+            let message = format!(
+                "an epoch is not committed after {} s; the sink answers slowly or not at all: check its brokers. The task \
+                 goes on trying and reads nothing meanwhile",
+                TOLD_AFTER.as_secs()
+            );
+            tracing::warn!(task = self.task, message);
+            let problem = Stop::new(Reason::SinkFailing, message).problem();
+            self.board
+                .update(|status| *self.told_before.borrow_mut() = Some(status.problem.replace(problem)));
+        }
+    }
+
+    fn recovered(&self) {
+        if let Some(before) = self.told_before.take() {
+            self.board.update(|status| status.problem = before);
+        }
     }
 
     fn count(&self, sent: &Result<(), TransactionError>) {
@@ -172,7 +209,7 @@ impl<'a> Committer<'a> {
         }
     }
 
-    fn send(&self, epoch: &Epoch<'_>, documents: &[Document]) -> Result<(), TransactionError> {
+    fn send(&self, epoch: &Epoch<'_>, documents: &[Document], sending_since: Instant) -> Result<(), TransactionError> {
         let Some(producer) = &self.producer else {
             return Err(TransactionError::Unknown("no producer".to_owned()));
         };
@@ -186,7 +223,7 @@ impl<'a> Committer<'a> {
             headers: &[],
             trace: &[],
         });
-        let alive = || self.board.beat();
+        let alive = || self.beat(sending_since);
         let is_epoch = epoch.outputs.is_some();
         let began = Instant::now();
         let produced = Cell::new(began);
@@ -241,6 +278,20 @@ impl<'a> Committer<'a> {
             AfterUnknown::StartUp => Err(End::Again("somebody else committed meanwhile".to_owned())),
         }
     }
+}
+
+/// What goes to the control topic.
+fn documents(epoch: &Epoch<'_>, task: u32) -> Vec<Document> {
+    let birth = epoch.birth.map(|birth| {
+        let key = key_bytes(&ControlKey::Birth { task });
+        (key, Some(value_bytes(birth)))
+    });
+    let position = (key_bytes(&ControlKey::Position { task }), Some(value_bytes(epoch.sent)));
+    birth
+        .into_iter()
+        .chain(decision_documents(epoch, task))
+        .chain([position])
+        .collect()
 }
 
 /// The decisions of an epoch, the last of them with the number that the position has come to, and the tombstones of old

@@ -30,6 +30,8 @@ pub enum Reason {
     KafkaUnauthorized,
     /// The broker does not answer.
     KafkaUnreachable,
+    /// The sink takes no transaction.
+    SinkFailing,
     /// Too many records are bad.
     TooManyBadRecords,
     /// The state directory is full.
@@ -71,6 +73,7 @@ impl Reason {
             Self::TopicUnsuitable => "TopicUnsuitable",
             Self::KafkaUnauthorized => "KafkaUnauthorized",
             Self::KafkaUnreachable => "KafkaUnreachable",
+            Self::SinkFailing => "SinkFailing",
             Self::TooManyBadRecords => "TooManyBadRecords",
             Self::DiskFull => "DiskFull",
             Self::StateUnusable => "StateUnusable",
@@ -99,6 +102,7 @@ impl Reason {
             | Self::TopicUnsuitable
             | Self::KafkaUnauthorized
             | Self::KafkaUnreachable
+            | Self::SinkFailing
             | Self::DiskFull
             | Self::StateUnusable
             | Self::VolumeInUse
@@ -158,6 +162,7 @@ mod tests {
             (Reason::TopicCompacted, "TopicCompacted", Until::Restart),
             (Reason::KafkaUnauthorized, "KafkaUnauthorized", Until::Retry),
             (Reason::KafkaUnreachable, "KafkaUnreachable", Until::Retry),
+            (Reason::SinkFailing, "SinkFailing", Until::Retry),
             (Reason::TooManyBadRecords, "TooManyBadRecords", Until::Restart),
             (Reason::DiskFull, "DiskFull", Until::Retry),
             (Reason::StateUnusable, "StateUnusable", Until::Retry),

@@ -2,7 +2,7 @@
 
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::json;
-use streamagg_crds::admin::{CheckpointInfo, PodStatus, Problem, TaskStatus};
+use streamagg_crds::admin::{CheckpointInfo, PodStatus, Problem, TaskState, TaskStatus};
 use streamagg_crds::v1alpha1::{RolloutKind, RolloutStep};
 
 use super::running;
@@ -51,7 +51,7 @@ fn what_runs_below_its_spec_is_degraded_for_one_reason() {
     let world = running();
     assert_eq!(condition(&world, &world.observe(), "Degraded"), None);
     type Change = fn(&mut Observed);
-    let table: [(&str, Change); 5] = [
+    let table: [(&str, Change); 6] = [
         ("PodsNotReady", |observed| observed.pods[1].ready = false),
         ("CrashLooping", |observed| {
             observed.pods[1].crash = Some("ended".to_owned())
@@ -59,6 +59,13 @@ fn what_runs_below_its_spec_is_degraded_for_one_reason() {
         ("DiskPressure", |observed| {
             let admin: &mut PodStatus = observed.pods[0].admin.as_mut().unwrap();
             admin.problem = problem("DiskFull");
+        }),
+        ("SinkFailing", |observed| {
+            rows(observed)
+                .take(1)
+                .for_each(|row| (row.state, row.problem) = (TaskState::Stopped, problem("SinkFailing")));
+            let hopeless = observed.pods.iter().find_map(|pod| pod.hopeless());
+            assert_eq!(hopeless, None, "it tries again by itself");
         }),
         ("CheckpointFailing", |observed| {
             rows(observed)
