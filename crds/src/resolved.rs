@@ -72,6 +72,8 @@ pub struct Source {
     pub security: Security,
     /// Where the first run begins.
     pub start: Start,
+    /// Records that a task reads in a second at most; absent: no limit.
+    pub max_records_per_second: Option<u64>,
     /// Settings for librdkafka's consumer.
     pub properties: BTreeMap<String, String>,
 }
@@ -331,6 +333,7 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
         shuffle_partitions: spec.source.partitioning.any.map(|any| any.shuffle_partitions),
         security: security::of_source(kafka),
         start: start(&kafka.start_from)?,
+        max_records_per_second: kafka.max_records_per_second.and_then(|most| u64::try_from(most).ok()),
         properties: kafka.properties.clone(),
     })
 }

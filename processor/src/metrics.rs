@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    CounterVec, Encoder, Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 use self::latency::Latency;
@@ -108,6 +109,10 @@ impl Maker<'_> {
 
     fn seconds(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
         self.register(GaugeVec::new(Self::options(name, help), &["task"])?)
+    }
+
+    fn seconds_total(&self, name: &str, help: &str) -> prometheus::Result<CounterVec> {
+        self.register(CounterVec::new(Self::options(name, help), &["task"])?)
     }
 
     fn single(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
@@ -236,6 +241,11 @@ impl Metrics {
     /// The stages of a task, to be kept by its loop.
     pub fn stages(&self, task: u32) -> Stages {
         self.latency.stages(task)
+    }
+
+    /// `source.kafka.maxRecordsPerSecond` held a task back for so long.
+    pub fn limited(&self, task: u32, pause: Duration) {
+        self.latency.limited(task, pause);
     }
 
     /// A transaction ended.

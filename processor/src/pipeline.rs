@@ -8,6 +8,7 @@ pub mod epoch;
 pub mod operator;
 pub mod output;
 pub mod position;
+pub mod rate;
 pub mod shuffle;
 pub mod sink;
 pub mod stage;

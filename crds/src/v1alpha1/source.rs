@@ -43,6 +43,11 @@ pub struct KafkaSource {
     /// What happens when records that were not yet read are gone from the topic.
     #[serde(default)]
     pub on_truncated: OnTruncated,
+    /// Most records that each task, which is a partition of the topic, reads in a second. A replay after a restart is not
+    /// bound by it. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "k8s", schemars(range(min = 1, max = 1_000_000_000)))]
+    pub max_records_per_second: Option<i64>,
     /// TLS towards the brokers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<KafkaTls>,

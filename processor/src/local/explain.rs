@@ -46,6 +46,12 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
         job.source.topic,
         job.source.bootstrap_servers.join(",")
     )?;
+    if let Some(most) = job.source.max_records_per_second {
+        writeln!(
+            out,
+            "                at most {most} records a second are read by a task"
+        )?;
+    }
     writeln!(
         out,
         "  results       {} at {}",

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec};
+use prometheus::{CounterVec, Histogram, HistogramVec};
 
 use super::Maker;
 use super::weighted::Weighted;
@@ -60,6 +60,7 @@ pub(super) struct Latency {
     records: Weighted,
     causes: Weighted,
     windows: Weighted,
+    limited: CounterVec,
 }
 
 impl Latency {
@@ -81,12 +82,21 @@ impl Latency {
                 "From the end of a window to the commit of its result.",
                 &LATENCY_SECONDS,
             )?,
+            limited: make.seconds_total(
+                "rate_limited_seconds_total",
+                "Time that a task read nothing because of source.kafka.maxRecordsPerSecond.",
+            )?,
         })
     }
 
     pub fn stages(&self, task: u32) -> Stages {
         let task = task.to_string();
         Stages(Stage::ALL.map(|stage| self.stages.with_label_values(&[task.as_str(), stage.as_str()])))
+    }
+
+    pub fn limited(&self, task: u32, pause: Duration) {
+        let counter = self.limited.with_label_values(&[task.to_string()]);
+        counter.inc_by(pause.as_secs_f64());
     }
 
     pub fn committed(&self, task: u32, now_ms: i64, arrivals: &Arrivals) {

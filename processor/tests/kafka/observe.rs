@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use rdkafka::message::{Headers as _, Message as _};
 use serde_json::Value;
 
 use super::child::Processor;
-use super::rig::{Job, eventually};
+use super::rig::{Job, More, eventually};
 
 /// Value of one series of the metrics, by its name with labels.
 fn figure(metrics: &str, series: &str) -> Option<f64> {
@@ -190,6 +191,26 @@ fn a_sink_that_takes_nothing_is_told_and_forgotten_when_it_does_again() {
             Err(status.to_string())
         }
     });
+}
+
+#[test]
+fn a_task_reads_no_more_a_second_than_it_may() {
+    let mut job = Job::new("rate", 1);
+    job.more = More {
+        source: ", maxRecordsPerSecond: 500",
+        ..More::default()
+    };
+    job.produce(2_000);
+    let began = Instant::now();
+    let processor = job.start("data");
+    job.assert_exact();
+    // It saves nothing up before it runs, and a tenth of a second at most later.
+    assert!(began.elapsed() >= Duration::from_millis(3_800), "{:?}", began.elapsed());
+    let held_back = wanted(
+        &processor.metrics(),
+        r#"streamagg_rate_limited_seconds_total{task="0"}"#,
+    );
+    assert!(held_back > 0.0);
 }
 
 /// The results that a record fires belong to its trace, those of records without one to none.

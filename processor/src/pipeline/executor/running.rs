@@ -24,7 +24,9 @@ use crate::pipeline::epoch::{EpochLimits, OpenEpoch};
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
+use crate::pipeline::rate::RateLimit;
 use crate::pipeline::sink::EpochBuffer;
+use crate::pipeline::stage;
 use crate::pipeline::worker::Between;
 use crate::state::checkpoint::due::Pace;
 use crate::state::recovery::{LastInput, Owner, Reason, Stop};
@@ -58,6 +60,9 @@ pub(super) struct Running<'a> {
     pub between: Between,
     pub clock: TaskClock,
     pace: Pace,
+    /// When this life of the task began, and what it may read since.
+    since: Instant,
+    rate: Option<RateLimit>,
     limits: EpochLimits,
     stages: Stages,
     last_slow: Instant,
@@ -79,6 +84,11 @@ impl Executor {
             started,
             clock,
             pace: Pace::default(),
+            since: Instant::now(),
+            rate: (self.context.job.source.max_records_per_second)
+                // What a window task reads, the combine tasks have let through.
+                .filter(|_| self.role.stage != stage::Stage::Window)
+                .map(|per_second| RateLimit::new(per_second, Duration::ZERO)),
             open: Open {
                 buffer: EpochBuffer::default(),
                 decisions: Vec::new(),
@@ -225,12 +235,30 @@ impl Running<'_> {
         self.open.seen_offset.map_or(known, |seen| seen.max(known))
     }
 
+    /// Records that may be read now. None, where the rate limit is reached: then a moment has passed, `wait` at most.
+    fn allowed(&mut self, wait: Duration) -> usize {
+        let Some(rate) = &mut self.rate else {
+            return BATCH_RECORDS;
+        };
+        let allowed = rate.allowed(self.since.elapsed());
+        if allowed == 0 {
+            let pause = rate.wait().min(wait);
+            std::thread::sleep(pause);
+            self.executor.context.metrics.limited(self.executor.task, pause);
+        }
+        allowed.min(BATCH_RECORDS)
+    }
+
     fn consume(&mut self) -> Result<(), End> {
         let wait = self.limits.wait(self.open_epoch(), IDLE_WAIT);
+        let allowed = self.allowed(wait);
+        if allowed == 0 {
+            return Ok(());
+        }
         let mut batch = Vec::new();
         let (task, metrics) = (self.executor.task, &self.executor.context.metrics);
         let polled = Instant::now();
-        match self.started.reader.poll(BATCH_RECORDS, wait, &mut batch) {
+        match self.started.reader.poll(allowed, wait, &mut batch) {
             Ok(()) => {}
             Err(error @ ReadError::Passing { .. }) => {
                 metrics.error(task, ErrorClass::Retry, "KafkaRead", 1);
@@ -242,6 +270,9 @@ impl Running<'_> {
             // Every record polled has been stepped over: what lies below is markers and aborted records.
             self.open.seen_offset = self.started.reader.seen_offset();
             return Ok(());
+        }
+        if let Some(rate) = &mut self.rate {
+            rate.took(batch.len());
         }
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
         let records = records(&batch, &envelopes);
