@@ -23,3 +23,5 @@ pub mod admin;
 pub mod metrics;
 #[cfg(feature = "runtime")]
 pub mod serve;
+#[cfg(feature = "runtime")]
+pub mod spans;

@@ -248,6 +248,11 @@ impl Metrics {
         self.latency.limited(task, pause);
     }
 
+    /// Spans were sent to the collector, or lost.
+    pub fn spans(&self, sent: bool, count: u64) {
+        self.outcomes.spans(sent, count);
+    }
+
     /// A transaction ended.
     pub fn transaction(&self, task: u32, outcome: TransactionOutcome) {
         self.outcomes.transaction(task, outcome);

@@ -33,6 +33,7 @@ use crate::pipeline::epoch::EpochLimits;
 use crate::pipeline::executor::clock::Clock;
 use crate::pipeline::executor::failpoint::Failpoints;
 use crate::pipeline::executor::{CheckpointRule, JobContext};
+use crate::spans::{Destination, Spans};
 use crate::state::budget::Budget;
 use crate::state::checkpoint::RetentionRule;
 use crate::state::recovery::startup::OnTruncated;
@@ -92,6 +93,13 @@ pub struct ServeArgs {
     /// How log lines look
     #[arg(long, env = "STREAMAGG_LOG_FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
+    /// Base address of an OTLP collector that takes spans of epochs by HTTP, such as http://collector:4318; default: none
+    /// are made
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+    /// Share of the epochs whose spans are sent, 0 to 1
+    #[arg(long, env = "OTLP_SAMPLE", value_name = "SHARE", default_value_t = 1.0)]
+    pub otlp_sample: f64,
     /// Where a test ends the process: `name` or `name:n`
     #[arg(long, env = "STREAMAGG_FAILPOINT", hide = true)]
     pub failpoint: Option<String>,
@@ -190,6 +198,9 @@ fn run(args: &ServeArgs) -> Result<(), ServeError> {
     tracing::info!("ending: each task finishes its epoch, commits and checkpoints");
     pod.stop();
     supervisor.join(SHUTDOWN_MAX);
+    if let Some(spans) = &context.spans {
+        spans.shutdown(runtime.handle());
+    }
     // Uploads have been waited for by their tasks; what else runs must not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     Ok(())
@@ -274,6 +285,8 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         .map_err(|error| ServeError::System(format!("--data-dir {}: {error}", args.data_dir.display())))?;
     let declared = spec.state.memory_budget.as_ref().map(|budget| budget.units());
     let budget = Budget::derive(declared, machine::memory_limit());
+    let metrics = Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?;
+    let metrics = Arc::new(metrics);
     let on_truncated = match spec
         .source
         .kafka
@@ -303,12 +316,33 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         ),
         budget,
         limits: EpochLimits::default(),
-        runtime,
-        metrics: Arc::new(Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?),
+        spans: spans(args, &job_file.job_id, &runtime, &metrics)?,
+        metrics,
         clock: Clock::new(args.clock_ahead.clone()),
         failpoints,
         secrets,
+        runtime,
     })
+}
+
+fn spans(
+    args: &ServeArgs,
+    job_id: &str,
+    runtime: &tokio::runtime::Handle,
+    metrics: &Arc<Metrics>,
+) -> Result<Option<Spans>, ServeError> {
+    // An empty variable is one that was not set.
+    let Some(endpoint) = args.otlp_endpoint.clone().filter(|endpoint| !endpoint.is_empty()) else {
+        return Ok(None);
+    };
+    let to = Destination {
+        endpoint,
+        sample: args.otlp_sample,
+        pod: args.pod_name.clone(),
+        job_id: job_id.to_owned(),
+    };
+    let spans = Spans::open(&to, runtime, Arc::clone(metrics)).map_err(ServeError::Input)?;
+    Ok(Some(spans))
 }
 
 fn whole(bytes: u64) -> usize {

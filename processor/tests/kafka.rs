@@ -25,6 +25,8 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/spans.rs"]
+mod spans;
 #[path = "kafka/stages.rs"]
 mod stages;
 #[path = "kafka/topics.rs"]

@@ -53,6 +53,7 @@ pub(super) struct Outcomes {
     transactions: IntCounterVec,
     errors: IntCounterVec,
     assignments: IntCounterVec,
+    spans: IntCounterVec,
 }
 
 impl Outcomes {
@@ -73,6 +74,7 @@ impl Outcomes {
                 "Tasks that an assignment brought or took away: taken, released.",
                 &["change"],
             )?,
+            spans: make.counter("spans_total", "Spans for the OTLP collector: sent, lost.", &["outcome"])?,
         })
     }
 
@@ -93,5 +95,10 @@ impl Outcomes {
     pub fn assigned(&self, taken: u64, released: u64) {
         self.assignments.with_label_values(&["taken"]).inc_by(taken);
         self.assignments.with_label_values(&["released"]).inc_by(released);
+    }
+
+    pub fn spans(&self, sent: bool, count: u64) {
+        let outcome = if sent { "sent" } else { "lost" };
+        self.spans.with_label_values(&[outcome]).inc_by(count);
     }
 }

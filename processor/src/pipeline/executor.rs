@@ -17,6 +17,7 @@ mod running;
 mod saving;
 mod startup;
 mod topology;
+mod trace;
 
 pub use topology::Topology;
 
@@ -44,6 +45,7 @@ use crate::kafka::producer::TransactionError;
 use crate::kafka::secrets::Secrets;
 use crate::kafka::settings::Settings;
 use crate::metrics::{ErrorClass, Metrics};
+use crate::spans::Spans;
 use crate::state::budget::{Budget, Origin};
 use crate::state::checkpoint::RetentionRule;
 use crate::state::local::TaskDirectory;
@@ -102,6 +104,8 @@ pub struct JobContext {
     pub runtime: tokio::runtime::Handle,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// Where spans of epochs go, for those who ask for them.
+    pub spans: Option<Spans>,
     /// The clock by which tasks decide.
     pub clock: Clock,
     /// Where tests kill the process.

@@ -10,6 +10,7 @@ use super::output::{Output, Outputs};
 use super::position::NO_WATERMARK;
 use super::shuffle::Destination;
 use super::worker::Between;
+use crate::core::trace_context::{TRACEPARENT, TraceContext};
 
 /// Headers of a record, in order.
 pub type Headers = Vec<(String, Option<Vec<u8>>)>;
@@ -201,6 +202,12 @@ impl EpochBuffer {
         self.entries.clear();
         self.traces.clear();
         self.refused = 0;
+    }
+
+    /// Traces of the records that put out what is in it, of those that came with one.
+    pub fn traces(&self) -> impl Iterator<Item = TraceContext> {
+        let parents = self.traces.iter().flatten().filter(|(name, _)| name == TRACEPARENT);
+        parents.filter_map(|(_, value)| TraceContext::parse(value.as_deref()?))
     }
 
     /// Takes what a step put out. `source` gives a record of the step's batch by index, `trace` the headers of its trace.

@@ -25,6 +25,56 @@ fn wanted(metrics: &str, series: &str) -> f64 {
     figure(metrics, series).unwrap_or_else(|| panic!("{series} is not in\n{metrics}"))
 }
 
+/// What docs/monitoring.md promises of a job that has come so far, by name without `streamagg_`.
+const PROMISED: [&str; 38] = [
+    // Throughput.
+    "records_total",
+    "results_total",
+    "late_total",
+    "dead_letters_total",
+    "records_too_large_total",
+    // Latency, end to end and by stage.
+    "end_to_end_seconds",
+    "record_commit_seconds",
+    "window_result_seconds",
+    "stage_seconds",
+    // Lag, event time.
+    "lag_records",
+    "lag_seconds",
+    "watermark_milliseconds",
+    "watermark_lag_seconds",
+    // State.
+    "state_bytes",
+    "state_keys",
+    "state_rows",
+    "open_windows",
+    // Epochs, commits.
+    "epoch",
+    "input_offset",
+    "commits_total",
+    "transactions_total",
+    "transaction_seconds",
+    // Checkpoints.
+    "checkpoint_age_seconds",
+    "checkpoint_timestamp_seconds",
+    "checkpoint_bytes",
+    "checkpoint_seconds",
+    "checkpoint_snapshot_seconds",
+    // Errors, rebalances.
+    "errors_total",
+    "assignments_total",
+    // The process.
+    "memory_resident_bytes",
+    "memory_resident_peak_bytes",
+    "memory_limit_bytes",
+    "memory_budget_bytes",
+    "volume_free_bytes",
+    "volume_size_bytes",
+    "threads",
+    "ready",
+    "decisions_total",
+];
+
 #[test]
 fn the_figures_of_a_running_job_are_there_and_make_sense() {
     let job = Job::new("figures", 2);
@@ -65,6 +115,19 @@ fn the_figures_of_a_running_job_are_there_and_make_sense() {
     assert!(of("streamagg_volume_size_bytes") >= of("streamagg_volume_free_bytes"));
     assert_eq!(of("streamagg_ready"), 1.0);
     assert!(!metrics.contains(r#"class="fatal""#), "{metrics}");
+    job.produce_raw("no event");
+    let metrics = eventually("a dead letter", || {
+        let metrics = processor.metrics();
+        if metrics.contains("streamagg_dead_letters_total") {
+            Ok(metrics)
+        } else {
+            Err(metrics)
+        }
+    });
+    for name in PROMISED {
+        let family = format!("# TYPE streamagg_{name} ");
+        assert!(metrics.contains(&family), "streamagg_{name} is not in\n{metrics}");
+    }
 }
 
 /// What `explain` counts for three brokers is what a process has with one, less the threads of the other two.

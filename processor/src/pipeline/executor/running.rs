@@ -1,10 +1,10 @@
 //! The loop of a running task: poll, step, close the epoch, commit, save, checkpoint, drain.
 //! Must not hold: when an epoch closes (`pipeline::epoch`).
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::message::Message;
-use streamagg_crds::admin::TaskState;
+use streamagg_crds::admin::{TaskState, TaskStatus};
 use streamagg_crds::v1alpha1::Delivery;
 
 use super::board::View;
@@ -15,6 +15,7 @@ use super::records::{envelopes, headers, records, source_record};
 use super::replay::{check_reads, save};
 use super::saving::Saving;
 use super::startup::Started;
+use super::trace::{EpochFacts, EpochTrace};
 use super::{End, Executor, now_ms, state_budget};
 use crate::core::trace_context;
 use crate::kafka::consumer::{ReadError, digest};
@@ -29,7 +30,7 @@ use crate::pipeline::sink::EpochBuffer;
 use crate::pipeline::stage;
 use crate::pipeline::worker::Between;
 use crate::state::checkpoint::due::Pace;
-use crate::state::recovery::{LastInput, Owner, Reason, Stop};
+use crate::state::recovery::{LastInput, Owner, Position, Reason, Stop};
 
 /// Records polled at a time.
 const BATCH_RECORDS: usize = 4_096;
@@ -49,6 +50,19 @@ pub(super) struct Open {
     /// The input below this offset was seen and stepped over.
     seen_offset: Option<i64>,
     last_commit: Instant,
+    /// When its first record came.
+    opened: Option<SystemTime>,
+}
+
+impl Open {
+    /// It is committed and saved: the next one begins.
+    fn closed(&mut self) {
+        self.buffer.clear();
+        self.decisions.clear();
+        self.records = 0;
+        self.arrivals.clear();
+        self.last_commit = Instant::now();
+    }
 }
 
 /// A running task.
@@ -97,6 +111,7 @@ impl Executor {
                 last_input: None,
                 seen_offset: None,
                 last_commit: Instant::now(),
+                opened: None,
             },
             limits: self
                 .context
@@ -274,6 +289,7 @@ impl Running<'_> {
         if let Some(rate) = &mut self.rate {
             rate.took(batch.len());
         }
+        self.open.opened.get_or_insert_with(SystemTime::now);
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
         let records = records(&batch, &envelopes);
         let now_ms = self.clock.before_step(self.executor, &mut self.started.task);
@@ -348,7 +364,8 @@ impl Running<'_> {
             .carrying(carried)
             .with_decision_floor(started.ledger.floor(&started.committed));
         let tombstones = started.ledger.tombstones(&started.committed, &sent);
-        let began = Instant::now();
+        let (began, records) = (Instant::now(), self.open.records);
+        let mut trace = EpochTrace::begin(executor.context.spans.as_ref(), self.open.opened.take());
         let epoch = Epoch {
             outputs: Some((&mut self.open.buffer, &mut started.sink)),
             birth: None,
@@ -357,36 +374,36 @@ impl Running<'_> {
             built_on: Some(&started.committed),
             sent: &sent,
         };
-        started.committer.commit(epoch)?;
+        let committed = started.committer.commit(epoch);
+        trace.part("transaction");
+        let facts = EpochFacts {
+            task: executor.task,
+            epoch: sent.epoch,
+            records,
+            outputs: &self.open.buffer,
+        };
+        if let Err(end) = committed {
+            trace.end(&facts, Some(&end));
+            return Err(end);
+        }
         let metrics = &executor.context.metrics;
         metrics.committed(executor.task, began.elapsed(), self.open.buffer.refused());
         metrics.latencies(executor.task, now_ms(), &self.open.arrivals);
         executor.context.failpoints.pass(Place::AfterCommitBeforeState);
         let saving = Instant::now();
         let budget = state_budget(&executor.context, &executor.board);
-        save(
-            &mut started.task,
-            &mut started.state,
-            &executor.directory,
-            &sent,
-            budget,
-        )?;
+        let (task, state) = (&mut started.task, &mut started.state);
+        save(task, state, &executor.directory, &sent, budget)?;
         self.stages.took(Stage::Save, saving.elapsed());
+        trace.part("save");
+        trace.end(&facts, None);
         started.ledger.committed(&started.committed, &sent);
         started.committed = sent;
-        self.open.buffer.clear();
-        self.open.decisions.clear();
-        self.open.records = 0;
         executor.board.committed_up_to(self.open.arrivals.last_ms);
-        self.open.arrivals.clear();
-        self.open.last_commit = Instant::now();
+        self.open.closed();
         let position = &started.committed;
         executor.board.saw_generation(position.generation);
-        executor.board.update(|status| {
-            status.epoch = position.epoch;
-            status.input_offset = position.engine_position.input_offset;
-            status.watermark_ms = watermark(position.engine_position.watermark_ms);
-        });
+        executor.board.update(|status| tell(status, position));
         Ok(())
     }
 
@@ -394,9 +411,7 @@ impl Running<'_> {
         let (task, position) = (&self.started.task, &self.started.committed);
         let open_windows = task.open_windows();
         self.executor.board.update(|status| {
-            status.epoch = position.epoch;
-            status.input_offset = position.engine_position.input_offset;
-            status.watermark_ms = watermark(position.engine_position.watermark_ms);
+            tell(status, position);
             status.open_windows = open_windows;
         });
         let metrics = &self.executor.context.metrics;
@@ -413,6 +428,13 @@ impl Running<'_> {
         };
         metrics.state(self.executor.task, &figures);
     }
+}
+
+/// How far the task is.
+fn tell(status: &mut TaskStatus, position: &Position) {
+    status.epoch = position.epoch;
+    status.input_offset = position.engine_position.input_offset;
+    status.watermark_ms = watermark(position.engine_position.watermark_ms);
 }
 
 fn watermark(watermark_ms: i64) -> Option<i64> {
