@@ -58,6 +58,8 @@ pub struct TaskStatus {
     pub lag: Option<i64>,
     /// Watermark in ms since the epoch; absent before the first event.
     pub watermark_ms: Option<i64>,
+    /// Source partition that it waits for, reading nothing: it is further ahead of it than `spec.event.maxDrift`.
+    pub waits_for: Option<u32>,
     /// Window instances with state.
     pub open_windows: u64,
     /// Newest complete checkpoint of this task in the store.

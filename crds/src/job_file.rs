@@ -139,12 +139,16 @@ const DECIDES_RESULTS: [&str; 12] = [
     "source.partitioning",
 ];
 
+/// Of these what decides when records are read only.
+const DECIDES_PACE: &str = "event.maxDrift";
+
 /// Whether a change of the field at `path` (without `spec.`) is a new revision.
 pub fn decides_results(path: &str) -> bool {
-    DECIDES_RESULTS.iter().any(|member| {
+    let within = |member: &str| {
         path.strip_prefix(member)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('.') || rest.starts_with('['))
-    })
+    };
+    DECIDES_RESULTS.into_iter().any(within) && !within(DECIDES_PACE)
 }
 
 /// Short digest of what determines results: equal for specs that give the same output for the same records. Defaults
@@ -152,6 +156,9 @@ pub fn decides_results(path: &str) -> bool {
 pub fn pipeline_revision(spec: &StreamAggregationSpec) -> String {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
     structure::drop_defaults(&mut value, structure::spec_schema());
+    if let Some(event) = value.get_mut("event").and_then(Value::as_object_mut) {
+        event.remove("maxDrift");
+    }
     let decisive: BTreeMap<&str, Option<&Value>> = DECIDES_RESULTS
         .iter()
         .map(|member| (*member, value.pointer(&format!("/{}", member.replace('.', "/")))))

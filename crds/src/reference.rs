@@ -26,7 +26,7 @@ says how it comes about. It needs `spec.state.checkpoints.store` of the aggregat
 | field | type | what it is |\n|---|---|---|\n";
 
 /// What a change does, by the longest prefix of the path. Fields that decide results are not here: see [`effect`].
-const EFFECTS: [(&str, &str); 14] = [
+const EFFECTS: [(&str, &str); 15] = [
     ("spec.image", "checkpoint, then restart on the new image"),
     (
         "spec.source.kafka",
@@ -36,6 +36,7 @@ const EFFECTS: [(&str, &str); 14] = [
         "spec.sink",
         "checkpoint, then restart; later results go to the new place, earlier ones stay where they are",
     ),
+    ("spec.event.maxDrift", "checkpoint, then restart"),
     ("spec.maxBadRatio", "checkpoint, then restart"),
     ("spec.replicas", "rescale: only tasks that move to another pod pause"),
     ("spec.state", "checkpoint, then restart"),

@@ -72,6 +72,8 @@ pub struct Source {
     pub security: Security,
     /// Where the first run begins.
     pub start: Start,
+    /// How far a partition's watermark may be ahead of the slowest one's, ms; absent: no partition waits for another.
+    pub max_drift_ms: Option<i64>,
     /// Records that a task reads in a second at most; absent: no limit.
     pub max_records_per_second: Option<u64>,
     /// Settings for librdkafka's consumer.
@@ -333,6 +335,7 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
         shuffle_partitions: spec.source.partitioning.any.map(|any| any.shuffle_partitions),
         security: security::of_source(kafka),
         start: start(&kafka.start_from)?,
+        max_drift_ms: spec.event.max_drift.and_then(ms),
         max_records_per_second: kafka.max_records_per_second.and_then(|most| u64::try_from(most).ok()),
         properties: kafka.properties.clone(),
     })

@@ -29,9 +29,8 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 5] = [
+pub const REFUSED_OF_FUTURE: [&str; 4] = [
     "spec.autoscaling",
-    "spec.event.maxDrift",
     "spec.restoreFrom",
     "spec.upgrade.rollback",
     "spec.windows",

@@ -15,7 +15,7 @@ use prometheus::{
 };
 
 use self::latency::Latency;
-pub use self::latency::{Stage, Stages};
+pub use self::latency::{HeldBack, Stage, Stages};
 use self::outcomes::Outcomes;
 pub use self::outcomes::{ErrorClass, TransactionOutcome};
 use self::process::Process;
@@ -111,8 +111,8 @@ impl Maker<'_> {
         self.register(GaugeVec::new(Self::options(name, help), &["task"])?)
     }
 
-    fn seconds_total(&self, name: &str, help: &str) -> prometheus::Result<CounterVec> {
-        self.register(CounterVec::new(Self::options(name, help), &["task"])?)
+    fn seconds_total(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<CounterVec> {
+        self.register(CounterVec::new(Self::options(name, help), labels)?)
     }
 
     fn single(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
@@ -243,9 +243,9 @@ impl Metrics {
         self.latency.stages(task)
     }
 
-    /// `source.kafka.maxRecordsPerSecond` held a task back for so long.
-    pub fn limited(&self, task: u32, pause: Duration) {
-        self.latency.limited(task, pause);
+    /// Something held a task back for so long.
+    pub fn held_back(&self, task: u32, by: HeldBack, pause: Duration) {
+        self.latency.held_back(task, by, pause);
     }
 
     /// Spans were sent to the collector, or lost.

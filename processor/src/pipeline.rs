@@ -1,5 +1,6 @@
 //! From a manifest to a running pipeline: the compiled plan, the task that steps over records, what it puts out.
 
+pub mod alignment;
 pub mod arrivals;
 pub mod builder;
 pub mod by_clock;

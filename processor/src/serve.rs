@@ -32,7 +32,7 @@ use crate::pipeline::builder::Plan;
 use crate::pipeline::epoch::EpochLimits;
 use crate::pipeline::executor::clock::Clock;
 use crate::pipeline::executor::failpoint::Failpoints;
-use crate::pipeline::executor::{CheckpointRule, JobContext};
+use crate::pipeline::executor::{CheckpointRule, JobContext, Partitions};
 use crate::spans::{Destination, Spans};
 use crate::state::budget::Budget;
 use crate::state::checkpoint::RetentionRule;
@@ -301,7 +301,6 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         plan: Arc::new(Plan::compile(&job)),
         checkpoints: checkpoints(args, job_file)?,
         ordinal: ordinal(args)?,
-        job,
         uid: job_file.uid.clone(),
         revision: job_file.revision.clone(),
         engine: env!("CARGO_PKG_VERSION").to_owned(),
@@ -316,12 +315,14 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         ),
         budget,
         limits: EpochLimits::default(),
+        partitions: job.source.max_drift_ms.map(Partitions::new),
         spans: spans(args, &job_file.job_id, &runtime, &metrics)?,
         metrics,
         clock: Clock::new(args.clock_ahead.clone()),
         failpoints,
         secrets,
         runtime,
+        job,
     })
 }
 

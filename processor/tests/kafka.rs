@@ -11,6 +11,8 @@ mod checkpoints;
 mod child;
 #[path = "kafka/clock.rs"]
 mod clock;
+#[path = "kafka/drift.rs"]
+mod drift;
 #[path = "kafka/input.rs"]
 mod input;
 #[path = "kafka/memory.rs"]

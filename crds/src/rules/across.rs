@@ -16,6 +16,7 @@ pub(super) fn rules() -> Vec<Rule> {
         one_topic_in_two_stages(),
         windows_in_two_stages(),
         delivery_in_two_stages(),
+        drift_in_two_stages(),
     ];
     rules.extend(topics());
     rules.extend(state());
@@ -144,6 +145,21 @@ fn delivery_in_two_stages() -> Rule {
                 spec.pointer("/source/partitioning/any").is_none()
                     || text(spec, "/delivery").is_none_or(|delivery| delivery == "ExactlyOnce")
             },
+        )
+    }
+}
+
+/// Partitions that share no window have nothing to wait for.
+fn drift_in_two_stages() -> Rule {
+    Rule {
+        from: Place::Kafka,
+        ..rule(
+            "spec",
+            ".event.maxDrift",
+            "is for partitioning any, where windows wait for the slowest partition: with byKey each partition has windows of \
+             its own; remove it",
+            "!has(self.event.maxDrift) || has(self.source.partitioning.any)",
+            |spec| spec.pointer("/event/maxDrift").is_none() || spec.pointer("/source/partitioning/any").is_some(),
         )
     }
 }

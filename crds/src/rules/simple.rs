@@ -5,14 +5,11 @@ use serde_json::{Value, json};
 
 use super::{COMPOSITE_MEMBERS, Check, Place, Rule};
 
-/// Fields refused where there is a broker; elsewhere they have nothing to act on.
-const NOT_YET_ON_KAFKA: &[&str] = &["spec.event.maxDrift"];
 /// Fields refused where there are pods.
 const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
 
 pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
-    let of = |paths: &'static [&'static str], place| paths.iter().map(move |path| (*path, place));
-    of(NOT_YET_ON_KAFKA, Place::Kafka).chain(of(NOT_YET_IN_A_CLUSTER, Place::Cluster))
+    NOT_YET_IN_A_CLUSTER.iter().map(|path| (*path, Place::Cluster))
 }
 
 /// Unions: path, members that work, members that do not work yet (these have a rule of their own).
@@ -134,9 +131,10 @@ const AGGREGATES: [&str; 19] = [
 ];
 
 /// Durations that must be longer than nothing.
-const POSITIVE: [&str; 14] = [
+const POSITIVE: [&str; 15] = [
     "spec.event.watermark.periodic.step",
     "spec.event.idle.after",
+    "spec.event.maxDrift",
     "spec.aggregates[].rate.per",
     "spec.windows[].tumbling.size",
     "spec.windows[].sliding.size",

@@ -4,9 +4,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-#[cfg(feature = "k8s")]
-use super::schema;
-use super::{Empty, NotYet};
+use super::Empty;
 use crate::value::{Duration, JsonPointer};
 
 /// Where an event's time comes from and how far out of order events arrive.
@@ -21,10 +19,10 @@ pub struct EventSpec {
     /// What happens to the watermark of a partition without records. Absent: it stays, and so do its open windows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idle: Option<IdleSpec>,
-    /// How far a partition's watermark may run ahead of the slowest.
+    /// How far a partition's watermark may run ahead of the slowest that has records to read; one that is further waits.
+    /// With `partitioning: any`. Default: no partition waits for another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::text"))]
-    pub max_drift: Option<NotYet>,
+    pub max_drift: Option<Duration>,
     /// How far beyond the clock an event's time may be; what is further is a dead letter and does not move the
     /// watermark. Absent: any time is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,11 +16,6 @@ const SERVERS_MAX: u32 = 32;
 const TOPICS_MAX: u32 = 64;
 const PROPERTIES_MAX: u32 = 32;
 
-/// A placeholder that takes a text.
-pub fn text(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "string", "maxLength": 4096})
-}
-
 /// A name of a header.
 pub fn header(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 249})

@@ -300,13 +300,35 @@ impl PartitionReader {
         }
     }
 
-    /// Commits a group offset, for lag tools only: nothing reads it back.
-    pub fn publish_group_offset(&self, offset: i64) {
+    /// Commits a group offset, for lag tools only: nothing reads it back. A note beside it is for [`Self::notes_of`].
+    pub fn publish_group_offset(&self, offset: i64, note: Option<&str>) {
         let mut list = TopicPartitionList::new();
         let added = list.add_partition_offset(&self.topic, self.partition, Offset::Offset(offset));
+        if let (Some(mut element), Some(note)) = (list.find_partition(&self.topic, self.partition), note) {
+            element.set_metadata(note);
+        }
         if let Err(error) = added.and_then(|()| self.consumer.commit(&list, CommitMode::Async)) {
             tracing::debug!(%error, "group offset not committed");
         }
+    }
+}
+
+impl PartitionReader {
+    /// The notes that tasks left beside the group offsets of these partitions, where there are any.
+    pub fn notes_of(&self, partitions: &[u32]) -> Result<Vec<(u32, String)>, ReadError> {
+        let mut list = TopicPartitionList::new();
+        for partition in partitions.iter().filter_map(|partition| i32::try_from(*partition).ok()) {
+            list.add_partition(&self.topic, partition);
+        }
+        let found = self
+            .consumer
+            .committed_offsets(list, QUERY_TIMEOUT)
+            .map_err(|error| self.classify(&error))?;
+        let elements = found.elements();
+        let notes = elements.iter().filter(|element| !element.metadata().is_empty());
+        Ok(notes
+            .filter_map(|element| Some((u32::try_from(element.partition()).ok()?, element.metadata().to_owned())))
+            .collect())
     }
 }
 

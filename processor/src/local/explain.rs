@@ -61,14 +61,18 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     writeln!(out, "  late events   {}", side(&job.late_topic))?;
     writeln!(out, "  dead letters  {}", side(&job.dead_letter_topic))?;
     writeln!(out, "  positions     {}-control", job.job_id)?;
-    match job.source.shuffle_partitions {
-        None => Ok(()),
-        Some(tasks) => writeln!(
+    if let Some(tasks) = job.source.shuffle_partitions {
+        writeln!(
             out,
             "  two stages    a task for each partition of {}, and {tasks} that read {}-shuffle",
             job.source.topic, job.job_id
-        ),
+        )?;
     }
+    if let Some(drift_ms) = job.source.max_drift_ms {
+        let slowest = "waits that is further ahead of the slowest than";
+        writeln!(out, "                a partition {slowest} {drift_ms} ms")?;
+    }
+    Ok(())
 }
 
 /// What becomes of an event before it reaches a window.

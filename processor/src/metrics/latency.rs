@@ -55,12 +55,30 @@ impl Stages {
     }
 }
 
+/// What holds a task back.
+#[derive(Clone, Copy, Debug)]
+pub enum HeldBack {
+    /// `source.kafka.maxRecordsPerSecond`.
+    Rate,
+    /// `event.maxDrift`.
+    Drift,
+}
+
+impl HeldBack {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Drift => "drift",
+        }
+    }
+}
+
 pub(super) struct Latency {
     stages: HistogramVec,
     records: Weighted,
     causes: Weighted,
     windows: Weighted,
-    limited: CounterVec,
+    held_back: CounterVec,
 }
 
 impl Latency {
@@ -82,9 +100,10 @@ impl Latency {
                 "From the end of a window to the commit of its result.",
                 &LATENCY_SECONDS,
             )?,
-            limited: make.seconds_total(
-                "rate_limited_seconds_total",
-                "Time that a task read nothing because of source.kafka.maxRecordsPerSecond.",
+            held_back: make.seconds_total(
+                "held_back_seconds_total",
+                "Time that a task read nothing: by source.kafka.maxRecordsPerSecond (rate) or event.maxDrift (drift).",
+                &["task", "by"],
             )?,
         })
     }
@@ -94,8 +113,8 @@ impl Latency {
         Stages(Stage::ALL.map(|stage| self.stages.with_label_values(&[task.as_str(), stage.as_str()])))
     }
 
-    pub fn limited(&self, task: u32, pause: Duration) {
-        let counter = self.limited.with_label_values(&[task.to_string()]);
+    pub fn held_back(&self, task: u32, by: HeldBack, pause: Duration) {
+        let counter = self.held_back.with_label_values(&[&task.to_string(), by.as_str()]);
         counter.inc_by(pause.as_secs_f64());
     }
 

@@ -7,6 +7,7 @@
 mod base;
 mod birth;
 pub mod board;
+mod brakes;
 pub mod clock;
 mod commit;
 mod decisions;
@@ -19,6 +20,7 @@ mod startup;
 mod topology;
 mod trace;
 
+pub use brakes::Partitions;
 pub use topology::Topology;
 
 use std::cell::Cell;
@@ -104,6 +106,8 @@ pub struct JobContext {
     pub runtime: tokio::runtime::Handle,
     /// Metrics of the process.
     pub metrics: Arc<Metrics>,
+    /// How far the source's partitions are read, with `event.maxDrift`.
+    pub partitions: Option<Partitions>,
     /// Where spans of epochs go, for those who ask for them.
     pub spans: Option<Spans>,
     /// The clock by which tasks decide.

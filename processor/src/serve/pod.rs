@@ -223,6 +223,9 @@ impl Pod {
     pub fn set_end_offset(&self, task: u32, end: i64) {
         let mut inner = self.lock();
         let Some(held) = inner.tasks.get(&task) else { return };
+        if let (Stage::Combine, Some(partitions)) = (self.context.role(task).stage, &self.context.partitions) {
+            partitions.end(self.context.role(task).partition, end);
+        }
         let lag = (end - held.board.status().input_offset).max(0);
         let age_ms = held.board.appended_ms().map(|appended_ms| now_ms() - appended_ms);
         self.context.metrics.lag(task, lag, age_ms);

@@ -12,9 +12,9 @@ use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
 use super::pod::Pod;
 use crate::kafka::config;
-use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT};
+use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT, ReadError};
 use crate::kafka::control;
-use crate::pipeline::executor::Topology;
+use crate::pipeline::executor::{Partitions, Topology};
 use crate::pipeline::stage::Stage;
 use crate::state::recovery::Stop;
 
@@ -22,6 +22,8 @@ use crate::state::recovery::Stop;
 const RECONCILE_EVERY: Duration = Duration::from_millis(250);
 /// How often the ends of the partitions are asked for.
 const LAG_EVERY: Duration = Duration::from_secs(2);
+/// The same with `event.maxDrift`, and how often partitions of other pods are heard of.
+const ALIGN_EVERY: Duration = Duration::from_secs(1);
 /// Room of a client that reads nothing, KiB.
 const LAG_QUEUE_KIB: u32 = 64;
 /// How often a failed look at the topics is repeated.
@@ -138,8 +140,41 @@ fn watch(pod: &Pod, assign_all: bool) {
                 Err(error) => tracing::debug!(task, error, "end of the partition not known"),
             }
         }
-        std::thread::sleep(LAG_EVERY);
+        match &pod.context().partitions {
+            None => std::thread::sleep(LAG_EVERY),
+            Some(partitions) => {
+                if let Err(error) = hear_of_others(pod, partitions, &readers) {
+                    tracing::debug!(%error, "how far other pods are is not known");
+                }
+                std::thread::sleep(ALIGN_EVERY);
+            }
+        }
     }
+}
+
+/// Hears how far the source partitions are that other pods read, if any are read here.
+fn hear_of_others(
+    pod: &Pod,
+    partitions: &Partitions,
+    readers: &BTreeMap<Stage, PartitionReader>,
+) -> Result<(), ReadError> {
+    let (Some(reader), Some(tasks)) = (readers.get(&Stage::Combine), pod.task_count()) else {
+        return Ok(());
+    };
+    let held = pod.held();
+    let elsewhere = (0..tasks).filter(|task| !held.contains(task));
+    let roles = elsewhere.map(|task| pod.context().role(task));
+    let others: Vec<u32> = roles
+        .filter(|role| role.stage == Stage::Combine)
+        .map(|role| role.partition)
+        .collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    for (partition, note) in reader.notes_of(&others)? {
+        partitions.heard(partition, &note);
+    }
+    Ok(())
 }
 
 /// Number of tasks, and the highest generation in any committed position: both before anything is assigned.
@@ -152,7 +187,7 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     for task in 0..topology.task_count() {
         match control::read(&settings, &topic, task) {
             Ok(copy) => generation = generation.max(copy.position.map_or(0, |position| position.generation)),
-            Err(crate::kafka::consumer::ReadError::Stop(stop)) => return Err(stop),
+            Err(ReadError::Stop(stop)) => return Err(stop),
             Err(error) => {
                 return Err(Stop::new(
                     crate::state::recovery::Reason::KafkaUnreachable,

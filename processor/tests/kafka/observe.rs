@@ -271,7 +271,7 @@ fn a_task_reads_no_more_a_second_than_it_may() {
     assert!(began.elapsed() >= Duration::from_millis(3_800), "{:?}", began.elapsed());
     let held_back = wanted(
         &processor.metrics(),
-        r#"streamagg_rate_limited_seconds_total{task="0"}"#,
+        r#"streamagg_held_back_seconds_total{by="rate",task="0"}"#,
     );
     assert!(held_back > 0.0);
 }

@@ -263,15 +263,20 @@ impl Job {
 
     /// Produces events whose time begins at `first_ms`.
     pub fn produce_from(&self, first_ms: i64, count: u32) {
+        self.produce_apart(first_ms, 5, 0..self.partitions, count);
+    }
+
+    /// Produces events to some partitions, so far apart.
+    pub(super) fn produce_apart(&self, first_ms: i64, apart_ms: i64, partitions: std::ops::Range<u32>, count: u32) {
         let mut log = self.log.lock().expect("not poisoned");
-        for partition in 0..self.partitions {
+        for partition in partitions {
             let events = log.entry(partition).or_default();
             for _ in 0..count {
                 let index = i64::try_from(events.len()).expect("small");
                 let disorder = (index * 7_919) % (WATERMARK_BOUND_MS - 1);
                 let key = if self.hot && index % 5 > 0 { 0 } else { index % 37 };
                 let event = (
-                    first_ms + index * 5 - disorder,
+                    first_ms + index * apart_ms - disorder,
                     u32::try_from(key).expect("small"),
                     index % 11,
                 );

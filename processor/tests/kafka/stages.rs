@@ -17,7 +17,7 @@ fn job(test: &str) -> Job {
 }
 
 /// An assignment of both pods, by file.
-fn assign(job: &Job, generation: u64, tasks: &str) -> PathBuf {
+pub(super) fn assign(job: &Job, generation: u64, tasks: &str) -> PathBuf {
     let path = job.directory("assignment.json");
     let staged = job.directory("assignment.next");
     let text = format!(r#"{{"version":1,"generation":{generation},"tasks":{tasks}}}"#);
@@ -27,7 +27,7 @@ fn assign(job: &Job, generation: u64, tasks: &str) -> PathBuf {
 }
 
 /// The pod of an ordinal, with a volume of its own.
-fn pod(job: &Job, ordinal: u32, failpoint: Option<&str>) -> Processor {
+pub(super) fn pod(job: &Job, ordinal: u32, failpoint: Option<&str>) -> Processor {
     let assignment = job.directory("assignment.json");
     let ordinal = ordinal.to_string();
     let flags = [

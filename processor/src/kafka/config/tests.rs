@@ -13,6 +13,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
             shuffle_partitions: None,
             security: Security::default(),
             start: Start::Earliest,
+            max_drift_ms: None,
             max_records_per_second: None,
             properties: properties
                 .iter()

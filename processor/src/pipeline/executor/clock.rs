@@ -132,6 +132,10 @@ impl Running<'_> {
         if let Some(tick) = self.clock.partition.tick(now_ms, position, fires) {
             self.obey(tick);
         }
+        if self.brakes.is_waiting() {
+            // Its records are not read, which is not silence.
+            return Ok(());
+        }
         let (task, position) = (&self.started.task, self.started.task.position());
         if let Some(advance) = (self.clock.partition).idle(now_ms, position, task.next_due_ms()) {
             let seen = self.seen();

@@ -8,6 +8,7 @@ use streamagg_crds::admin::{TaskState, TaskStatus};
 use streamagg_crds::v1alpha1::Delivery;
 
 use super::board::View;
+use super::brakes::Brakes;
 use super::clock::TaskClock;
 use super::commit::Epoch;
 use super::failpoint::Place;
@@ -25,9 +26,7 @@ use crate::pipeline::epoch::{EpochLimits, OpenEpoch};
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
 use crate::pipeline::position::{Decision, NO_WATERMARK};
-use crate::pipeline::rate::RateLimit;
 use crate::pipeline::sink::EpochBuffer;
-use crate::pipeline::stage;
 use crate::pipeline::worker::Between;
 use crate::state::checkpoint::due::Pace;
 use crate::state::recovery::{LastInput, Owner, Position, Reason, Stop};
@@ -74,9 +73,7 @@ pub(super) struct Running<'a> {
     pub between: Between,
     pub clock: TaskClock,
     pace: Pace,
-    /// When this life of the task began, and what it may read since.
-    since: Instant,
-    rate: Option<RateLimit>,
+    pub brakes: Brakes<'a>,
     limits: EpochLimits,
     stages: Stages,
     last_slow: Instant,
@@ -93,16 +90,13 @@ impl Executor {
         };
         started.reader.seek(started.next_offset);
         let clock = TaskClock::new(self, &started.task);
+        let brakes = Brakes::new(self, started.task.position().watermark_ms, started.next_offset);
         let mut running = Running {
             executor: self,
             started,
             clock,
             pace: Pace::default(),
-            since: Instant::now(),
-            rate: (self.context.job.source.max_records_per_second)
-                // What a window task reads, the combine tasks have let through.
-                .filter(|_| self.role.stage != stage::Stage::Window)
-                .map(|per_second| RateLimit::new(per_second, Duration::ZERO)),
+            brakes,
             open: Open {
                 buffer: EpochBuffer::default(),
                 decisions: Vec::new(),
@@ -198,9 +192,10 @@ impl Running<'_> {
                 self.close(view)?;
                 return Err(stop.into());
             }
+            let note = self.brakes.note();
             self.started
                 .reader
-                .publish_group_offset(self.started.committed.engine_position.input_offset);
+                .publish_group_offset(self.started.committed.engine_position.input_offset, note.as_deref());
             self.publish_figures();
         }
         Ok(())
@@ -250,23 +245,10 @@ impl Running<'_> {
         self.open.seen_offset.map_or(known, |seen| seen.max(known))
     }
 
-    /// Records that may be read now. None, where the rate limit is reached: then a moment has passed, `wait` at most.
-    fn allowed(&mut self, wait: Duration) -> usize {
-        let Some(rate) = &mut self.rate else {
-            return BATCH_RECORDS;
-        };
-        let allowed = rate.allowed(self.since.elapsed());
-        if allowed == 0 {
-            let pause = rate.wait().min(wait);
-            std::thread::sleep(pause);
-            self.executor.context.metrics.limited(self.executor.task, pause);
-        }
-        allowed.min(BATCH_RECORDS)
-    }
-
     fn consume(&mut self) -> Result<(), End> {
         let wait = self.limits.wait(self.open_epoch(), IDLE_WAIT);
-        let allowed = self.allowed(wait);
+        let watermark_ms = self.started.task.position().watermark_ms;
+        let allowed = self.brakes.allowed(watermark_ms, BATCH_RECORDS, wait);
         if allowed == 0 {
             return Ok(());
         }
@@ -284,10 +266,9 @@ impl Running<'_> {
         if batch.is_empty() {
             // Every record polled has been stepped over: what lies below is markers and aborted records.
             self.open.seen_offset = self.started.reader.seen_offset();
+            let seen = self.seen();
+            self.brakes.read(0, watermark_ms, seen);
             return Ok(());
-        }
-        if let Some(rate) = &mut self.rate {
-            rate.took(batch.len());
         }
         self.open.opened.get_or_insert_with(SystemTime::now);
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
@@ -300,6 +281,8 @@ impl Running<'_> {
         self.pace.add(records.len() as u64, took);
         self.stages.took(Stage::Step, took);
         self.clock.after_step(now_ms, &self.started.task);
+        let position = self.started.task.position();
+        (self.brakes).read(batch.len(), position.watermark_ms, position.input_offset);
         let consumed = match status {
             StepStatus::Continue => batch.len(),
             StepStatus::TooManyBadRecords { consumed, bad, seen } => {

@@ -111,6 +111,7 @@ fn damage(seen: &mut Reasons) {
     look(&|observed| observed.pods.iter_mut().for_each(|pod| pod.admin = None));
     look(&|observed| observed.pods[1].crash = Some("ended".to_owned()));
     look(&|observed| observed.pods[0].admin.as_mut().unwrap().problem = problem("DiskFull"));
+    look(&|observed| rows(observed).for_each(|row| row.problem = problem("SinkFailing")));
     look(&|observed| rows(observed).for_each(|row| row.problem = problem("CheckpointFailed")));
     look(&|observed| observed.lag_samples = (1..7).map(|minute| minute * 9_000).collect());
     look(&|observed| checkpoints(observed, 5, 100));
