@@ -44,8 +44,8 @@ use crate::state::store::{Credentials, Store};
 const EXIT_BAD_INPUT: u8 = 2;
 /// Databases that share the write buffers in a usual pod.
 const TASKS_USUAL: usize = 4;
-/// Longest time to end after the signal.
-const SHUTDOWN_MAX: Duration = Duration::from_secs(600);
+/// What the end of the process itself takes of the time to end: the last spans are waited for 5 s.
+const LEAVING: Duration = Duration::from_secs(8);
 
 /// Flags of `serve`.
 #[derive(Clone, Debug, clap::Args)]
@@ -83,6 +83,9 @@ pub struct ServeArgs {
     /// Identity of the job when --job is a manifest
     #[arg(long, value_name = "UID", default_value = LOCAL_UID)]
     pub uid: String,
+    /// Time to end after the signal, before the process is killed; the last checkpoint is not waited for any longer
+    #[arg(long, value_name = "SECONDS", env = "STREAMAGG_GRACE_SECONDS", default_value_t = 600)]
+    pub grace_seconds: u64,
     /// What is logged, such as `info` or `streamagg_processor=debug`
     #[arg(
         long,
@@ -197,7 +200,14 @@ fn run(args: &ServeArgs) -> Result<(), ServeError> {
         .map_err(|error| ServeError::System(format!("waiting for signals: {error}")))?;
     tracing::info!("ending: each task finishes its epoch, commits and checkpoints");
     pod.stop();
-    supervisor.join(SHUTDOWN_MAX);
+    let limit = Duration::from_secs(args.grace_seconds).saturating_sub(LEAVING);
+    if !supervisor.join(limit) {
+        tracing::warn!(
+            waited_s = limit.as_secs(),
+            "leaving before the last checkpoint is complete: nothing is lost, but a start without this volume has more to \
+             replay; raise spec.podTemplate.spec.terminationGracePeriodSeconds, or --grace-seconds"
+        );
+    }
     if let Some(spans) = &context.spans {
         spans.shutdown(runtime.handle());
     }

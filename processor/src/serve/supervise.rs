@@ -58,8 +58,8 @@ pub(super) fn start(pod: Arc<Pod>, assignment: Option<PathBuf>, assign_all: bool
 }
 
 impl Supervisor {
-    /// Waits until every task has left, `limit` at most.
-    pub(super) fn join(self, limit: Duration) {
+    /// Waits until every task has left, `limit` at most. Whether all have.
+    pub(super) fn join(self, limit: Duration) -> bool {
         let deadline = Instant::now() + limit;
         while !self.pod.is_stopped() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(20));
@@ -67,6 +67,7 @@ impl Supervisor {
         if self.reconciler.is_finished() && self.reconciler.join().is_err() {
             tracing::error!("the reconcile thread panicked");
         }
+        self.pod.is_stopped()
     }
 }
 

@@ -1,5 +1,11 @@
 //! Checkpoints on a real broker: made, shared, refused, retired, restored. Must not test what start-up decides (tables do).
 
+use std::time::{Duration, Instant};
+
+use axum::http::Method;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
 use super::rig::{Job, eventually};
 
 #[test]
@@ -245,4 +251,45 @@ fn a_pinned_checkpoint_outlives_retention_until_it_is_released() {
         processor.ask("DELETE", "/v1/pins?holder=a", "").expect("answers").0,
         400
     );
+}
+
+/// A store that lists nothing and takes nothing: every upload hangs.
+fn store_that_hangs(runtime: &Runtime) -> String {
+    let answer = |method: Method| async move {
+        if method == Method::GET {
+            "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+        } else {
+            std::future::pending().await
+        }
+    };
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let address = listener.local_addr().expect("an address");
+    runtime.spawn(async move { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    format!("http://{address}")
+}
+
+#[test]
+fn a_processor_leaves_within_its_grace_whatever_becomes_of_its_last_checkpoint() {
+    let runtime = Runtime::new().expect("threads");
+    let mut job = Job::new("grace", 1);
+    let endpoint = store_that_hangs(&runtime);
+    job.store = Some(format!(r#"s3: {{bucket: b, endpoint: "{endpoint}"}}"#));
+    job.produce(1_000);
+    let environment = [
+        "env",
+        "AWS_ACCESS_KEY_ID=a",
+        "AWS_SECRET_ACCESS_KEY=b",
+        "STREAMAGG_GRACE_SECONDS=11",
+    ];
+    let processor = job.start_within("data", &environment);
+    job.assert_exact();
+    let log = processor.log.clone();
+    let began = Instant::now();
+    processor.terminate();
+    assert!(began.elapsed() < Duration::from_secs(11), "{:?}", began.elapsed());
+    let log = std::fs::read_to_string(log).expect("a log");
+    assert!(log.contains("leaving before the last checkpoint is complete"), "{log}");
+    job.produce(1_000);
+    let _processor = job.start_within("data", &environment);
+    job.assert_exact();
 }

@@ -120,6 +120,8 @@ pub struct Job {
     pub(super) shuffle_partitions: Option<u32>,
     /// Of five events, four have the same key.
     hot: bool,
+    /// Another checkpoint store than a directory of the job.
+    pub store: Option<String>,
     /// What was produced, by partition.
     pub(super) log: Mutex<BTreeMap<u32, Vec<Event>>>,
     producer: BaseProducer,
@@ -148,6 +150,7 @@ impl Job {
             more: More::default(),
             shuffle_partitions: None,
             hot: false,
+            store: None,
             log: Mutex::default(),
             producer,
         }
@@ -304,7 +307,8 @@ impl Job {
             spec,
             state,
         } = self.more;
-        let store = self.directory("store");
+        let in_a_directory = || format!(r#"volume: {{path: "{}"}}"#, self.directory("store").display());
+        let store = self.store.clone().unwrap_or_else(in_a_directory);
         let partitioning = match self.shuffle_partitions {
             None => "byKey: {}".to_owned(),
             Some(count) => format!("any: {{shufflePartitions: {count}}}"),
@@ -328,9 +332,8 @@ spec:
   aggregates: [{{name: n, count: {{}}}}, {{name: s, sum: {{field: /v}}}}{extra}]
   sink: {{kafka: {{topic: {name}-out}}}}
   deadLetters: {{kafka: {{topic: {name}-dead}}}}{spec}
-  state: {{backend: RocksDB, volume: {{size: 1Gi}}{state}, checkpoints: {{interval: 1h, store: {{volume: {{path: "{}"}}}}}}}}
-"#,
-            store.display()
+  state: {{backend: RocksDB, volume: {{size: 1Gi}}{state}, checkpoints: {{interval: 1h, store: {{{store}}}}}}}
+"#
         )
     }
 

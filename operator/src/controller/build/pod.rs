@@ -119,6 +119,12 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
             value_from: None,
         },
     ];
+    // Not a flag, for the same reason.
+    environment.push(EnvVar {
+        name: "STREAMAGG_GRACE_SECONDS".to_owned(),
+        value: Some(grace_period_seconds(aggregation).to_string()),
+        value_from: None,
+    });
     environment.extend(store(aggregation).into_iter().flat_map(credentials));
     if !aggregation.secret_keys.is_empty() {
         // Not a flag, for the same reason.
@@ -129,6 +135,17 @@ fn environment(aggregation: &ValidatedAggregation) -> Vec<EnvVar> {
         });
     }
     environment
+}
+
+/// Time that a pod has to end, also where the user's template says it.
+fn grace_period_seconds(aggregation: &ValidatedAggregation) -> i64 {
+    let theirs = aggregation
+        .pod_template
+        .as_ref()
+        .and_then(|theirs| theirs.spec.as_ref());
+    theirs
+        .and_then(|spec| spec.termination_grace_period_seconds)
+        .unwrap_or(GRACE_PERIOD_SECONDS)
 }
 
 /// Credentials of the checkpoint store, each a variable from a key of the store's Secret.
