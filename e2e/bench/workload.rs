@@ -102,6 +102,9 @@ const SKETCHES: &str = "
 /// A tenth of the memory budget's default: what is measured is the state, not queues that nobody fills.
 const SMALL_BUDGET: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}, memoryBudget: 64Mi}\n";
 const STATE: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}}\n";
+const MEMORY: &str = "  state: {backend: Memory}\n";
+/// Four tasks share 8 MiB of it for their state: about half of what W2 holds.
+const TIGHT_BUDGET: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}, memoryBudget: 16Mi}\n";
 
 fn everything(_: &Value) -> bool {
     true
@@ -156,6 +159,14 @@ fn tumbling() -> Vec<Workload> {
         Workload {
             flink: Some(query(TUMBLE)),
             ..plain("W2", "tumble 10 s, 20 k keys, 8 aggregates", "tumbling: {size: 10s}")
+        },
+        Workload {
+            more: MEMORY,
+            ..plain("W2M", "W2, state in memory only", "tumbling: {size: 10s}")
+        },
+        Workload {
+            more: TIGHT_BUDGET,
+            ..plain("W2E", "W2, memory for half of the state", "tumbling: {size: 10s}")
         },
         Workload {
             aggregates: format!("{EIGHT}{SKETCHES}"),
