@@ -2,8 +2,7 @@
 //! Must not measure speed.
 
 use std::collections::BTreeMap;
-use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use streamagg_e2e::broker::{Broker, Reader};
 use streamagg_e2e::checker::OutputRecord;
 use streamagg_e2e::checker::batch::Batch;
+use streamagg_e2e::process::{metrics, sum_of};
 use streamagg_e2e::wait::{Seen, await_condition};
 
 use super::drain::{await_consumed, compare, places};
@@ -168,12 +168,7 @@ struct Snapshots {
 impl Snapshots {
     fn read(admin: u16) -> Result<Self, String> {
         let text = metrics(admin).map_err(|error| error.to_string())?;
-        let sum = |name: &str| {
-            let values = text.lines().filter(|line| line.starts_with(name));
-            values
-                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-                .sum()
-        };
+        let sum = |name: &str| sum_of(&text, name);
         Ok(Self {
             pause: sum("streamagg_checkpoint_snapshot_seconds_sum"),
             snapshots: sum("streamagg_checkpoint_snapshot_seconds_count"),
@@ -181,14 +176,6 @@ impl Snapshots {
             checkpoints: sum("streamagg_checkpoint_seconds_count"),
         })
     }
-}
-
-fn metrics(admin: u16) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", admin))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    Ok(text)
 }
 
 fn free_port() -> Result<u16, String> {

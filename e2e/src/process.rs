@@ -1,6 +1,8 @@
 //! The processor as a child process: started, killed, stopped and let go on. Must not know results.
 
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -65,6 +67,15 @@ impl Home {
         self.directory.join("processor.log")
     }
 
+    /// A metric of the processor that was started here last, all tasks together; nothing while it does not answer.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        let log = std::fs::read_to_string(self.log()).ok()?;
+        let (_, listen) = log.rsplit_once("listen")?;
+        let (_, port) = listen.split_once("127.0.0.1:")?;
+        let digits = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
+        Some(sum_of(&metrics(port[..digits].parse().ok()?).ok()?, name))
+    }
+
     /// Starts a processor on the job file at `job`.
     ///
     /// # Errors
@@ -99,6 +110,26 @@ impl Home {
             .map_err(|error| format!("{}: {error}", program.display()))?;
         Ok(Processor { child })
     }
+}
+
+/// What a processor that listens on this port of this machine says of itself.
+///
+/// # Errors
+/// When it does not answer.
+pub fn metrics(port: u16) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The values of all series whose lines begin so, together.
+pub fn sum_of(metrics: &str, name: &str) -> f64 {
+    let values = metrics.lines().filter(|line| line.starts_with(name));
+    values
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+        .sum()
 }
 
 /// The release binary beside this test's own.

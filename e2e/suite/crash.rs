@@ -68,6 +68,8 @@ struct Harness {
     /// What produces, at work.
     load: Option<Load>,
     tasks: u32,
+    /// A key's events are in any partition.
+    scattered: bool,
     random: Random,
     generation: u64,
     started: Instant,
@@ -114,6 +116,7 @@ impl Harness {
             idle: Some((loader, Traffic::new(seed, shape, START_MS))),
             load: None,
             tasks,
+            scattered: shape.scattered,
             random: Random::new(seed ^ 0x5eed),
             generation: 1,
             started: Instant::now(),
@@ -173,6 +176,24 @@ impl Harness {
             self.await_progress(&mut processor)?;
         }
         pause(Duration::from_millis(self.random.below(1_500)));
+        processor.kill()?;
+        self.counts.kills += 1;
+        Ok(())
+    }
+
+    /// Kills a processor that has rows on the volume only, where rows may leave memory.
+    fn kill_beyond_memory(&mut self) -> Result<(), String> {
+        if self.scattered {
+            return Ok(());
+        }
+        let processor = self.start(None)?;
+        let home = &self.home;
+        await_condition("rows on the volume only", PROGRESS_MAX, || {
+            match home.metric("streamagg_state_rows_on_volume") {
+                Some(rows) if rows > 0.0 => Seen::Done(()),
+                other => Seen::NotYet(format!("{other:?}")),
+            }
+        })?;
         processor.kill()?;
         self.counts.kills += 1;
         Ok(())

@@ -189,11 +189,12 @@ fn run(args: &ServeArgs) -> Result<(), ServeError> {
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind(args.listen))
         .map_err(|error| ServeError::System(format!("--listen {}: {error}", args.listen)))?;
+    let listen = listener.local_addr().unwrap_or(args.listen);
     let pod = Arc::new(Pod::new(Arc::clone(&context), args.pod_name.clone()));
     let supervisor = supervise::start(Arc::clone(&pod), args.assignment.clone(), args.assign_all)
         .map_err(|error| ServeError::System(format!("starting threads: {error}")))?;
     runtime.spawn(admin::run(listener, admin::router(Arc::clone(&pod), token)));
-    tracing::info!(job = context.job.job_id, uid = context.uid, listen = %args.listen, "processor started");
+    tracing::info!(job = context.job.job_id, uid = context.uid, %listen, "processor started");
     log_budget(&context.budget);
     runtime
         .block_on(ended())

@@ -11,6 +11,7 @@ use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::state::backend::{Backend, Changes, Error, Reader, Visit};
+use streamagg_processor::state::codec;
 use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::generator;
 
@@ -37,6 +38,10 @@ impl Store {
             });
         }
         Ok(())
+    }
+
+    fn layout(&self) -> Option<Vec<u8>> {
+        self.get(codec::LAYOUT).expect("reads")
     }
 
     /// What the shell does behind its transaction.
@@ -142,8 +147,10 @@ proptest! {
         }
         let mut task = restored(&plan(&wide), &store, 0);
         task.evict_to(0);
-        prop_assert_eq!(task.rows_left_in_store(), 0, "the store has them in another layout");
+        let (left, layout) = (task.rows_left_in_store(), store.layout());
         store.commit(&mut task);
+        // What the new spec adds may be there already: a rate is a count.
+        prop_assert!(left == 0 || store.layout() == layout, "the store had {left} rows in another layout");
         task.evict_to(0);
         run(&mut task, &case, at, case.log.len(), &cuts, &mut seen);
         store.commit(&mut task);

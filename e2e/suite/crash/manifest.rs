@@ -5,9 +5,10 @@ const SHUFFLE_PARTITIONS: u32 = 2;
 
 /// The job of a run; `scattered`: a key's events are in any partition.
 pub fn manifest(bootstrap: &str, name: &str, delivery: &str, scattered: bool) -> String {
-    let partitioning = match scattered {
-        true => format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"),
-        false => "byKey: {}".to_owned(),
+    // Where rows may leave memory, there is none for most of them.
+    let (partitioning, memory) = match scattered {
+        true => (format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"), ""),
+        false => ("byKey: {}".to_owned(), "memoryBudget: 64Ki"),
     };
     format!(
         r#"
@@ -41,6 +42,7 @@ spec:
   state:
     backend: RocksDB
     volume: {{size: 1Gi}}
+    {memory}
     checkpoints: {{interval: 2s, retain: {{count: 3}}, store: {{volume: {{path: checkpoints}}}}}}
 "#
     )

@@ -29,6 +29,7 @@ pub(super) fn at_least_once(harness: &mut Harness, kills: u64) -> Result<(), Str
     for name in ["before-commit", "after-commit-before-state", "mid-checkpoint-upload"] {
         harness.abort_at(name)?;
     }
+    harness.kill_beyond_memory()?;
     while harness.counts.kills < kills {
         harness.kill_at_random()?;
         match harness.counts.kills % 4 {
@@ -47,6 +48,7 @@ pub(super) fn every_fault_in_turn(harness: &mut Harness, kills: u64) -> Result<(
     for name in FAILPOINTS {
         harness.abort_at(name)?;
     }
+    harness.kill_beyond_memory()?;
     harness.check()?;
     while harness.counts.kills < kills {
         harness.kill_at_random()?;

@@ -287,10 +287,10 @@ impl Worker {
         }
     }
 
-    /// Bytes of memory that the state takes on the heap.
+    /// Bytes of memory that the state takes on the heap; of a task whose rows may leave it, those that decide on that.
     pub fn state_bytes(&self) -> usize {
         match self {
-            Self::Whole(task) => task.state_bytes(),
+            Self::Whole(task) => task.bytes_in_use(),
             Self::Combine(task) => task.state_bytes(),
             Self::Window(task) => task.state_bytes(),
         }

@@ -48,6 +48,14 @@ pub enum StoreError {
         /// The base.
         base: String,
     },
+    /// Files of the snapshot were deleted while it was uploaded.
+    #[error(
+        "snapshot {directory} lost files while it was uploaded: is its volume being deleted? There is no checkpoint of it"
+    )]
+    SnapshotGone {
+        /// Where it was.
+        directory: String,
+    },
     /// An object is not what was just written.
     #[error("checkpoint store {place}: {object} has {found} bytes, {expected} were written")]
     Incomplete {

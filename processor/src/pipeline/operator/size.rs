@@ -17,8 +17,9 @@ impl Task {
         self.bytes_beside(self.sets.iter().map(PaneSet::heap_bytes).sum())
     }
 
-    /// As [`Self::state_bytes`], without what rows of panes have asked for ahead.
-    pub(super) fn bytes_in_use(&self) -> usize {
+    /// As [`Self::state_bytes`], without what rows of panes have asked for ahead: what is held against the memory that the
+    /// task may use.
+    pub fn bytes_in_use(&self) -> usize {
         self.bytes_beside(self.sets.iter().map(PaneSet::bytes_in_use).sum())
     }
 

@@ -33,6 +33,17 @@ impl Rig {
     }
 
     async fn upload(&self, id: &str, count: u64, base: Option<&Manifest>) -> Result<Manifest, StoreError> {
+        self.upload_while(id, count, base, || {}).await
+    }
+
+    /// `meanwhile` happens before the manifest is written.
+    async fn upload_while(
+        &self,
+        id: &str,
+        count: u64,
+        base: Option<&Manifest>,
+        meanwhile: impl Fn(),
+    ) -> Result<Manifest, StoreError> {
         let mut at = position(count);
         (at.epoch, at.control_seq) = (count, count);
         let draft = Draft {
@@ -41,7 +52,7 @@ impl Rig {
             format: FileFormat::RocksDB,
         };
         let time = i64::try_from(count).expect("small");
-        self.store.upload(0, &self.files, draft, base, || time, || {}).await
+        self.store.upload(0, &self.files, draft, base, || time, meanwhile).await
     }
 
     fn object(&self, relative: &str) -> std::path::PathBuf {
@@ -177,6 +188,20 @@ async fn a_checkpoint_whose_base_was_deleted_meanwhile_is_withdrawn() {
         rig.upload("b", 2, Some(&first)).await,
         Err(StoreError::BaseGone { .. })
     ));
+    assert!(rig.store.list(0).await.expect("lists").manifests.is_empty());
+}
+
+#[tokio::test]
+async fn what_loses_files_while_it_is_uploaded_becomes_no_checkpoint() {
+    let rig = rig();
+    rig.write("1.sst", "one");
+    rig.write("CURRENT", "MANIFEST-1");
+    let deleted = || std::fs::remove_file(rig.files.join("CURRENT")).expect("removes");
+    let uploaded = rig.upload_while("a", 1, None, deleted).await;
+    assert!(matches!(uploaded, Err(StoreError::SnapshotGone { .. })), "{uploaded:?}");
+    let deleted = || std::fs::remove_dir_all(&rig.files).expect("removes");
+    let uploaded = rig.upload_while("b", 1, None, deleted).await;
+    assert!(matches!(uploaded, Err(StoreError::File { .. })), "{uploaded:?}");
     assert!(rig.store.list(0).await.expect("lists").manifests.is_empty());
 }
 

@@ -88,7 +88,8 @@ impl Store {
         before_manifest: impl Fn(),
     ) -> Result<Manifest, StoreError> {
         let mut files = Vec::new();
-        for name in files_of(directory).await? {
+        let names = files_of(directory).await?;
+        for name in names.clone() {
             let path = directory.join(&name);
             let (size, sha256) = digest_of(&path).await?;
             let shared = base.and_then(|base| base.object_of(&name, size, &sha256));
@@ -115,6 +116,12 @@ impl Store {
             });
         }
         before_manifest();
+        // Somebody may be deleting the volume under us: what was listed then is a part of the snapshot only.
+        if files_of(directory).await? != names {
+            return Err(StoreError::SnapshotGone {
+                directory: directory.display().to_string(),
+            });
+        }
         let manifest = Manifest {
             version: MANIFEST_VERSION,
             id: draft.id,
