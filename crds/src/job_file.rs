@@ -156,8 +156,10 @@ pub fn decides_results(path: &str) -> bool {
 pub fn pipeline_revision(spec: &StreamAggregationSpec) -> String {
     let mut value = serde_json::to_value(spec).unwrap_or_default();
     structure::drop_defaults(&mut value, structure::spec_schema());
-    if let Some(event) = value.get_mut("event").and_then(Value::as_object_mut) {
-        event.remove("maxDrift");
+    if let Some((parent, member)) = DECIDES_PACE.split_once('.')
+        && let Some(parent) = value.get_mut(parent).and_then(Value::as_object_mut)
+    {
+        parent.remove(member);
     }
     let decisive: BTreeMap<&str, Option<&Value>> = DECIDES_RESULTS
         .iter()

@@ -237,14 +237,9 @@ async fn google_cloud_storage_keeps_the_contract() {
         ..Credentials::default()
     };
     keeps_the_contract(&Rig::new(&config, &credentials), 300_000).await;
-    let requests = cloud.requests();
     let manifest = "/bucket/some/where/ns.job/tasks/0/manifests/b.json";
-    let conditions: Vec<Option<&String>> = requests
-        .iter()
-        .filter(|request| request.method == "PUT" && request.path == manifest)
-        .map(|request| request.headers.get("x-goog-if-generation-match"))
-        .collect();
-    assert_eq!(conditions, [Some(&"0".to_owned()); 2], "only where there is none");
+    let conditions = cloud.put_headers(manifest, "x-goog-if-generation-match");
+    assert_eq!(conditions, vec![Some("0".to_owned()); 2], "only where there is none");
 }
 
 #[tokio::test]
@@ -269,12 +264,8 @@ async fn azure_blob_storage_keeps_the_contract() {
     });
     assert!(unsigned.is_none(), "{unsigned:?}");
     let manifest = "/llm/checkpoints/some/where/ns.job/tasks/0/manifests/b.json";
-    let conditions: Vec<Option<&String>> = requests
-        .iter()
-        .filter(|request| request.method == "PUT" && request.path == manifest)
-        .map(|request| request.headers.get("if-none-match"))
-        .collect();
-    assert_eq!(conditions, [Some(&"*".to_owned()); 2], "only where there is none");
+    let conditions = cloud.put_headers(manifest, "if-none-match");
+    assert_eq!(conditions, vec![Some("*".to_owned()); 2], "only where there is none");
 }
 
 /// What cannot be used is refused before the first request, with the field, and never with the secret.

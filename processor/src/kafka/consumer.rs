@@ -311,9 +311,7 @@ impl PartitionReader {
             tracing::debug!(%error, "group offset not committed");
         }
     }
-}
 
-impl PartitionReader {
     /// The notes that tasks left beside the group offsets of these partitions, where there are any.
     pub fn notes_of(&self, partitions: &[u32]) -> Result<Vec<(u32, String)>, ReadError> {
         let mut list = TopicPartitionList::new();

@@ -223,8 +223,9 @@ impl Pod {
     pub fn set_end_offset(&self, task: u32, end: i64) {
         let mut inner = self.lock();
         let Some(held) = inner.tasks.get(&task) else { return };
-        if let (Stage::Combine, Some(partitions)) = (self.context.role(task).stage, &self.context.partitions) {
-            partitions.end(self.context.role(task).partition, end);
+        let role = self.context.role(task);
+        if let (Stage::Combine, Some(partitions)) = (role.stage, &self.context.partitions) {
+            partitions.end(role.partition, end);
         }
         let lag = (end - held.board.status().input_offset).max(0);
         let age_ms = held.board.appended_ms().map(|appended_ms| now_ms() - appended_ms);

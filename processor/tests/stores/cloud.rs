@@ -60,6 +60,15 @@ impl Cloud {
             .requests
             .clone()
     }
+
+    /// What each `PUT` of `path` had in this header, in order.
+    pub fn put_headers(&self, path: &str, header: &str) -> Vec<Option<String>> {
+        self.requests()
+            .iter()
+            .filter(|request| request.method == "PUT" && request.path == path)
+            .map(|request| request.headers.get(header).cloned())
+            .collect()
+    }
 }
 
 fn serve(stream: &TcpStream, root: &str, state: &Mutex<State>) {

@@ -88,33 +88,20 @@ impl Task {
         values: RowRef<'_>,
         outputs: &mut Outputs,
     ) {
-        let firing = Firing {
+        let (_, mut emitter) = self.own_sets(outputs);
+        emitter.emit(&Firing {
             operation: Operation::Upsert,
             window,
-            key: self.keys.bytes(key),
+            key: emitter.keys.bytes(key),
             pane,
             values,
-        };
-        let mut emitter = Emitter {
-            plan: &self.plan,
-            keys: &self.keys,
-            position: &mut self.position,
-            stats: &mut self.stats,
-            outputs,
-        };
-        emitter.emit(&firing);
+        });
     }
 
     /// Writes the results of all keys of a window.
     pub(super) fn emit_merged(&mut self, merged: Merged, window: Window, pane: PaneLabel, outputs: &mut Outputs) {
-        let mut emitter = Emitter {
-            plan: &self.plan,
-            keys: &self.keys,
-            position: &mut self.position,
-            stats: &mut self.stats,
-            outputs,
-        };
-        merged.for_each(&self.keys, |key, values| {
+        let (_, mut emitter) = self.own_sets(outputs);
+        merged.for_each(emitter.keys, |key, values| {
             emitter.emit(&Firing {
                 operation: Operation::Upsert,
                 window,
