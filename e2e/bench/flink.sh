@@ -45,6 +45,9 @@ taskmanager.numberOfTaskSlots: 2
 io.tmp.dirs: $dir/tmp
 taskmanager.memory.managed.size: 64m
 taskmanager.memory.network.max: 128m
+# In memory, Flink's default, a checkpoint of more than 5 MB fails.
+execution.checkpointing.storage: filesystem
+execution.checkpointing.dir: file://$dir/checkpoints
 Y
   cat >"$dir/conf/log4j2.properties" <<P
 rootLogger.level = WARN
