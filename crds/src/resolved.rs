@@ -13,8 +13,8 @@ pub use self::security::{Certificate, Sasl, SecretKey, Security, Tls, Username};
 pub use self::store::{Store, store};
 use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
-    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, RecordProperty, SideOutput, SinkSpec, StartFrom,
-    StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing,
+    Compression, EventSpec, IdleAdvance, IdleSpec, KeyDefault, Partitioner, RecordProperty, SideOutput, SinkSpec,
+    StartFrom, StreamAggregationSpec, TimeUnit, TimestampSpec, WhenMissing,
 };
 use crate::value::JsonPointer;
 
@@ -212,6 +212,8 @@ pub struct Sink {
     pub topic: String,
     /// Compression of what is written.
     pub compression: Compression,
+    /// Which partition a result goes to.
+    pub partitioner: Partitioner,
 }
 
 impl Resolved {
@@ -421,6 +423,7 @@ fn sink(sink: &SinkSpec, source: &Source) -> Option<Sink> {
         security: security::of_sink(kafka, &source.security),
         topic: kafka.topic.clone(),
         compression: kafka.compression,
+        partitioner: kafka.partitioner,
     })
 }
 

@@ -35,7 +35,7 @@ pub use lifecycle::{
 };
 pub use not_yet::NotYet;
 pub use security::{CaSecret, CertificateSecret, KafkaSasl, KafkaTls, SaslMechanism, SinkSecurity, UserSecret};
-pub use sink::{Compression, Delivery, KafkaSink, SideOutput, SideTopic, SinkSpec};
+pub use sink::{Compression, Delivery, KafkaSink, Partitioner, SideOutput, SideTopic, SinkSpec};
 pub use source::{
     AnyPartitioning, FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom,
 };

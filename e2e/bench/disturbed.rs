@@ -32,6 +32,7 @@ const SHAPE: Shape<'static> = Shape {
     bound: "5s",
     window: "tumbling: {size: 6h}",
     aggregates: EIGHT,
+    sink: "",
     more: concat!(
         "  state:\n    backend: RocksDB\n    volume: {size: 10Gi}\n",
         "    checkpoints: {interval: 10s, retain: {count: 3}, store: {volume: {claimName: bench}}}\n"

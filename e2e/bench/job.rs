@@ -34,6 +34,8 @@ pub struct Shape<'a> {
     pub window: &'a str,
     /// The aggregates, as a list.
     pub aggregates: &'a str,
+    /// Further members of the sink's topic.
+    pub sink: &'a str,
     /// Further members of the spec.
     pub more: &'a str,
 }
@@ -109,6 +111,7 @@ fn manifest(bootstrap: &str, shape: &Shape<'_>) -> String {
         bound,
         window,
         aggregates,
+        sink,
         more,
     } = shape;
     format!(
@@ -122,7 +125,7 @@ spec:
   groupBy: [{{name: user, field: /user}}]
   windows: [{{name: w, {window}}}]
   aggregates: {aggregates}
-  sink: {{kafka: {{topic: {name}-out}}}}
+  sink: {{kafka: {{topic: {name}-out{sink}}}}}
   lateEvents: {{kafka: {{topic: {name}-late}}}}
   deadLetters: {{kafka: {{topic: {name}-dead}}}}
 {more}"#

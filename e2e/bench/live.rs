@@ -105,6 +105,7 @@ fn shape<'a>(name: &'a str, input: &'a str, window: &'a str) -> Shape<'a> {
         bound: "100ms",
         window,
         aggregates: EIGHT,
+        sink: "",
         more: "  state: {backend: RocksDB, volume: {size: 10Gi}}\n",
     }
 }
@@ -120,10 +121,22 @@ pub fn warm_up(broker: &Broker, directory: &Path) -> Result<(), String> {
     processor.kill()
 }
 
-/// W8: 10,000 events a second, tumbling windows of a second.
+/// W8: 10,000 events a second, tumbling windows of a second; the results of a task in all partitions, by their keys.
 pub fn latency(broker: &Broker, directory: &Path) -> Result<Value, String> {
-    let shape = shape("w8", "w8-in", "tumbling: {size: 1s}");
-    let job = Job::create(broker, directory, &shape)?;
+    measure(broker, directory, &shape("w8", "w8-in", "tumbling: {size: 1s}"))
+}
+
+/// W8T: the results of a task in one partition.
+pub fn latency_by_task(broker: &Broker, directory: &Path) -> Result<Value, String> {
+    let shape = Shape {
+        sink: ", partitioner: Task",
+        ..shape("w8t", "w8t-in", "tumbling: {size: 1s}")
+    };
+    measure(broker, directory, &shape)
+}
+
+fn measure(broker: &Broker, directory: &Path, shape: &Shape<'_>) -> Result<Value, String> {
+    let job = Job::create(broker, directory, shape)?;
     let processor = job.start(0)?;
     let latencies = observe(broker, shape.input, &job.output, |value| {
         Some((value["end"].as_i64()?, value["key"]["user"].as_str()?.to_owned()))

@@ -186,10 +186,10 @@ fn drained(
 }
 
 fn latencies(broker: &Broker, directory: &Path, arguments: &Arguments) -> Result<Value, String> {
-    let line = |who: &str, figures: &Value| {
+    let line = |id: &str, who: &str, figures: &Value| {
         let number = |name: &str| figures[name].as_f64().unwrap_or(f64::NAN);
         println!(
-            "W8  {who:10} p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, at most {:.0} ms over {} results",
+            "{id:3} {who:10} p50 {:.0} ms, p95 {:.0} ms, p99 {:.0} ms, at most {:.0} ms over {} results",
             number("p50Ms"),
             number("p95Ms"),
             number("p99Ms"),
@@ -202,11 +202,13 @@ fn latencies(broker: &Broker, directory: &Path, arguments: &Arguments) -> Result
     );
     live::warm_up(broker, directory)?;
     let own = live::latency(broker, directory)?;
-    line("streamagg", &own);
+    line("W8", "streamagg", &own);
+    let by_task = live::latency_by_task(broker, directory)?;
+    line("W8T", "streamagg", &by_task);
     if !arguments.is_beside_flink {
-        return Ok(json!({"streamagg": own}));
+        return Ok(json!({"streamagg": own, "partitionerTask": by_task}));
     }
     let flink = flink::latency(broker, directory)?;
-    line("Flink", &flink);
-    Ok(json!({"streamagg": own, "flink": flink}))
+    line("W8", "Flink", &flink);
+    Ok(json!({"streamagg": own, "partitionerTask": by_task, "flink": flink}))
 }

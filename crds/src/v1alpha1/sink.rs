@@ -29,6 +29,9 @@ pub struct KafkaSink {
     /// Compression of what is written.
     #[serde(default)]
     pub compression: Compression,
+    /// Which partition a result goes to.
+    #[serde(default)]
+    pub partitioner: Partitioner,
     /// Addresses (`host:port`) of some brokers. Default: the source's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::bootstrap_servers"))]
@@ -59,6 +62,19 @@ pub enum Compression {
     /// Zstandard.
     #[default]
     Zstd,
+}
+
+/// Which partition of its topic a result goes to. Either way those of one group are in one partition, in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+pub enum Partitioner {
+    /// By the result's key, as Kafka's own clients choose it.
+    #[default]
+    Key,
+    /// By the task that puts it out, so that a transaction writes to one partition of the topic: results are visible
+    /// sooner, see `docs/processor.md`. Some partitions stay empty when the topic has more of them than the job has
+    /// tasks.
+    Task,
 }
 
 /// Where records go that are not aggregated; exactly one member. Default: `{drop: {}}`.

@@ -1,10 +1,12 @@
 //! What an epoch publishes, as records ready to be sent: results, late events, dead letters. Pure.
 //! Must not hold: a producer, or the control topic's documents.
 
+mod plan;
 mod trace;
 
 use std::ops::Range;
 
+pub use self::plan::{OutputTopic, SinkPlan};
 use self::trace::Tracing;
 use super::output::{Output, Outputs};
 use super::position::NO_WATERMARK;
@@ -49,42 +51,6 @@ impl Outgoing<'_> {
     }
 }
 
-/// A topic that is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutputTopic {
-    /// Its name.
-    pub name: String,
-    /// Its partitions, at least one.
-    pub partitions: u32,
-    /// Largest record it takes, bytes.
-    pub record_bytes_max: usize,
-}
-
-impl OutputTopic {
-    fn partition_of(&self, number: u32) -> i32 {
-        i32::try_from(number % self.partitions.max(1)).unwrap_or(0)
-    }
-}
-
-/// Where a task's outputs go.
-#[derive(Clone, Debug)]
-pub struct SinkPlan {
-    /// Results.
-    pub results: OutputTopic,
-    /// Late events; dropped when absent.
-    pub late: Option<OutputTopic>,
-    /// Dead letters; dropped when absent.
-    pub dead: Option<OutputTopic>,
-    /// Records for the second stage, of a task of the first.
-    pub shuffle: Option<OutputTopic>,
-    /// Topic that the task reads, for the headers.
-    pub input_topic: String,
-    /// Its partition.
-    pub partition: u32,
-    /// Headers of a result, by window.
-    window_headers: Vec<Headers>,
-}
-
 /// A source record, for what becomes late or dead.
 #[derive(Default)]
 pub struct SourceRecord {
@@ -98,36 +64,6 @@ pub struct SourceRecord {
     pub value: Option<Vec<u8>>,
     /// Its headers.
     pub headers: Headers,
-}
-
-impl SinkPlan {
-    /// The plan of one task.
-    pub fn new(
-        job_id: &str,
-        window_names: &[String],
-        (input_topic, partition): (&str, u32),
-        results: OutputTopic,
-        (late, dead): (Option<OutputTopic>, Option<OutputTopic>),
-    ) -> Self {
-        let window_headers = window_names
-            .iter()
-            .map(|window| vec![header("streamagg-job", job_id), header("streamagg-window", window)])
-            .collect();
-        Self {
-            results,
-            late,
-            dead,
-            shuffle: None,
-            input_topic: input_topic.to_owned(),
-            partition,
-            window_headers,
-        }
-    }
-
-    /// The same with a topic for the second stage.
-    pub fn shuffling_to(self, shuffle: Option<OutputTopic>) -> Self {
-        Self { shuffle, ..self }
-    }
 }
 
 fn header(name: &str, value: impl ToString) -> (String, Option<Vec<u8>>) {
@@ -305,7 +241,7 @@ impl EpochBuffer {
         match entry {
             Entry::Result(result) => Some(Outgoing {
                 topic: &plan.results.name,
-                partition: Some(plan.results.partition_of(result.partition_hash & 0x7fff_ffff)),
+                partition: Some(plan.partition_of(result)),
                 key: Some(&self.bytes[result.key.clone()]),
                 value: Some(&self.bytes[result.value.clone()]),
                 // A window of all time has no end; then the producer's clock says when.
@@ -393,53 +329,6 @@ impl EpochBuffer {
                 timestamp_ms: None,
                 headers,
             });
-        }
-    }
-}
-
-impl SinkPlan {
-    fn bound_of(&self, topic: &str) -> usize {
-        [
-            Some(&self.results),
-            self.shuffle.as_ref(),
-            self.late.as_ref(),
-            self.dead.as_ref(),
-        ]
-        .into_iter()
-        .flatten()
-        .find(|found| found.name == topic)
-        .map_or(usize::MAX, |found| found.record_bytes_max)
-    }
-
-    /// Lowers the bound of a topic that refused a record of at most its bound. `false`: it cannot be lowered further, or
-    /// it is the topic between two stages: a guess there would cost many events.
-    pub fn lower_bound(&mut self, topic: &str) -> bool {
-        /// Below this, a refusal is not about size.
-        const LEAST: usize = 4_096;
-        for found in [Some(&mut self.results), self.late.as_mut(), self.dead.as_mut()]
-            .into_iter()
-            .flatten()
-        {
-            if found.name == topic && found.record_bytes_max > LEAST {
-                found.record_bytes_max = (found.record_bytes_max / 2).max(LEAST);
-                return true;
-            }
-        }
-        false
-    }
-
-    fn side_entry(&self, dead: bool, source: SourceRecord, own: Headers) -> SideEntry {
-        let mut headers = source.headers;
-        headers.extend(own);
-        headers.push(header("streamagg-topic", &self.input_topic));
-        headers.push(header("streamagg-partition", self.partition));
-        headers.push(header("streamagg-offset", source.offset));
-        SideEntry {
-            dead,
-            key: source.key,
-            value: source.value,
-            timestamp_ms: source.timestamp_ms,
-            headers,
         }
     }
 }

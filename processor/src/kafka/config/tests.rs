@@ -2,7 +2,7 @@
 
 use super::*;
 use streamagg_crds::resolved::{Resolved, Security, Sink, Source, Start, Timestamp, Watermark};
-use streamagg_crds::v1alpha1::TimeUnit;
+use streamagg_crds::v1alpha1::{Partitioner, TimeUnit};
 
 fn job(properties: &[(&str, &str)]) -> Resolved {
     Resolved {
@@ -39,6 +39,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
             topic: "results".into(),
             security: Security::default(),
             compression: Compression::Zstd,
+            partitioner: Partitioner::default(),
         },
         late_topic: None,
         dead_letter_topic: None,

@@ -245,6 +245,7 @@ impl Topology {
             self.results.clone(),
             side,
         )
+        .partitioned_by(job.sink.partitioner)
         .shuffling_to(self.shuffle.clone().filter(|_| role.stage == Stage::Combine))
     }
 }

@@ -1,5 +1,7 @@
 //! Tests of `sink`. Must not test other modules.
 
+use streamagg_crds::v1alpha1::Partitioner;
+
 use super::*;
 use crate::error::RejectReason;
 use crate::pipeline::output::{Cause, DeadRecord, LateRecord, ResultRecord};
@@ -51,6 +53,20 @@ fn names_and_values(headers: &[(String, Option<Vec<u8>>)]) -> Vec<String> {
             )
         })
         .collect()
+}
+
+#[test]
+fn results_are_spread_by_key_or_by_task() {
+    let mut buffer = EpochBuffer::default();
+    let mut outputs = Outputs::default();
+    let entry = result(&mut outputs.bytes, b"v");
+    outputs.list.push(entry);
+    buffer.take(&mut outputs, &plan(), &|_| source(b"v"), &|_| Headers::new());
+    for (partitioner, partition) in [(Partitioner::Key, 5 % 4), (Partitioner::Task, 6 % 4)] {
+        let plan = plan().partitioned_by(partitioner);
+        let partitions: Vec<_> = buffer.records(&plan).map(|outgoing| outgoing.partition).collect();
+        assert_eq!(partitions, [Some(partition)], "{partitioner:?}");
+    }
 }
 
 /// What one record fires carries its trace, beside results of records without one and of none.
