@@ -31,6 +31,8 @@ mod security;
 mod spans;
 #[path = "kafka/stages.rs"]
 mod stages;
+#[path = "kafka/stages_change.rs"]
+mod stages_change;
 #[path = "kafka/topics.rs"]
 mod topics;
 

@@ -368,7 +368,7 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
         (0, -60_000, NO_WATERMARK, &b"\"key\":\"a\""[..], &b"row"[..]),
         (255, i64::MAX, 7, b"", b""),
     ];
-    let (mut partials, mut records) = (Vec::new(), [Vec::new(), Vec::new()]);
+    let (mut partials, mut records) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
     for (set, start_ms, barred_ms, key, row) in rows {
         shuffle::write_partial(
             set,
@@ -381,6 +381,7 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
     }
     shuffle::write_partials(&header, &partials, &mut records[0]);
     shuffle::write_watermark(&header, 1_700_000_000_000, &mut records[1]);
+    shuffle::write_layout(&header, b"{\"format\":1}", &mut records[2]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let text = records.map(|record| hex(&record)).join("\n") + "\n";
     assert_fixture("shuffle-1/records.hex", &text);
@@ -403,5 +404,9 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
     assert_eq!(
         shuffle::read(&stored[1]),
         Some((header, Message::Watermark(1_700_000_000_000)))
+    );
+    assert_eq!(
+        shuffle::read(&stored[2]),
+        Some((header, Message::Layout(b"{\"format\":1}")))
     );
 }

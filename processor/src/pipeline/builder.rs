@@ -79,8 +79,13 @@ pub(super) struct StateLayout {
 impl StateLayout {
     /// Equal for equal layouts; the bytes of the document are a stored format.
     pub fn fingerprint(&self) -> u64 {
+        xxh3_64(&self.document())
+    }
+
+    /// The layout as it is stored.
+    pub fn document(&self) -> Vec<u8> {
         // A plain document of numbers and strings always serialises.
-        xxh3_64(&serde_json::to_vec(self).unwrap_or_default())
+        serde_json::to_vec(self).unwrap_or_default()
     }
 }
 

@@ -1,16 +1,18 @@
-//! Records of the shuffle topic between the two stages of `partitioning: any`: partials and in-band watermarks.
+//! Records of the shuffle topic between the two stages of `partitioning: any`: partials, in-band watermarks and the layouts
+//! that partials are in.
 //! Must not hold: what is combined or when a window fires.
 //!
 //! | bytes | |
 //! |---|---|
 //! | 1 | format, [`FORMAT`] |
-//! | 1 | kind: 1 partials, 2 watermark |
+//! | 1 | kind: 1 partials, 2 watermark, 3 layout |
 //! | 8 | fingerprint of the layout that the rows are in |
 //! | 4 | source partition |
 //! | 4 | how many source partitions there are |
 //! | 8 | sequence: ascends from record to record of a source partition |
 //! | 1, n | lineage of the source partition's history, with its length before |
 //! | watermark: 8 | ms since the epoch |
+//! | layout: n | the layout's document, as it stands beside stored state |
 //! | partials, each: 1, 8, 8 | pane set, start of the pane, barred (below) |
 //! | 4, n | canonical bytes of the key |
 //! | 4, n | the row |
@@ -30,6 +32,7 @@ pub const LINEAGE_BYTES_MAX: usize = u8::MAX as usize;
 
 const PARTIALS: u8 = 1;
 const WATERMARK: u8 = 2;
+const LAYOUT: u8 = 3;
 
 /// Where a record of the shuffle topic goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,6 +114,8 @@ pub enum Message<'a> {
     Partials(Partials<'a>),
     /// How far event time has come in the source partition, in ms: everything before this record is counted.
     Watermark(i64),
+    /// The document of the layout whose fingerprint the header has. It comes before everything else in that layout.
+    Layout(&'a [u8]),
 }
 
 /// A pre-aggregated row: the events of a key in a pane since the last one.
@@ -138,6 +143,12 @@ pub struct Partials<'a> {
 pub fn write_watermark(header: &Header<'_>, watermark_ms: i64, out: &mut Vec<u8>) {
     write_header(WATERMARK, header, out);
     out.extend_from_slice(&watermark_ms.to_le_bytes());
+}
+
+/// Appends the layout that the source partition goes on in.
+pub fn write_layout(header: &Header<'_>, document: &[u8], out: &mut Vec<u8>) {
+    write_header(LAYOUT, header, out);
+    out.extend_from_slice(document);
 }
 
 /// Appends a record of partials written by [`write_partial`].
@@ -203,6 +214,7 @@ pub fn read(bytes: &[u8]) -> Option<(Header<'_>, Message<'_>)> {
     let message = match (*format, *kind) {
         (FORMAT, PARTIALS) => Message::Partials(Partials { rest }),
         (FORMAT, WATERMARK) => Message::Watermark(i64::from_le_bytes(rest.try_into().ok()?)),
+        (FORMAT, LAYOUT) => Message::Layout(rest),
         _ => return None,
     };
     Some((header, message))
@@ -302,6 +314,13 @@ mod tests {
             for cut in 0..record.len() {
                 prop_assert_eq!(read(&record[..cut]), None);
             }
+        }
+
+        #[test]
+        fn layouts_round_trip(document in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut record = Vec::new();
+            write_layout(&HEADER, &document, &mut record);
+            prop_assert_eq!(read(&record), Some((HEADER, Message::Layout(&document))));
         }
 
         #[test]

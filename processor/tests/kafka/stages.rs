@@ -1,5 +1,5 @@
 //! `partitioning: any` on a real broker: events of a key in every partition meet in one result, through crashes of either
-//! stage, lost volumes, moves and changes of the spec. Must not repeat what one stage shows.
+//! stage, lost volumes and moves. Must not repeat what one stage shows.
 
 use std::path::PathBuf;
 
@@ -10,9 +10,9 @@ use super::rig::{Job, More, copy_tree, eventually};
 
 const SHUFFLE_PARTITIONS: u32 = 2;
 /// Window tasks come first.
-const ALL_WINDOWS_ON_1: &str = r#"{"0":1,"1":1,"2":0,"3":0}"#;
+pub(super) const ALL_WINDOWS_ON_1: &str = r#"{"0":1,"1":1,"2":0,"3":0}"#;
 
-fn job(test: &str) -> Job {
+pub(super) fn job(test: &str) -> Job {
     Job::new(test, 2).in_two_stages(SHUFFLE_PARTITIONS)
 }
 
@@ -44,7 +44,7 @@ fn shuffle_topic(job: &Job) -> String {
 }
 
 /// Waits until the first stage has written something that nobody merges.
-fn await_more_partials(job: &Job, write: impl FnOnce()) {
+pub(super) fn await_more_partials(job: &Job, write: impl FnOnce()) {
     let ends = || [0, 1].map(|partition| job.offsets(&shuffle_topic(job), partition).1);
     let before = ends();
     write();
@@ -323,61 +323,6 @@ fn a_window_task_moves_by_drain_and_replays_nothing() {
         .expect("it is here");
     assert_eq!(moved["restoredFrom"], drained["tasks"][0]["checkpoint"]["id"]);
     assert!(!first.metrics().contains("streamagg_replays_total{"), "drained to K");
-}
-
-#[test]
-fn a_changed_spec_reads_what_the_first_stage_wrote_under_the_old_one() {
-    let job = job("stagespec");
-    job.produce(2_000);
-    assign(&job, 1, ALL_WINDOWS_ON_1);
-    let (first, second) = (pod(&job, 0, None), pod(&job, 1, None));
-    job.assert_exact();
-    second.terminate();
-    // Nobody merges this under the old spec.
-    await_more_partials(&job, || job.produce(1_000));
-    first.terminate();
-    let assignment = assign(&job, 2, ALL_WINDOWS_ON_1);
-    let flags = |ordinal| ["--assignment", assignment.to_str().expect("text"), "--ordinal", ordinal];
-    let extra = ", {name: m, max: {field: /v}}";
-    let _first = job.start_with("data-0", &flags("0"), None, extra);
-    let _second = job.start_with("data-1", &flags("1"), None, extra);
-    job.produce(1_000);
-    job.assert_exact();
-}
-
-#[test]
-fn a_window_task_that_is_rebuilt_under_another_spec_forks_and_publishes_nothing_again() {
-    let job = job("stagefork");
-    job.produce(1_000);
-    assign(&job, 1, ALL_WINDOWS_ON_1);
-    let (first, second) = (pod(&job, 0, None), pod(&job, 1, None));
-    // Both window tasks have had this spec: one that is born under another cannot read what waits for it.
-    job.assert_exact();
-    second.terminate();
-    // A volume that is an epoch behind what was committed.
-    let mut second = pod(&job, 1, Some("after-commit-before-state:3"));
-    while !second.has_ended() {
-        job.produce(400);
-    }
-    second.wait_for_crash();
-    first.terminate();
-    let assignment = assign(&job, 2, ALL_WINDOWS_ON_1);
-    let start = |ordinal: &str, failpoint| {
-        let flags = ["--assignment", assignment.to_str().expect("text"), "--ordinal", ordinal];
-        let extra = ", {name: m, max: {field: /v}}";
-        job.start_with(&format!("data-{ordinal}"), &flags, failpoint, extra)
-    };
-    let _first = start("0", None);
-    let mut second = start("1", Some("after-fork"));
-    second.wait_for_crash();
-    let second = start("1", None);
-    job.produce(1_000);
-    job.assert_exact();
-    drop(second);
-    // What the fork saved is a base like any other.
-    let _second = start("1", None);
-    job.produce(1_000);
-    job.assert_exact();
 }
 
 #[test]

@@ -7,7 +7,7 @@ use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::combine::{Combine, CombineState, Source};
-use streamagg_processor::pipeline::operator::merge::{PurgedPartial, ShuffleError, WindowTask};
+use streamagg_processor::pipeline::operator::merge::{PurgedPartial, ShuffleError, Unreadable, WindowTask};
 use streamagg_processor::pipeline::operator::query::{Answer, Found, Question, Standing};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::shuffle::Shuffle;
@@ -252,9 +252,44 @@ fn partials_of_an_earlier_spec_are_read_into_the_present_one() {
             r#"{"last":null,"n":1,"first":"b3000"}}"#,
         ]
     );
-    // One that never had the old spec does not guess.
+    // One that never had the old spec, and was not told of it, does not guess.
     let refused = merged(&mut WindowTask::new(new, 0).unwrap(), &on_the_way);
-    assert!(matches!(refused, Err(ShuffleError::Layout { .. })), "{refused:?}");
+    let untold = ShuffleError::Layout {
+        offset: 0,
+        why: Unreadable::Untold,
+    };
+    assert_eq!(refused, Err(untold));
+}
+
+/// Pods are not replaced in one moment: what a newer spec has more would be lost in a task of the old one.
+#[test]
+fn a_window_task_does_not_run_ahead_of_its_spec() {
+    let count = serde_json::json!({"name": "n", "count": {}});
+    let old = plan_with(serde_json::json!([count]));
+    let new = plan_with(serde_json::json!([count, {"name": "last", "last": {"field": "/v"}}]));
+    let mut combine = Combine::new(Arc::clone(&old), source(0, 1), 0).unwrap();
+    let first = shuffled(&mut combine, &[("a", 1_000)]);
+    let state = combine.close_epoch(&mut Shuffle::default());
+    let mut combine = Combine::restore(Arc::clone(&new), source(0, 1), &state).unwrap();
+    let second = shuffled(&mut combine, &[("a", 2_000), ("a", 190_000)]);
+    let mut windows = WindowTask::new(Arc::clone(&old), 0).unwrap();
+    let mut backend = MemoryBackend::default();
+    merged(&mut windows, &first).unwrap();
+    let committed = restored(&old, &mut windows, &mut backend).position();
+    let newer = ShuffleError::Layout {
+        offset: 3,
+        why: Unreadable::Newer { source_partition: 0 },
+    };
+    let mut ahead = WindowTask::restore(old, &backend).unwrap().unwrap();
+    assert_eq!(merged(&mut ahead, &second), Err(newer));
+    // With the newer spec it goes on from there.
+    let mut windows = WindowTask::restore(new, &backend).unwrap().unwrap();
+    assert_eq!(windows.position(), committed);
+    let (results, _) = merged(&mut windows, &second).unwrap();
+    assert!(
+        results[0].ends_with(r#""values":{"n":2,"last":"a2000"}}"#),
+        "{results:?}"
+    );
 }
 
 #[test]
@@ -282,9 +317,12 @@ fn records_that_are_not_this_jobs_are_refused_and_say_why() {
     assert!(text.contains("other windows, keys or aggregates"), "{text}");
     let text = refused(&plan, &[records.clone(), records[..1].to_vec()].concat());
     assert!(text.contains("repeats sequence 1"), "{text}");
-    let cut = records[0][..records[0].len() - 1].to_vec();
+    let cut = records[1][..records[1].len() - 1].to_vec();
     let text = refused(&plan, &[cut]);
     assert!(text.contains("a partial is damaged"), "{text}");
+    let cut = records[0][..records[0].len() - 1].to_vec();
+    let text = refused(&other, &[cut]);
+    assert!(text.contains("a layout is damaged"), "{text}");
 }
 
 proptest! {

@@ -63,6 +63,9 @@ pub struct Carried {
     /// Which of the last records were dead letters, in hexadecimal; absent when none was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bad_records: Option<String>,
+    /// Fingerprint of the layout that was told of last, in the history that it writes; absent before the first record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub layout: Option<u64>,
 }
 
 /// One combine task.
@@ -298,7 +301,24 @@ impl Combine {
         self.buffers[partition as usize] = partials;
     }
 
+    /// Appends a record. The first of a layout comes behind the layout itself: whoever reads it may never have had this spec.
     fn push(&mut self, destination: Destination, shuffle: &mut Shuffle, write: impl FnOnce(&Header<'_>, &mut Vec<u8>)) {
+        if self.carried.layout != Some(self.layout) {
+            self.carried.layout = Some(self.layout);
+            let document = self.task.plan.state_layout.document();
+            self.push_record(Destination::Every, shuffle, |header, out| {
+                shuffle::write_layout(header, &document, out);
+            });
+        }
+        self.push_record(destination, shuffle, write);
+    }
+
+    fn push_record(
+        &mut self,
+        destination: Destination,
+        shuffle: &mut Shuffle,
+        write: impl FnOnce(&Header<'_>, &mut Vec<u8>),
+    ) {
         let header = Header {
             layout: self.layout,
             source: self.source.index,

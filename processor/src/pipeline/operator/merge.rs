@@ -29,7 +29,7 @@ use crate::pipeline::shuffle::{self, Message, Partial};
 use crate::window::types::Window;
 
 use self::earlier::Earlier;
-pub use self::error::{BehindCut, ShuffleError};
+pub use self::error::{BehindCut, ShuffleError, Unreadable};
 pub(super) use self::fire::barred_panes;
 pub use self::sources::Cut;
 use self::sources::Sources;
@@ -115,13 +115,15 @@ impl WindowTask {
                     Some(_) | None => damaged("the record"),
                 });
             };
-            if header.layout != self.layout && !self.earlier.contains_key(&header.layout) {
-                return Err(ShuffleError::Layout { offset });
-            }
             if !self.sources.hear(offset, &header)? {
                 continue;
             }
             match message {
+                Message::Layout(document) => self.told(offset, &header, document)?,
+                _ if !self.reads(header.layout) => {
+                    let why = Unreadable::Untold;
+                    return Err(ShuffleError::Layout { offset, why });
+                }
                 Message::Watermark(watermark_ms) => {
                     self.sources.advance(header.source, watermark_ms);
                     self.advance_watermark(self.sources.watermark_ms(), outputs);

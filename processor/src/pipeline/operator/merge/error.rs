@@ -21,14 +21,13 @@ pub enum ShuffleError {
         /// Which part of it.
         what: &'static str,
     },
-    /// Its rows are those of a spec that is none of the task's past.
-    #[error(
-        "shuffle record at offset {offset}: it was written under other windows, keys or aggregates, which this task has never \
-         had and cannot read; go back to the spec that wrote it"
-    )]
+    /// Its rows are those of another spec, which the present one cannot read.
+    #[error("shuffle record at offset {offset}: it was written under other windows, keys or aggregates; {why}")]
     Layout {
         /// Of the record.
         offset: i64,
+        /// Why it cannot be read.
+        why: Unreadable,
     },
     /// A source partition went on in another history.
     #[error(
@@ -59,6 +58,32 @@ pub enum ShuffleError {
         /// The last one taken.
         last: u64,
     },
+}
+
+/// Why partials of another spec cannot be read under the present one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreadable {
+    /// The source partition has left the task's spec behind.
+    #[error(
+        "source partition {source_partition} has gone on from this task's spec to that one, so it is newer: restart this \
+         pod with the newer spec. If the spec was put back, apply the newer one again until this task has read what was \
+         written under it"
+    )]
+    Newer {
+        /// Number of the source partition.
+        source_partition: u32,
+    },
+    /// The present spec cannot follow it.
+    #[error("{why}")]
+    Apart {
+        /// What differs, and what to do.
+        why: String,
+    },
+    /// Nothing says what the layout is: too many specs ago, or not written by a combine task.
+    #[error(
+        "nothing before it says which, or that was too many changes of the spec ago; go back to the spec that wrote it"
+    )]
+    Untold,
 }
 
 /// A rewind takes back what a window task has merged already. Checkpoints of a job take the window tasks first, so that

@@ -63,7 +63,7 @@ impl WindowTask {
         }
         let earlier = restored.sources.layouts().iter();
         restored.earlier = earlier
-            .filter_map(|layout| Some((layout.fingerprint(), Earlier::new(layout, &plan)?)))
+            .filter_map(|layout| Some((layout.fingerprint(), Earlier::new(layout, &plan).ok()?)))
             .collect();
         if !restored.task.unsaved.layout {
             for pane in restored.barred.values_mut().flat_map(PaneSet::panes_mut) {

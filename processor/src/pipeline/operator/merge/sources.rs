@@ -38,7 +38,7 @@ pub(super) struct Sources {
     changed: bool,
 }
 
-/// Layouts of earlier specs that are remembered.
+/// Layouts of earlier specs that are remembered, and of each source partition.
 const LAYOUTS_KEPT: usize = 16;
 
 /// What was heard of one.
@@ -52,6 +52,9 @@ struct Heard {
     chain: Vec<History>,
     /// Histories that a rewind put aside whole.
     superseded: Vec<String>,
+    /// Fingerprints of the layouts it has written in, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    layouts: Vec<u64>,
 }
 
 /// Records of a lineage hold up to a sequence.
@@ -74,6 +77,7 @@ impl Heard {
                 until: None,
             }],
             superseded: Vec::new(),
+            layouts: Vec::new(),
         }
     }
 
@@ -157,7 +161,20 @@ impl Sources {
         }
     }
 
-    /// The spec was another one until here.
+    /// A source partition that was heard goes on in this layout. Answers whether it has written in `mine` before.
+    pub fn goes_on_in(&mut self, source: u32, layout: u64, mine: u64) -> bool {
+        let Some(heard) = self.heard.get_mut(&source) else {
+            return false;
+        };
+        let had_mine = heard.layouts.contains(&mine);
+        heard.layouts.retain(|known| *known != layout);
+        heard.layouts.push(layout);
+        let surplus = heard.layouts.len().saturating_sub(LAYOUTS_KEPT);
+        heard.layouts.drain(..surplus);
+        had_mine
+    }
+
+    /// Partials in this layout, of an earlier spec, may still come.
     pub fn remember(&mut self, layout: StateLayout) {
         self.layouts.retain(|known| *known != layout);
         self.layouts.push(layout);
