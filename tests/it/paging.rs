@@ -20,15 +20,23 @@ use super::migration::{run_across, widened};
 
 /// A store that the task reads while it is written to, as RocksDB is.
 #[derive(Clone, Default)]
-struct Store {
+pub struct Store {
     entries: Arc<Mutex<MemoryBackend>>,
     /// Whether reading fails.
     is_broken: Arc<Mutex<bool>>,
 }
 
 impl Store {
-    fn reader(&self) -> Reader {
+    pub fn reader(&self) -> Reader {
         Reader::new(Arc::new(self.clone()))
+    }
+
+    /// The same entries, which no longer change with these.
+    pub fn snapshot(&self) -> Self {
+        Self {
+            entries: Arc::new(Mutex::new(self.entries.lock().unwrap().clone())),
+            is_broken: Arc::default(),
+        }
     }
 
     fn check(&self) -> Result<(), Error> {

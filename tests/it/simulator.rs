@@ -78,6 +78,9 @@ fn whatever_happens_the_outputs_are_those_of_the_oracle_each_once() {
         "damaged",
         "expired",
         "replay from birth",
+        "rows left memory",
+        "starts with rows on the volume",
+        "back from the volume",
     ] {
         assert!(
             seen.get(what).is_some_and(|times| *times > 0),

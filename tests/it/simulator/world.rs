@@ -1,5 +1,6 @@
 //! The world of the simulator: two pods, one task, a broker, a store. Must not decide what the protocol decides.
 
+mod keeping;
 mod startup;
 
 use std::collections::BTreeMap;
@@ -10,22 +11,21 @@ use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::Outputs;
 use streamagg_processor::pipeline::position::{Decision, DecisionKind};
-use streamagg_processor::state::backend::{Backend, Changes};
-use streamagg_processor::state::checkpoint::{self, FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule};
-use streamagg_processor::state::memory::MemoryBackend;
+use streamagg_processor::state::checkpoint::Manifest;
 use streamagg_processor::state::recovery::{AfterFence, AfterUnknown, Birth, LastInput, Owner, Position, ownership};
 use streamagg_tests::generator::Case;
 use streamagg_tests::oracle::{Entry, Expected};
 
 use super::splitmix64;
 use crate::engine::{clock_at, expected_form, oracle_form, plan, record};
+use crate::paging::Store;
 
 const PODS: u32 = 2;
 /// Rounds in which a world without faults must come to its end.
 const SETTLE_ROUNDS_MAX: usize = 60;
 
 /// State on a volume or in the store: the position document and the entries, which change together.
-type Held = (Position, MemoryBackend);
+type Held = (Position, Store);
 
 struct Process {
     token: u64,
@@ -59,6 +59,8 @@ pub struct World {
     expected: Vec<Expected>,
     random: u64,
     faults: bool,
+    /// Rows leave memory for the volume, as far as the seed says.
+    pages: bool,
     /// Whose transactions the broker takes: the last to initialise.
     token: u64,
     initialised: u64,
@@ -90,6 +92,7 @@ impl World {
             case,
             random: seed,
             faults: true,
+            pages: seed % 2 == 1,
             token: 0,
             initialised: 0,
             birth: None,
@@ -154,19 +157,6 @@ impl World {
                     self.damage(pod);
                 }
             }
-        }
-    }
-
-    /// The newest checkpoint is damaged, if another one is left from which the decisions reach the committed position.
-    fn damage(&mut self, pod: u32) {
-        let floor = self.committed.as_ref().map_or(0, |position| position.decision_floor);
-        let Some((last, others)) = self.store.split_last_mut() else {
-            return;
-        };
-        let mut others = others.iter().filter(|other| !other.damaged);
-        if others.any(|other| other.manifest.position.control_seq >= floor) {
-            last.damaged = true;
-            self.note("damaged", pod);
         }
     }
 
@@ -239,6 +229,7 @@ impl World {
             return;
         };
         let committed = self.entries_decided(&process.committed);
+        let left = process.task.rows_left_in_store();
         for _ in 0..entries {
             let open = process.decisions.iter().filter(|decision| is_entry(decision)).count() as u64;
             let at = next_entry(&self.case.log, process.task.position().input_count, committed + open);
@@ -266,6 +257,10 @@ impl World {
                 }
             }
             process.pending.extend(expected_form(&outputs, &[at], 0));
+        }
+        if process.task.rows_left_in_store() < left {
+            // They were changed, or fired together with what is in memory.
+            self.note("back from the volume", pod);
         }
         self.pods[pod as usize].process = Some(process);
     }
@@ -296,7 +291,8 @@ impl World {
             return;
         }
         process.committed = sent;
-        self.save(pod, &mut process.task, &process.committed);
+        let (_, store) = self.pods[pod as usize].volume.take().expect("a process has one");
+        self.save(pod, &mut process.task, store, &process.committed);
         self.pods[pod as usize].process = Some(process);
     }
 
@@ -357,59 +353,6 @@ impl World {
             position.generation
         );
         self.committed = Some(position.clone());
-    }
-
-    /// L is written after K, and is a prefix of it (I2).
-    fn save(&mut self, pod: u32, task: &mut Task, position: &Position) {
-        let mut changes = Changes::default();
-        task.take_changes(&mut changes);
-        let held = self.pods[pod as usize].volume.take();
-        let mut backend = held.map(|(_, backend)| backend).unwrap_or_default();
-        backend.apply(&changes).expect("memory takes everything");
-        let committed = self.committed.as_ref().map(Position::place);
-        assert!(committed >= Some(position.place()), "local state is ahead");
-        self.pods[pod as usize].volume = Some((position.clone(), backend));
-    }
-
-    fn checkpoint(&mut self, pod: u32) {
-        let (Some(held), Some(committed)) = (self.pods[pod as usize].volume.clone(), self.committed.clone()) else {
-            return;
-        };
-        let random = u32::try_from(self.below(1 << 32)).unwrap();
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            id: checkpoint::checkpoint_id(held.0.epoch, random),
-            position: held.0.clone(),
-            format: FileFormat::Pairs,
-            completed_at_ms: i64::try_from(self.trace.len()).unwrap(),
-            base: None,
-            files: Vec::new(),
-        };
-        self.store.push(Checkpoint {
-            manifest,
-            held,
-            damaged: false,
-        });
-        let kept = |checkpoint| {
-            let Checkpoint { manifest, damaged, .. }: &Checkpoint = checkpoint;
-            Kept {
-                manifest,
-                pinned: false,
-                verified: !*damaged,
-            }
-        };
-        let kept: Vec<Kept<'_>> = self.store.iter().map(kept).collect();
-        let rule = RetentionRule { count: 2, age_ms: None };
-        let expired = checkpoint::expired(&kept, &committed, rule, 0);
-        self.store
-            .retain(|checkpoint| !expired.contains(&checkpoint.manifest.id));
-        if !expired.is_empty() {
-            self.note("expired", pod);
-        }
-        if let Some(process) = &mut self.pods[pod as usize].process {
-            let positions = self.store.iter().map(|checkpoint| &checkpoint.manifest.position);
-            process.floor = checkpoint::decision_floor(positions);
-        }
     }
 }
 

@@ -1,8 +1,6 @@
 //! Start-up in the simulator: facts gathered, the protocol's decision carried out, a crash at every step boundary.
 //! Must not decide anything itself.
 
-use std::sync::Arc;
-
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::Outputs;
 use streamagg_processor::state::recovery::position::POSITION_VERSION;
@@ -13,6 +11,7 @@ use streamagg_processor::state::recovery::{
 
 use super::{Process, World};
 use crate::engine::record;
+use crate::paging::Store;
 
 /// Turns of one start-up: a claim, a discard and one for each base.
 const STARTUP_TURNS_MAX: usize = 50;
@@ -94,7 +93,8 @@ impl World {
         self.note("birth", pod);
         self.pods[pod as usize].volume = None;
         if !self.crashes(pod) {
-            self.run(pod, token, Task::new(Arc::clone(&self.plan), 0), born);
+            let loaded = self.load(pod);
+            self.run(pod, token, loaded, born);
         }
     }
 
@@ -111,16 +111,12 @@ impl World {
                 let found = found
                     .filter(|checkpoint| !checkpoint.damaged)
                     .ok_or(Refusal::Unreadable)?;
-                self.pods[pod as usize].volume = Some(found.held.clone());
+                let (position, store) = &found.held;
+                self.pods[pod as usize].volume = Some((position.clone(), store.snapshot()));
                 self.note("checkpoint used", pod);
             }
         }
-        let mut task = match &self.pods[pod as usize].volume {
-            Some((_, backend)) => Task::restore(Arc::clone(&self.plan), backend)
-                .expect("readable")
-                .expect("a task is there"),
-            None => Task::new(Arc::clone(&self.plan), 0),
-        };
+        let (mut task, store) = self.load(pod);
         let committed = self.committed.clone().expect("K is there");
         match resume.how {
             How::GoOn => self.note("go on", pod),
@@ -136,7 +132,7 @@ impl World {
             self.trace
         );
         if !self.crashes(pod) {
-            self.run(pod, token, task, committed);
+            self.run(pod, token, (task, store), committed);
         }
         Ok(())
     }
@@ -160,8 +156,8 @@ impl World {
         }
     }
 
-    fn run(&mut self, pod: u32, token: u64, mut task: Task, committed: Position) {
-        self.save(pod, &mut task, &committed);
+    fn run(&mut self, pod: u32, token: u64, (mut task, store): (Task, Store), committed: Position) {
+        self.save(pod, &mut task, store, &committed);
         self.pods[pod as usize].process = Some(Process {
             token,
             task,
