@@ -14,6 +14,7 @@ mod cli {
     mod samples;
     pub mod scene;
     mod state;
+    mod terminal;
 }
 
 use std::fs;
