@@ -91,12 +91,13 @@ impl AdminClient {
         answer(self.http.post(url).bearer_auth(&endpoint.token)).await
     }
 
-    /// `POST /v1/checkpoint?id=…` of all tasks of the pod; asking again with the same id polls.
+    /// `POST /v1/checkpoint?id=…&tasks=…`; asking again with the same id polls. The answer has every task of the pod that
+    /// was asked under this id.
     ///
     /// # Errors
     /// See [`enum@Error`].
-    pub async fn checkpoint(&self, endpoint: &Endpoint, id: &str) -> Result<OperationStatus, Error> {
-        let url = format!("{}/v1/checkpoint?id={id}", endpoint.base);
+    pub async fn checkpoint(&self, endpoint: &Endpoint, id: &str, tasks: &[u32]) -> Result<OperationStatus, Error> {
+        let url = format!("{}/v1/checkpoint?id={id}&tasks={}", endpoint.base, list(tasks));
         answer(self.http.post(url).bearer_auth(&endpoint.token)).await
     }
 

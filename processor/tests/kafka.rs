@@ -33,6 +33,8 @@ mod spans;
 mod stages;
 #[path = "kafka/stages_change.rs"]
 mod stages_change;
+#[path = "kafka/stages_checkpoint.rs"]
+mod stages_checkpoint;
 #[path = "kafka/topics.rs"]
 mod topics;
 

@@ -138,6 +138,8 @@ pub enum CheckpointPhase {
     Pending,
     /// Tasks are at it.
     InProgress,
+    /// With two stages: the tasks that keep state have it; where the first stage stands is noted behind them.
+    FirstStage,
     /// All tasks have it; it is being marked as kept.
     Pinning,
     /// All tasks have it, and it is kept until this object is deleted.

@@ -21,9 +21,9 @@ pub(super) async fn apply(look: &mut Look, plan: &Plan, context: &Context) -> Re
     for action in &plan.actions {
         match action {
             Action::SetFinalizers(finalizers) => set_finalizers(look, finalizers, context).await?,
-            Action::Checkpoint { pod, id } => {
+            Action::Checkpoint { pod, id, tasks } => {
                 if let Some(endpoint) = endpoint(look, pod) {
-                    let answer = context.admin.checkpoint(&endpoint, id).await;
+                    let answer = context.admin.checkpoint(&endpoint, id, tasks).await;
                     remember(look, pod, Asked::Checkpoint, id, answer, context);
                 }
             }

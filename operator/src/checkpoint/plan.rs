@@ -16,7 +16,7 @@ use streamagg_crds::admin::{CheckpointInfo, OperationStatus};
 use streamagg_crds::v1alpha1::{CheckpointPhase, StreamCheckpointStatus, TaskCheckpoint};
 
 use crate::controller::observed::Observed;
-use crate::controller::plan::operation::{self, LIMIT, Progress};
+use crate::controller::plan::operation::{self, Ask, LIMIT, Part, Progress};
 use crate::controller::plan::{Note, PodTarget};
 use crate::labels::PINS_FINALIZER;
 use conditions::Why;
@@ -94,12 +94,14 @@ impl Facts {
 pub enum Action {
     /// Replace the finalizers, if nobody changed the object meanwhile.
     SetFinalizers(Vec<String>),
-    /// `POST /v1/checkpoint` of all tasks of a pod; asking again polls.
+    /// `POST /v1/checkpoint` of tasks of a pod; asking again polls.
     Checkpoint {
         /// Pod to ask.
         pod: PodTarget,
         /// Id of the operation.
         id: String,
+        /// Tasks.
+        tasks: Vec<u32>,
     },
     /// `POST /v1/pins`; asking again polls.
     Pin {
@@ -160,7 +162,13 @@ impl Plan {
 fn ended(phase: Option<CheckpointPhase>) -> bool {
     match phase {
         Some(CheckpointPhase::Complete | CheckpointPhase::Failed) => true,
-        Some(CheckpointPhase::Pending | CheckpointPhase::InProgress | CheckpointPhase::Pinning) | None => false,
+        Some(
+            CheckpointPhase::Pending
+            | CheckpointPhase::InProgress
+            | CheckpointPhase::FirstStage
+            | CheckpointPhase::Pinning,
+        )
+        | None => false,
     }
 }
 
@@ -220,7 +228,10 @@ impl Step<'_> {
 
     /// Something else goes first; that time does not count.
     fn wait(&mut self, reason: &'static str, message: String) -> Why {
-        self.status.phase = Some(CheckpointPhase::Pending);
+        // What the second stage has is written down: the first may follow at any time.
+        if self.status.phase != Some(CheckpointPhase::FirstStage) {
+            self.status.phase = Some(CheckpointPhase::Pending);
+        }
         self.status.started_at = None;
         self.requeue = if self.actions.is_empty() {
             REQUEUE_WAITING
@@ -280,26 +291,18 @@ impl Step<'_> {
             );
             return self.fail("NoCheckpointStore", message);
         }
-        let admins = observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
-        if admins
-            .flat_map(|admin| &admin.tasks)
-            .any(|row| !row.stage.keeps_state())
-        {
-            let of = &self.facts.of;
-            let message = format!(
-                "StreamAggregation {of} has partitioning any: one checkpoint of both its stages is not supported yet by \
-                 this version; the checkpoints that its tasks make by themselves are not affected; delete this object and \
-                 create another with a version that supports it"
-            );
-            return self.fail("TwoStages", message);
-        }
         let operation = self.operation();
-        match operation::progress(&operation, observed) {
+        // What a window task has merged was committed by the first stage before: taken in this order, the positions hold it.
+        let (part, phase) = match self.status.phase {
+            Some(CheckpointPhase::FirstStage) => (Part::FirstStage, CheckpointPhase::FirstStage),
+            _ => (Part::WithState, CheckpointPhase::InProgress),
+        };
+        match operation::progress(&operation, observed, part) {
             Progress::Failed(failure) => self.fail(
                 "CheckpointFailed",
                 format!("{failure}; look at the checkpoint store, {AGAIN}"),
             ),
-            Progress::Complete(rows) => self.taken(aggregation, rows),
+            Progress::Complete(rows) => self.taken(aggregation, part, rows),
             Progress::Waiting { tasks, of, ask } => {
                 let since = self.since();
                 if self.facts.now.duration_since(since) >= LIMIT {
@@ -309,12 +312,13 @@ impl Step<'_> {
                     );
                     return self.fail("CheckpointFailed", message);
                 }
-                let asks = ask.into_iter().map(|pod| Action::Checkpoint {
+                let asks = ask.into_iter().map(|Ask { pod, tasks }| Action::Checkpoint {
                     pod,
                     id: operation.clone(),
+                    tasks,
                 });
                 self.actions.extend(asks);
-                self.status.phase = Some(CheckpointPhase::InProgress);
+                self.status.phase = Some(phase);
                 self.requeue = REQUEUE_ACTIVE;
                 Why::Waiting {
                     reason: "Checkpointing",
@@ -324,14 +328,28 @@ impl Step<'_> {
         }
     }
 
-    /// All tasks have it: it is written down before anything is pinned.
-    fn taken(&mut self, aggregation: &Aggregation, rows: Vec<(u32, Option<CheckpointInfo>)>) -> Why {
+    /// These tasks have it: it is written down before the others are asked and anything is pinned.
+    fn taken(&mut self, aggregation: &Aggregation, part: Part, rows: Vec<(u32, Option<CheckpointInfo>)>) -> Why {
         let all: Option<Vec<TaskCheckpoint>> = rows.iter().map(|(task, found)| row(*task, found.as_ref()?)).collect();
-        let Some(tasks) = all else {
+        let Some(taken) = all else {
             let message =
                 format!("a task's pod has no checkpoint store yet; once the change of its spec is in force, {AGAIN}");
             return self.fail("NoCheckpointStore", message);
         };
+        // Rows of a try that retention was faster than may be pinned: they stay until this one's take their place.
+        let mut tasks = std::mem::take(&mut self.status.tasks);
+        tasks.retain(|old| taken.iter().all(|new| new.task != old.task));
+        tasks.extend(taken);
+        tasks.sort_unstable_by_key(|row| row.task);
+        self.requeue = REQUEUE_ACTIVE;
+        if part == Part::WithState && operation::has_first_stage(&aggregation.observed) {
+            self.status.tasks = tasks;
+            self.status.phase = Some(CheckpointPhase::FirstStage);
+            return Why::Waiting {
+                reason: "Checkpointing",
+                message: "every window task has it; where the first stage stands is noted".to_owned(),
+            };
+        }
         let bytes: i64 = tasks.iter().map(|task| task.bytes).fold(0, i64::saturating_add);
         let admins = || aggregation.observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
         let status = &mut self.status;
@@ -343,7 +361,6 @@ impl Step<'_> {
         status.size = Some(conditions::size(bytes));
         status.tasks = tasks;
         status.phase = Some(CheckpointPhase::Pinning);
-        self.requeue = REQUEUE_ACTIVE;
         Why::Waiting {
             reason: "Pinning",
             message: "every task has it; it is marked as kept".to_owned(),

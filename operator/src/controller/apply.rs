@@ -87,8 +87,8 @@ impl Writer<'_> {
                 self.drain(pod, id, tasks).await;
                 Ok(())
             }
-            Action::Checkpoint { pod, id } => {
-                self.checkpoint(pod, id).await;
+            Action::Checkpoint { pod, id, tasks } => {
+                self.checkpoint(pod, id, tasks).await;
                 Ok(())
             }
             Action::DeletePod { name, uid } => self.delete::<Pod>("pod", name, uid, DeleteParams::default()).await,
@@ -275,9 +275,9 @@ impl Writer<'_> {
         }
     }
 
-    async fn checkpoint(&self, pod: &PodTarget, id: &str) {
+    async fn checkpoint(&self, pod: &PodTarget, id: &str, tasks: &[u32]) {
         let Some(endpoint) = self.endpoint(pod) else { return };
-        match self.context.admin.checkpoint(&endpoint, id).await {
+        match self.context.admin.checkpoint(&endpoint, id, tasks).await {
             Ok(answer) => {
                 let Seen { namespace, name, .. } = self.seen;
                 let memory = &self.context.memory;

@@ -216,8 +216,13 @@ pub struct PodFacts {
 impl PodFacts {
     /// State of `task` in this pod, if it holds it.
     pub fn task_state(&self, task: u32) -> Option<TaskState> {
+        self.task(task).map(|row| row.state)
+    }
+
+    /// What this pod tells of `task`, if it holds it.
+    pub fn task(&self, task: u32) -> Option<&TaskStatus> {
         let tasks = &self.admin.as_ref()?.tasks;
-        tasks.iter().find(|row| row.task == task).map(|row| row.state)
+        tasks.iter().find(|row| row.task == task)
     }
 
     /// Why it cannot work until a person or a new revision helps: Kubernetes cannot run it, or a task is stopped, other

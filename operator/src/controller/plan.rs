@@ -74,12 +74,14 @@ pub enum Action {
         /// Tasks to drain.
         tasks: Vec<u32>,
     },
-    /// `POST /v1/checkpoint` of all tasks of a pod; asking again polls.
+    /// `POST /v1/checkpoint` of tasks of a pod; asking again polls.
     Checkpoint {
         /// Pod to ask.
         pod: PodTarget,
         /// Id of the operation.
         id: String,
+        /// Tasks.
+        tasks: Vec<u32>,
     },
     /// Delete a pod under a UID precondition.
     DeletePod {

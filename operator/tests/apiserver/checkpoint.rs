@@ -192,6 +192,28 @@ async fn a_checkpoint_that_fails_says_why_and_one_that_retention_took_is_taken_a
 }
 
 #[tokio::test]
+async fn of_two_stages_the_window_tasks_have_it_before_the_first_stage_is_asked() {
+    let world = World::new("scp-stages").await;
+    world.node.processors.have_window_tasks(4);
+    let _operator = world.operator();
+    let source = json!({
+        "kafka": {"bootstrapServers": ["kafka:9092"], "topics": ["events"]},
+        "partitioning": {"any": {"shufflePartitions": 4}},
+    });
+    world.create(&json!({"source": source})).await;
+    world.checkpoint("both", "sample").await;
+    let status = complete(&world, "both").await;
+    assert_eq!((status.task_count, status.size.as_deref()), (Some(8), Some("8Mi")));
+    let (windows, combines) = status.tasks.split_at(4);
+    let last = windows.iter().map(|row| row.epoch).max();
+    assert!(last < combines.iter().map(|row| row.epoch).min(), "{:#?}", status.tasks);
+    assert_eq!(world.node.processors.pins().len(), 8);
+    delete(&world, "both").await;
+    gone(&world, "both").await;
+    assert!(world.node.processors.pins().is_empty());
+}
+
+#[tokio::test]
 async fn a_suspended_aggregation_is_waited_for() {
     let world = World::new("scp-suspend").await;
     let _operator = world.operator();

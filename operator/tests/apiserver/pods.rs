@@ -23,8 +23,8 @@ struct Processor {
     uid: String,
     generation: u64,
     tasks: BTreeMap<u32, TaskState>,
-    /// Ids of operations, so that asking again answers the same.
-    operations: Vec<String>,
+    /// Tasks asked for, by the id of the operation, so that asking again answers the same.
+    operations: BTreeMap<String, BTreeSet<u32>>,
 }
 
 /// All processors of a namespace, by pod name, and what they were asked.
@@ -37,6 +37,8 @@ pub struct Processors {
 struct Inner {
     pods: HashMap<String, Processor>,
     drained: Vec<(String, Vec<u32>)>,
+    /// How often a pod was asked for a checkpoint.
+    checkpoints_asked: u64,
     seen: BTreeSet<String>,
     tokens: Vec<String>,
     /// Holder, task and checkpoint, as in the store.
@@ -281,31 +283,38 @@ async fn checkpoint(
     headers: HeaderMap,
 ) -> Result<Json<OperationStatus>, StatusCode> {
     all.answer(&name, &headers, |inner| {
-        let broken = inner.store_broken;
+        let (broken, epoch) = (inner.store_broken, inner.checkpoints_asked);
+        inner.checkpoints_asked += 1;
         let pod = inner.pods.get_mut(&name)?;
         let id = query.get("id")?.clone();
-        let phase = match (broken, pod.operations.contains(&id)) {
-            (true, _) => OperationPhase::Failed,
-            (false, true) => OperationPhase::Complete,
-            (false, false) => OperationPhase::InProgress,
+        let tasks: BTreeSet<u32> = query
+            .get("tasks")?
+            .split(',')
+            .filter_map(|task| task.parse().ok())
+            .collect();
+        let known = pod.operations.entry(id.clone()).or_default();
+        let row = |task: &u32| {
+            let phase = match (broken, known.contains(task)) {
+                (true, _) => OperationPhase::Failed,
+                (false, true) => OperationPhase::Complete,
+                (false, false) => OperationPhase::InProgress,
+            };
+            TaskOperation {
+                task: *task,
+                phase,
+                checkpoint: (phase == OperationPhase::Complete).then(|| CheckpointInfo {
+                    id: format!("{id}.{task}"),
+                    epoch,
+                    input_offset: 100,
+                    completed_at_ms: 1,
+                    bytes: 1 << 20,
+                }),
+                problem: broken.then(|| problem("CheckpointFailed")),
+            }
         };
-        pod.operations.push(id.clone());
-        let row = |task: &u32| TaskOperation {
-            task: *task,
-            phase,
-            checkpoint: (phase == OperationPhase::Complete).then(|| CheckpointInfo {
-                id: format!("{id}.{task}"),
-                epoch: 7,
-                input_offset: 100,
-                completed_at_ms: 1,
-                bytes: 1 << 20,
-            }),
-            problem: broken.then(|| problem("CheckpointFailed")),
-        };
-        Some(OperationStatus {
-            tasks: pod.tasks.keys().map(row).collect(),
-            id,
-        })
+        let rows = known.union(&tasks).map(row).collect();
+        known.extend(tasks);
+        Some(OperationStatus { tasks: rows, id })
     })
 }
 

@@ -2,7 +2,7 @@
 //! failed. Must not hold who wants it (`request`, the checkpoints' own controller) or drains (`drain`): those stop tasks.
 
 use k8s_openapi::jiff::SignedDuration;
-use streamagg_crds::admin::{CheckpointInfo, OperationPhase, TaskOperation, TaskState};
+use streamagg_crds::admin::{CheckpointInfo, OperationPhase, Stage, TaskOperation, TaskState};
 
 use super::drain::target;
 use super::{PodTarget, upkeep};
@@ -10,6 +10,30 @@ use crate::controller::observed::{Observed, PodFacts};
 
 /// How long all tasks may take.
 pub const LIMIT: SignedDuration = SignedDuration::from_secs(600);
+
+/// Which tasks an operation is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Those that keep state, and those that nobody knows: no pod tells of them.
+    WithState,
+    /// Those of the first of two stages, which are what their committed position says, and those that nobody knows.
+    FirstStage,
+}
+
+impl Part {
+    fn has(self, stage: Option<Stage>) -> bool {
+        stage.is_none_or(|stage| stage.keeps_state() == (self == Self::WithState))
+    }
+}
+
+/// A pod and the tasks it is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// Whom.
+    pub pod: PodTarget,
+    /// For which; never none.
+    pub tasks: Vec<u32>,
+}
 
 /// How far the operation is.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,13 +49,14 @@ pub enum Progress {
         /// Of how many.
         of: usize,
         /// Every pod that runs one of them, once; asking again polls.
-        ask: Vec<PodTarget>,
+        ask: Vec<Ask>,
     },
 }
 
-/// How far the operation `id` is, by the pods' last answers.
-pub fn progress(id: &str, observed: &Observed) -> Progress {
-    let rows = rows(id, observed);
+/// How far the operation `id` is with these tasks, by the pods' last answers.
+pub fn progress(id: &str, observed: &Observed, part: Part) -> Progress {
+    let mut rows = rows(id, observed);
+    rows.retain(|row| part.has(row.stage));
     if let Some(failure) = rows.iter().find_map(Row::failure) {
         return Progress::Failed(failure);
     }
@@ -47,20 +72,37 @@ pub fn progress(id: &str, observed: &Observed) -> Progress {
     }
 }
 
-fn ask(waits: &[&Row<'_>]) -> Vec<PodTarget> {
-    let mut asked: Vec<PodTarget> = Vec::new();
-    for pod in waits.iter().filter_map(|row| row.pod.filter(|_| row.runs)) {
-        if !asked.iter().any(|known| known.uid == pod.uid) {
-            asked.extend(target(pod));
+fn ask(waits: &[&Row<'_>]) -> Vec<Ask> {
+    let mut asked: Vec<Ask> = Vec::new();
+    for row in waits.iter().filter(|row| row.runs) {
+        let Some(pod) = row.pod.and_then(target) else {
+            continue;
+        };
+        match asked.iter_mut().find(|ask| ask.pod.uid == pod.uid) {
+            Some(ask) => ask.tasks.push(row.task),
+            None => asked.push(Ask {
+                pod,
+                tasks: vec![row.task],
+            }),
         }
     }
     asked
+}
+
+/// Whether there is a first of two stages, as far as pods tell.
+pub fn has_first_stage(observed: &Observed) -> bool {
+    let admins = observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
+    admins
+        .flat_map(|admin| &admin.tasks)
+        .any(|row| !row.stage.keeps_state())
 }
 
 /// One task, its owner and what that answered.
 struct Row<'a> {
     task: u32,
     pod: Option<&'a PodFacts>,
+    /// Absent: nobody tells of it.
+    stage: Option<Stage>,
     runs: bool,
     answer: Option<&'a TaskOperation>,
 }
@@ -87,10 +129,12 @@ fn rows<'a>(id: &str, observed: &'a Observed) -> Vec<Row<'a>> {
         let pod = pods.find(|pod| pod.ordinal == *owner && !pod.deleting);
         let operation = pod.and_then(|pod| pod.checkpoint.as_ref());
         let operation = operation.filter(|operation| operation.id == id);
+        let status = pod.and_then(|pod| pod.task(*task));
         Row {
             task: *task,
             pod,
-            runs: pod.and_then(|pod| pod.task_state(*task)) == Some(TaskState::Running),
+            stage: status.map(|status| status.stage),
+            runs: status.is_some_and(|status| status.state == TaskState::Running),
             answer: operation.and_then(|operation| operation.tasks.iter().find(|row| row.task == *task)),
         }
     };

@@ -4,7 +4,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use streamagg_crds::v1alpha1::{CheckpointRequest, RequestPhase};
 
-use super::operation::{self, LIMIT, Progress};
+use super::operation::{self, Ask, LIMIT, Part, Progress};
 use super::{Action, Note, Plan};
 use crate::controller::desired::Desired;
 use crate::controller::observed::Observed;
@@ -73,7 +73,7 @@ fn advance(desired: Option<&Desired>, observed: &Observed, request: &mut Checkpo
     if plan.rollout.is_some() || observed.rollout().is_some() {
         return say(RequestPhase::Pending, "waits for the rollout to end".to_owned());
     }
-    let (tasks, of, asks) = match operation::progress(&request.id, observed) {
+    let (tasks, of, asks) = match operation::progress(&request.id, observed, Part::WithState) {
         Progress::Failed(failure) => return say(RequestPhase::Failed, format!("{failure}; {AGAIN}")),
         Progress::Complete(rows) => {
             let bytes: u64 = rows
@@ -100,8 +100,10 @@ fn advance(desired: Option<&Desired>, observed: &Observed, request: &mut Checkpo
         );
         return;
     }
-    plan.actions.extend(asks.into_iter().map(|pod| Action::Checkpoint {
-        pod,
-        id: request.id.clone(),
-    }));
+    plan.actions
+        .extend(asks.into_iter().map(|Ask { pod, tasks }| Action::Checkpoint {
+            pod,
+            id: request.id.clone(),
+            tasks,
+        }));
 }

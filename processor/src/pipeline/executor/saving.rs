@@ -94,8 +94,12 @@ impl<'a> Saving<'a> {
             Ok(result) => result.map_err(|error| error.to_string()),
         };
         let (task, metrics) = (self.executor.task, &self.executor.context.metrics);
+        // One that is made on demand only has no age that anybody should look at.
+        let keeps_state = self.executor.role.stage.keeps_state();
         let manifest = result.as_ref().ok().map(|uploaded| &uploaded.manifest);
-        metrics.checkpoint(task, upload.began.elapsed(), manifest);
+        if keeps_state || manifest.is_none() {
+            metrics.checkpoint(task, upload.began.elapsed(), manifest);
+        }
         self.upload = None;
         match result {
             Ok(Uploaded {
@@ -106,7 +110,7 @@ impl<'a> Saving<'a> {
                 let info = manifest.info();
                 tracing::info!(task, id = info.id, bytes = info.bytes, "checkpoint complete");
                 self.executor.board.update(|status| {
-                    status.checkpoint = Some(info);
+                    status.checkpoint = Some(info).filter(|_| keeps_state);
                     status.problem = None;
                 });
                 self.newest = Some(manifest);
@@ -141,6 +145,17 @@ impl<'a> Saving<'a> {
         self.executor.checkpoints().map(|(_, rule)| *rule)
     }
 
+    /// Where checkpoints go. A task that is its committed position makes one only where it is asked to: it never starts
+    /// from that, which tells where the first stage stood when the second had its checkpoints.
+    fn store(&self) -> Option<&'a (Store, CheckpointRule)> {
+        let executor = self.executor;
+        let mut requests = self.requests.iter();
+        let asked = requests.any(|request| request.kind == RequestKind::Checkpoint);
+        executor
+            .checkpoints()
+            .or(executor.context.checkpoints.as_ref().filter(|_| asked))
+    }
+
     /// Whether the newest checkpoint holds K.
     fn covers(&self, committed: &Position) -> bool {
         !self.hurries
@@ -161,7 +176,7 @@ impl<'a> Saving<'a> {
 
     /// A turn with a request or the end of the process at hand. `committed` is where `state` stands.
     pub fn advance(&mut self, state: &LocalState, committed: &Position, view: View) -> Result<(), End> {
-        if self.executor.checkpoints().is_none() || self.covers(committed) {
+        if self.store().is_none() || self.covers(committed) {
             return self.complete(view);
         }
         if self.failures >= UPLOADS_MAX {
@@ -175,7 +190,7 @@ impl<'a> Saving<'a> {
     }
 
     fn complete(&mut self, view: View) -> Result<(), End> {
-        let info: Option<CheckpointInfo> = self.newest.as_ref().map(Manifest::info);
+        let info: Option<CheckpointInfo> = self.store().and(self.newest.as_ref()).map(Manifest::info);
         let drains = self.drains(view);
         if drains && !view.stop {
             self.executor.board.enter(TaskState::Drained);
@@ -212,7 +227,7 @@ impl<'a> Saving<'a> {
     /// Makes the snapshot and starts its upload. `state` stands at `committed`.
     pub fn begin(&mut self, state: &LocalState, committed: &Position) -> Result<(), End> {
         self.last_begun = Instant::now();
-        let Some((store, rule)) = self.executor.checkpoints().cloned() else {
+        let Some((store, rule)) = self.store().cloned() else {
             return Ok(());
         };
         if self.upload.is_some() || self.covers(committed) {

@@ -255,7 +255,7 @@ impl World {
             }
             Action::Push { pod, assignment } => self.push(&pod.uid, assignment),
             Action::Drain { pod, id, tasks } => self.drain(&pod.uid, id, tasks),
-            Action::Checkpoint { pod, id } => self.checkpoint(&pod.uid, id),
+            Action::Checkpoint { pod, id, .. } => self.checkpoint(&pod.uid, id),
             Action::DeletePod { uid, .. } => self.delete_pod(uid),
             Action::DeleteStatefulSet { uid, propagation } => self.delete_set(uid, *propagation),
             Action::GrowClaim { name, size, .. } => {
