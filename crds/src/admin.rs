@@ -60,6 +60,8 @@ pub struct TaskStatus {
     pub watermark_ms: Option<i64>,
     /// Source partition that it waits for, reading nothing: it is further ahead of it than `spec.event.maxDrift`.
     pub waits_for: Option<u32>,
+    /// Share of the records that it keeps; absent where `spec.source.kafka.loadShedding` is not given and nothing is shed.
+    pub kept_share: Option<f64>,
     /// Window instances with state.
     pub open_windows: u64,
     /// Newest complete checkpoint of this task in the store.

@@ -124,7 +124,7 @@ impl JobFile {
 }
 
 /// The spec's members that decide what is written to which output. Everything else may change without a new revision.
-const DECIDES_RESULTS: [&str; 12] = [
+const DECIDES_RESULTS: [&str; 13] = [
     "where",
     "let",
     "explode",
@@ -137,6 +137,7 @@ const DECIDES_RESULTS: [&str; 12] = [
     "delivery",
     "source.format",
     "source.partitioning",
+    "source.kafka.loadShedding",
 ];
 
 /// Of these what decides when records are read only.

@@ -3,6 +3,7 @@
 
 mod aggregate;
 mod security;
+mod shedding;
 mod store;
 mod window;
 
@@ -10,6 +11,7 @@ use std::collections::BTreeMap;
 
 pub use self::aggregate::{Aggregate, Function};
 pub use self::security::{Certificate, Sasl, SecretKey, Security, Tls, Username};
+pub use self::shedding::LoadShedding;
 pub use self::store::{Store, store};
 use crate::expression::{self, Expression, Name, Node};
 use crate::v1alpha1::{
@@ -76,6 +78,8 @@ pub struct Source {
     pub max_drift_ms: Option<i64>,
     /// Records that a task reads in a second at most; absent: no limit.
     pub max_records_per_second: Option<u64>,
+    /// When a task passes over records; absent: never.
+    pub load_shedding: Option<LoadShedding>,
     /// Settings for librdkafka's consumer.
     pub properties: BTreeMap<String, String>,
 }
@@ -339,6 +343,7 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
         start: start(&kafka.start_from)?,
         max_drift_ms: spec.event.max_drift.and_then(ms),
         max_records_per_second: kafka.max_records_per_second.and_then(|most| u64::try_from(most).ok()),
+        load_shedding: kafka.load_shedding.as_ref().and_then(shedding::load_shedding),
         properties: kafka.properties.clone(),
     })
 }

@@ -37,7 +37,8 @@ pub use not_yet::NotYet;
 pub use security::{CaSecret, CertificateSecret, KafkaSasl, KafkaTls, SaslMechanism, SinkSecurity, UserSecret};
 pub use sink::{Compression, Delivery, KafkaSink, Partitioner, SideOutput, SideTopic, SinkSpec};
 pub use source::{
-    AnyPartitioning, FormatSpec, JsonFormat, KafkaSource, OnTruncated, PartitioningSpec, SourceSpec, StartFrom,
+    AnyPartitioning, FormatSpec, JsonFormat, KafkaSource, LoadSheddingSpec, OnTruncated, PartitioningSpec, SourceSpec,
+    StartFrom,
 };
 pub use spec::{Empty, StreamAggregationSpec};
 pub use state::{

@@ -226,6 +226,7 @@ fn a_revision_changes_with_results_and_with_nothing_else() {
         serde_json::json!({"/spec/aggregates/1/sum/field": "/other"}),
         serde_json::json!({"/spec/event/timestamp/unit": "Seconds"}),
         serde_json::json!({"/spec/lateEvents": {"kafka": {"topic": "late"}}}),
+        serde_json::json!({"/spec/source/kafka/loadShedding": {}}),
     ] {
         assert_ne!(pipeline_revision(&spec(other.clone())), revision, "{other}");
     }

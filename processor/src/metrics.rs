@@ -197,7 +197,7 @@ impl Metrics {
             skipped: make.counter("skipped_offsets_total", "Offsets of deleted input passed over.", task)?,
             decisions: make.counter(
                 "decisions_total",
-                "Decisions by the clock, by kind: idle, tick, future_skew.",
+                "Decisions by the clock, by kind: idle, tick, future_skew, share.",
                 &["task", "kind"],
             )?,
             registry,
@@ -246,6 +246,11 @@ impl Metrics {
     /// Something held a task back for so long.
     pub fn held_back(&self, task: u32, by: HeldBack, pause: Duration) {
         self.latency.held_back(task, by, pause);
+    }
+
+    /// Records were shed since the last call, and this share of them is kept from here on.
+    pub fn shed(&self, task: u32, records: u64, share: f64) {
+        self.outcomes.shed(task, records, share);
     }
 
     /// Spans were sent to the collector, or lost.
@@ -354,6 +359,7 @@ impl Metrics {
             DecisionKind::IdleAdvance { .. } => "idle",
             DecisionKind::Tick { .. } => "tick",
             DecisionKind::FutureSkew { .. } => "future_skew",
+            DecisionKind::Share(_) => "share",
         };
         let task = task.to_string();
         self.decisions.with_label_values(&[task.as_str(), kind]).inc();
@@ -410,6 +416,7 @@ impl Metrics {
         }
         for gauge in [
             &self.lag_seconds,
+            &self.outcomes.kept_share,
             &self.watermark_lag,
             &self.checkpoint_age,
             &self.checkpoint_timestamp,

@@ -10,6 +10,7 @@ pub mod operator;
 pub mod output;
 pub mod position;
 pub mod rate;
+pub mod shedding;
 pub mod shuffle;
 pub mod sink;
 pub mod stage;

@@ -27,6 +27,8 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
+#[path = "kafka/shedding.rs"]
+mod shedding;
 #[path = "kafka/spans.rs"]
 mod spans;
 #[path = "kafka/stages.rs"]

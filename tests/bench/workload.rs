@@ -184,6 +184,7 @@ pub fn spec(windows: Vec<Window>, aggregates: Vec<(String, Function, Vec<String>
         bound_ms: 5_000,
         watermark: Watermark::Bounded,
         skew_ms: None,
+        sheds: false,
         explode: None,
         group_by: vec![("user".to_owned(), field("/user"), Missing::Reject)],
         windows,

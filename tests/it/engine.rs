@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
+use streamagg_processor::core::share::Share;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
@@ -81,7 +82,7 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
         outputs.clear();
         let mut entries = Vec::new();
         match &case.log[at] {
-            Entry::Record(_) | Entry::Stamped(..) => {
+            Entry::Record(_) | Entry::Stamped(..) | Entry::Shed(_) => {
                 let size = sizes.next().expect("cuts are not empty");
                 let is_record = |entry: &usize| case.log[*entry].record().is_some();
                 entries.extend((at..to).take(size).take_while(is_record));
@@ -89,22 +90,13 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
                 assert_eq!(task.step(&records, &mut outputs), StepStatus::Continue);
                 at += entries.len();
             }
-            Entry::IdleAdvance(watermark_ms) => {
-                let kind = DecisionKind::IdleAdvance {
-                    watermark_ms: *watermark_ms,
-                };
-                let input_offset = task.position().input_offset;
-                task.decide(&Decision { input_offset, kind }, &mut outputs);
-                at += 1;
-            }
             Entry::Clock(now_ms) => {
                 task.set_clock(Some(*now_ms));
                 at += 1;
             }
-            Entry::Tick(now_ms) => {
-                let kind = DecisionKind::Tick { now_ms: *now_ms };
-                let input_offset = task.position().input_offset;
-                task.decide(&Decision { input_offset, kind }, &mut outputs);
+            entry @ (Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::Share(_)) => {
+                let decision = decision(entry, task.position().input_offset).expect("it is one");
+                task.decide(&decision, &mut outputs);
                 at += 1;
             }
             Entry::EndOfInput => {
@@ -116,11 +108,22 @@ pub fn run(task: &mut Task, case: &Case, from: usize, to: usize, cuts: &[usize],
     }
 }
 
+/// The decision that an entry of the log stands for.
+pub fn decision(entry: &Entry, input_offset: i64) -> Option<Decision> {
+    let kind = match *entry {
+        Entry::IdleAdvance(watermark_ms) => DecisionKind::IdleAdvance { watermark_ms },
+        Entry::Tick(now_ms) => DecisionKind::Tick { now_ms },
+        Entry::Share(halvings) => DecisionKind::Share(Share { halvings }),
+        Entry::Record(_) | Entry::Stamped(..) | Entry::Shed(_) | Entry::Clock(_) | Entry::EndOfInput => return None,
+    };
+    Some(Decision { input_offset, kind })
+}
+
 /// What the clock says at a place in the log.
 pub fn clock_at(case: &Case, place: usize) -> Option<i64> {
     case.log[..place].iter().rev().find_map(|entry| match entry {
         Entry::Clock(now_ms) => Some(*now_ms),
-        Entry::Record(_) | Entry::Stamped(..) | Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => None,
+        _ => None,
     })
 }
 
@@ -132,7 +135,7 @@ fn run_deciding(task: &mut Task, case: &Case, cuts: &[usize], seen: &mut Vec<Exp
         let mut outputs = Outputs::default();
         let mut entries = Vec::new();
         match &case.log[at] {
-            Entry::Record(_) | Entry::Stamped(..) => {
+            Entry::Record(_) | Entry::Stamped(..) | Entry::Shed(_) => {
                 let size = sizes.next().expect("cuts are not empty");
                 let is_record = |entry: &usize| case.log[*entry].record().is_some();
                 entries.extend((at..case.log.len()).take(size).take_while(is_record));
@@ -140,16 +143,8 @@ fn run_deciding(task: &mut Task, case: &Case, cuts: &[usize], seen: &mut Vec<Exp
                 assert_eq!(task.step(&records, &mut outputs), StepStatus::Continue);
             }
             Entry::Clock(now_ms) => task.set_clock(Some(*now_ms)),
-            Entry::IdleAdvance(_) | Entry::Tick(_) => {
-                let kind = match case.log[at] {
-                    Entry::Tick(now_ms) => DecisionKind::Tick { now_ms },
-                    Entry::IdleAdvance(watermark_ms) => DecisionKind::IdleAdvance { watermark_ms },
-                    Entry::Record(_) | Entry::Stamped(..) | Entry::Clock(_) | Entry::EndOfInput => unreachable!(),
-                };
-                let decision = Decision {
-                    input_offset: task.position().input_offset,
-                    kind,
-                };
+            entry @ (Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::Share(_)) => {
+                let decision = decision(entry, task.position().input_offset).expect("it is one");
                 task.decide(&decision, &mut outputs);
                 decisions.push(decision);
             }
@@ -394,6 +389,7 @@ fn too_many_bad_records_stop_the_task_at_the_record_whatever_the_cuts() {
         bound_ms: 0,
         watermark: oracle::Watermark::Bounded,
         skew_ms: None,
+        sheds: false,
         explode: None,
         group_by: Vec::new(),
         windows: vec![oracle::Window {

@@ -15,6 +15,7 @@ use streamagg_crds::assignment::Assignment;
 use streamagg_crds::job_file::JobFile;
 use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
+use streamagg_processor::core::share::{Share, Shed};
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
@@ -300,6 +301,10 @@ fn documents_of_the_control_topic_are_read_and_written_as_they_always_were() {
     let mut without = position();
     (without.seen_offset, without.last_input) = (None, None);
     assert_document("position-at-birth", &without);
+    let mut shedding = position();
+    shedding.engine_position.shed.keep(Share { halvings: 2 });
+    shedding.engine_position.shed.saw(1_700_000_000_000);
+    assert_document("position-shedding", &shedding);
     let mut forked = position();
     forked.ancestors[0].decisions = Some(4);
     assert_document("position-forked", &forked);
@@ -312,6 +317,7 @@ fn documents_of_the_control_topic_are_read_and_written_as_they_always_were() {
             },
         ),
         ("tick", DecisionKind::Tick { now_ms: i64::MAX }),
+        ("share", DecisionKind::Share(Share { halvings: 3 })),
     ] {
         assert_document(&format!("decision-{name}"), &Decision { input_offset: 18, kind });
     }
@@ -368,7 +374,7 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
         (0, -60_000, NO_WATERMARK, &b"\"key\":\"a\""[..], &b"row"[..]),
         (255, i64::MAX, 7, b"", b""),
     ];
-    let (mut partials, mut records) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
+    let (mut partials, mut records) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new(), Vec::new()]);
     for (set, start_ms, barred_ms, key, row) in rows {
         shuffle::write_partial(
             set,
@@ -382,6 +388,10 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
     shuffle::write_partials(&header, &partials, &mut records[0]);
     shuffle::write_watermark(&header, 1_700_000_000_000, &mut records[1]);
     shuffle::write_layout(&header, b"{\"format\":1}", &mut records[2]);
+    let mut shed = Shed::NOTHING;
+    shed.keep(Share { halvings: 2 });
+    shed.saw(1_700_000_000_000);
+    shuffle::write_shed(&header, &shed, &mut records[3]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let text = records.map(|record| hex(&record)).join("\n") + "\n";
     assert_fixture("shuffle-1/records.hex", &text);
@@ -409,4 +419,5 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
         shuffle::read(&stored[2]),
         Some((header, Message::Layout(b"{\"format\":1}")))
     );
+    assert_eq!(shuffle::read(&stored[3]), Some((header, Message::Shed(shed))));
 }

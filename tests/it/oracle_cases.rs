@@ -23,6 +23,7 @@ fn spec(bound_ms: i64, windows: Vec<Window>) -> Spec {
         bound_ms,
         watermark: Watermark::Bounded,
         skew_ms: None,
+        sheds: false,
         explode: None,
         group_by: vec![("k".to_owned(), field("k"), Missing::Reject)],
         windows,

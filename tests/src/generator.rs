@@ -13,7 +13,7 @@ use proptest::sample::{Index, select};
 use self::event::{Draft, draft, render};
 pub use self::render::manifest;
 use self::window::window;
-use crate::oracle::{Entry, Function, Missing, Shape, Spec, Unit, Watermark, Window};
+use crate::oracle::{Entry, Function, Missing, Shape, Spec, Unit, Watermark, Window, is_kept};
 
 /// A spec and a log for it.
 #[derive(Clone)]
@@ -24,6 +24,20 @@ pub struct Case {
     pub offsets: Vec<i64>,
     /// The log.
     pub log: Vec<Entry>,
+}
+
+impl Case {
+    /// The same where every record is kept: nobody decides otherwise.
+    pub fn without_shedding(mut self) -> Self {
+        let entries = self.log.into_iter().zip(self.offsets);
+        let kept = entries.filter(|(entry, _)| !matches!(entry, Entry::Share(_)));
+        let kept = kept.map(|(entry, offset)| match entry {
+            Entry::Shed(record) => (*record, offset),
+            entry => (entry, offset),
+        });
+        (self.log, self.offsets) = kept.unzip();
+        self
+    }
 }
 
 impl fmt::Debug for Case {
@@ -37,6 +51,8 @@ impl fmt::Debug for Case {
                     "  {entry} @{offset} at {stamp:?}: {:?}",
                     String::from_utf8_lossy(bytes)
                 )?,
+                Entry::Shed(record) => writeln!(out, "  {entry} @{offset}: shed: {record:?}")?,
+                Entry::Share(halvings) => writeln!(out, "  {entry} @{offset}: keep 1/2^{halvings}")?,
                 Entry::Clock(now) => writeln!(out, "  {entry} @{offset}: the clock says {now}")?,
                 Entry::IdleAdvance(to) => writeln!(out, "  {entry} @{offset}: idle advance to {to}")?,
                 Entry::Tick(now) => writeln!(out, "  {entry} @{offset}: tick at {now}")?,
@@ -177,7 +193,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
     let group_by = prop::collection::vec(missing(), 0..=2);
     (
         unit,
-        (0..120i64, time_rules()),
+        (0..120i64, time_rules(), prop::bool::weighted(0.3)),
         (
             group_by,
             prop::option::weighted(0.25, around()),
@@ -187,7 +203,13 @@ pub fn spec() -> impl Strategy<Value = Spec> {
         aggregates,
     )
         .prop_map(
-            |(unit, (bound_ms, (watermark, stamped, skew_ms)), (group_by, around, explode), windows, aggregates)| {
+            |(
+                unit,
+                (bound_ms, (watermark, stamped, skew_ms), sheds),
+                (group_by, around, explode),
+                windows,
+                aggregates,
+            )| {
                 Spec {
                     // Elements may have times of their own.
                     timestamp: match (stamped, explode) {
@@ -200,6 +222,7 @@ pub fn spec() -> impl Strategy<Value = Spec> {
                     bound_ms,
                     watermark,
                     skew_ms,
+                    sheds,
                     group_by: (group_by.into_iter().zip([("tenant", "/tenant"), ("model", "/n/model")]))
                         .map(|(missing, (name, path))| (name.to_owned(), field(path), missing))
                         .chain(around)
@@ -224,6 +247,7 @@ enum DraftEntry {
     Idle(i64),
     Clock(i64),
     Tick(i64),
+    Share(u8),
 }
 
 fn draft_entry() -> impl Strategy<Value = DraftEntry> {
@@ -233,6 +257,7 @@ fn draft_entry() -> impl Strategy<Value = DraftEntry> {
         1 => (-100..300i64).prop_map(DraftEntry::Idle),
         2 => (-100..100i64).prop_map(DraftEntry::Clock),
         3 => (0..500i64).prop_map(DraftEntry::Tick),
+        3 => (0..5u8).prop_map(DraftEntry::Share),
     ]
 }
 
@@ -272,6 +297,13 @@ pub fn case(records_max: usize) -> impl Strategy<Value = Case> {
                     offsets.push(next);
                     continue;
                 }
+                DraftEntry::Share(halvings) => {
+                    if spec.sheds {
+                        log.push(Entry::Share(halvings));
+                        offsets.push(next);
+                    }
+                    continue;
+                }
                 DraftEntry::Idle(ahead_ms) => {
                     log.push(Entry::IdleAdvance(now + ahead_ms));
                     offsets.push(next);
@@ -290,8 +322,25 @@ pub fn case(records_max: usize) -> impl Strategy<Value = Case> {
             log.push(Entry::EndOfInput);
             offsets.push(next);
         }
+        mark_shed(&mut log, 0, |entry| offsets[entry]);
         Case { spec, offsets, log }
     })
+}
+
+/// Marks the records of a log that the share in force does not keep, by their offsets in a partition.
+pub fn mark_shed(log: &mut [Entry], partition: u32, offset: impl Fn(usize) -> i64) {
+    let mut halvings = 0;
+    for (entry, item) in log.iter_mut().enumerate() {
+        if let Entry::Share(decided) = item {
+            halvings = *decided;
+        }
+        let record = match std::mem::replace(item, Entry::EndOfInput) {
+            Entry::Shed(record) => *record,
+            other => other,
+        };
+        let is_shed = record.record().is_some() && !is_kept(partition, offset(entry), halvings);
+        *item = if is_shed { Entry::Shed(Box::new(record)) } else { record };
+    }
 }
 
 /// Cuts of a log of any length into batches, used round and round.

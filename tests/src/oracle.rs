@@ -3,6 +3,7 @@
 
 mod aggregates;
 mod around;
+mod shedding;
 mod sources;
 mod values;
 mod windows;
@@ -14,6 +15,8 @@ use serde::de::IgnoredAny;
 pub use self::aggregates::Function;
 use self::aggregates::{Row, cells, compute};
 pub use self::around::{Around, PLACE, around};
+use self::shedding::Shedding;
+pub use self::shedding::is_kept;
 pub use self::sources::{answer_of_sources, refused};
 pub use self::values::{decimal, scaled};
 use self::values::{exploded, field, is_number, time};
@@ -46,6 +49,8 @@ pub struct Spec {
     pub watermark: Watermark,
     /// How far ahead of the clock a time may be.
     pub skew_ms: Option<i64>,
+    /// Whether results say which share of the records was kept.
+    pub sheds: bool,
     /// The array whose elements are events.
     pub explode: Option<Vec<String>>,
     /// Name, field and rule of each part of the key; the field `@Topic`, `@Partition`, `@Key` or `@Timestamp` is a property
@@ -85,6 +90,10 @@ pub enum Entry {
     Record(Vec<u8>),
     /// A record with a timestamp of its own, or without the one it should have.
     Stamped(Option<i64>, Vec<u8>),
+    /// A record that the share in force does not keep.
+    Shed(Box<Entry>),
+    /// A decision: from here on the share of records kept is halved so often.
+    Share(u8),
     /// The clock from here on.
     Clock(i64),
     /// A decision: the watermark advances to this time.
@@ -101,7 +110,8 @@ impl Entry {
         match self {
             Self::Record(value) => Some((value, None)),
             Self::Stamped(timestamp_ms, value) => Some((value, *timestamp_ms)),
-            Self::Clock(_) | Self::IdleAdvance(_) | Self::Tick(_) | Self::EndOfInput => None,
+            Self::Shed(record) => record.record(),
+            Self::Clock(_) | Self::IdleAdvance(_) | Self::Tick(_) | Self::Share(_) | Self::EndOfInput => None,
         }
     }
 }
@@ -132,7 +142,7 @@ type Reason = &'static str;
 /// Everything a task must put out for this log, in order.
 pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
     let (mut out, mut watermark, mut clock) = (Vec::new(), NO_WATERMARK, None);
-    let mut state = windows::State::default();
+    let (mut state, mut shedding) = (windows::State::default(), Shedding::default());
     for (entry, item) in log.iter().enumerate() {
         let advance = match item {
             Entry::IdleAdvance(to) => *to,
@@ -141,8 +151,13 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                 clock = Some(*now);
                 continue;
             }
+            Entry::Shed(_) => continue,
+            Entry::Share(halvings) => {
+                shedding.decided(*halvings);
+                continue;
+            }
             Entry::Tick(now) => {
-                let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
+                let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing, &shedding));
                 state.tick(spec, *now, watermark, &mut emit);
                 continue;
             }
@@ -158,8 +173,11 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                 Ok(events) => {
                     let allows = events.iter().map(|event| event.allows).max().unwrap_or(NO_WATERMARK);
                     let late = late(spec, &events);
-                    let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
                     for event in events.into_iter().filter(|event| !event.is_late()) {
+                        if !event.joined.is_empty() {
+                            shedding.saw(spec, event.time);
+                        }
+                        let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing, &shedding));
                         state.add(spec, event, watermark, &mut emit);
                     }
                     out.extend(late.map(|(windows, time)| Expected::Late {
@@ -172,7 +190,7 @@ pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
                 }
             },
         };
-        let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing));
+        let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing, &shedding));
         state.advance(spec, watermark, watermark.max(advance), &mut emit);
         watermark = watermark.max(advance);
     }
@@ -200,7 +218,7 @@ pub fn newest_event_ms(spec: &Spec, log: &[Entry]) -> i64 {
             let events = accept(spec, (entry, item), NO_WATERMARK, None).ok()?;
             events.iter().map(|event| event.time).max()
         }
-        Entry::Clock(_) | Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => None,
+        _ => None,
     });
     times.max().unwrap_or(NO_WATERMARK)
 }
@@ -379,7 +397,7 @@ fn key_value(raw: &str) -> Result<String, Reason> {
     }
 }
 
-fn result(spec: &Spec, entry: usize, firing: &windows::Firing) -> Expected {
+fn result(spec: &Spec, entry: usize, firing: &windows::Firing, shedding: &Shedding) -> Expected {
     let length_ms = firing.end.saturating_sub(firing.start);
     let values = spec.aggregates.iter().enumerate().map(|(column, (name, function, _))| {
         let (composite, name) = name
@@ -412,6 +430,11 @@ fn result(spec: &Spec, entry: usize, firing: &windows::Firing) -> Expected {
         ..
     } = firing;
     let (start, end) = (time(firing.start), time(firing.end));
+    let kept = if spec.sheds {
+        shedding.kept_since(firing.start)
+    } else {
+        String::new()
+    };
     let shape = spec.windows.iter().find(|other| other.name == *window);
     let key_end = match shape.map(|window| window.shape) {
         Some(Shape::Cumulative) => format!(r#","end":{end}"#),
@@ -420,7 +443,7 @@ fn result(spec: &Spec, entry: usize, firing: &windows::Firing) -> Expected {
     };
     let key = format!(r#"{{"window":"{window}","start":{start}{key_end},"key":{{{members}}}}}"#);
     let value = format!(
-        r#"{{"op":"{op}","window":"{window}","start":{start},"end":{end},"key":{{{members}}},"pane":{{"index":{index},"timing":"{timing}","final":{last},"revision":0}},"values":{{{values}}}}}"#
+        r#"{{"op":"{op}","window":"{window}","start":{start},"end":{end},"key":{{{members}}},"pane":{{"index":{index},"timing":"{timing}","final":{last},"revision":0}}{kept},"values":{{{values}}}}}"#
     );
     Expected::Result { entry, key, value }
 }

@@ -131,7 +131,8 @@ const AGGREGATES: [&str; 19] = [
 ];
 
 /// Durations that must be longer than nothing.
-const POSITIVE: [&str; 15] = [
+const POSITIVE: [&str; 16] = [
+    "spec.source.kafka.loadShedding.whenBehind",
     "spec.event.watermark.periodic.step",
     "spec.event.idle.after",
     "spec.event.maxDrift",
@@ -216,6 +217,7 @@ pub(super) fn rules() -> Vec<Rule> {
     let members: Vec<Rule> = rules.iter().filter_map(of_members).collect();
     rules.extend(members);
     rules.push(allowed_properties());
+    rules.push(kept_share());
     rules
 }
 
@@ -305,6 +307,16 @@ fn positive(path: &'static str) -> Rule {
         "must be longer than 0",
         "!self.matches('^0+[a-z]+$')",
         Check::Node(check),
+    )
+}
+
+/// No bounds of the schema: the API server compares a whole number with the whole part of a bound.
+fn kept_share() -> Rule {
+    node(
+        "spec.source.kafka.loadShedding.keepAtLeast",
+        "must be from 0.001 to 0.5: the share that is kept is halved",
+        "self >= 0.001 && self <= 0.5",
+        Check::Node(|node| node.as_f64().is_none_or(|share| (0.001..=0.5).contains(&share))),
     )
 }
 

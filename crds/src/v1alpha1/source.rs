@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[cfg(feature = "k8s")]
 use super::schema;
 use super::{Empty, KafkaSasl, KafkaTls};
-use crate::value::Instant;
+use crate::value::{Duration, Instant};
 
 /// What to read and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,10 @@ pub struct KafkaSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "k8s", schemars(range(min = 1, max = 1_000_000_000)))]
     pub max_records_per_second: Option<i64>,
+    /// Lets a task that is too far behind pass over a share of the records instead of falling further behind; every result
+    /// then says in `keptShare` which share of the records was kept. Default: no record is passed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_shedding: Option<LoadSheddingSpec>,
     /// TLS towards the brokers. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<KafkaTls>,
@@ -58,6 +62,30 @@ pub struct KafkaSource {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::properties"))]
     pub properties: BTreeMap<String, String>,
+}
+
+/// When a task passes over records, and how many at most.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct LoadSheddingSpec {
+    /// How long ago the last record read was appended when a task counts as too far behind: it then halves the share of the
+    /// records it keeps, again and again until it catches up, and doubles it when it is less than half as far behind.
+    #[serde(default = "LoadSheddingSpec::when_behind_default")]
+    pub when_behind: Duration,
+    /// The share of the records that is kept at least: 0.001 to 0.5.
+    #[serde(default = "LoadSheddingSpec::keep_at_least_default")]
+    pub keep_at_least: f64,
+}
+
+impl LoadSheddingSpec {
+    fn when_behind_default() -> Duration {
+        Duration::from_ms(60_000)
+    }
+
+    fn keep_at_least_default() -> f64 {
+        0.1
+    }
 }
 
 /// Where the first run of a job begins; exactly one member.

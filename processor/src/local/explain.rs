@@ -52,6 +52,14 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
             "                at most {most} records a second are read by a task"
         )?;
     }
+    if let Some(shedding) = job.source.load_shedding {
+        let (behind_ms, least) = (shedding.when_behind_ms, 1u32 << shedding.halvings_max);
+        writeln!(
+            out,
+            "                a task that is more than {behind_ms} ms behind passes over records: it keeps 1/{least} of them \
+             at least\n                and says so in the results (keptShare); run and replay keep all"
+        )?;
+    }
     writeln!(
         out,
         "  results       {} at {}",

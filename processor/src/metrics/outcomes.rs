@@ -1,6 +1,7 @@
-//! Counters of what went well and what did not: transactions, errors, assignments. Must not hold: what follows from them.
+//! Counters of what went well and what did not: transactions, errors, assignments, records shed.
+//! Must not hold: what follows from them.
 
-use prometheus::IntCounterVec;
+use prometheus::{GaugeVec, IntCounterVec};
 
 use super::Maker;
 
@@ -54,6 +55,8 @@ pub(super) struct Outcomes {
     errors: IntCounterVec,
     assignments: IntCounterVec,
     spans: IntCounterVec,
+    records_shed: IntCounterVec,
+    pub kept_share: GaugeVec,
 }
 
 impl Outcomes {
@@ -75,6 +78,15 @@ impl Outcomes {
                 &["change"],
             )?,
             spans: make.counter("spans_total", "Spans for the OTLP collector: sent, lost.", &["outcome"])?,
+            records_shed: make.counter(
+                "records_shed_total",
+                "Records passed over, for the task was too far behind (source.kafka.loadShedding).",
+                &["task"],
+            )?,
+            kept_share: make.seconds(
+                "kept_share",
+                "Share of the records that is kept now, where source.kafka.loadShedding is given; 1 is all.",
+            )?,
         })
     }
 
@@ -95,6 +107,12 @@ impl Outcomes {
     pub fn assigned(&self, taken: u64, released: u64) {
         self.assignments.with_label_values(&["taken"]).inc_by(taken);
         self.assignments.with_label_values(&["released"]).inc_by(released);
+    }
+
+    pub fn shed(&self, task: u32, records: u64, share: f64) {
+        let task = task.to_string();
+        self.records_shed.with_label_values(&[&task]).inc_by(records);
+        self.kept_share.with_label_values(&[&task]).set(share);
     }
 
     pub fn spans(&self, sent: bool, count: u64) {

@@ -40,6 +40,10 @@ pub struct Plan {
     /// Windows that are not on shared panes.
     pub(super) own_windows: OwnWindows,
     pub(super) max_bad_ratio: f64,
+    /// Results say which share of the records was kept.
+    pub(super) says_share: bool,
+    /// How far events may be out of order, ms, as far as the watermark knows.
+    pub(super) disorder_ms: i64,
     pub(super) state_layout: StateLayout,
     window_names: Vec<String>,
 }
@@ -155,6 +159,8 @@ impl Plan {
             pane_sets,
             own_windows,
             max_bad_ratio: job.max_bad_ratio,
+            disorder_ms: job.watermark.bound_ms(),
+            says_share: job.source.load_shedding.is_some(),
             state_layout,
         }
     }

@@ -16,6 +16,7 @@ mod records;
 mod replay;
 mod running;
 mod saving;
+mod shedding;
 mod startup;
 mod topology;
 mod trace;

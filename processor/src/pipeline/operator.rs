@@ -70,6 +70,8 @@ pub enum StepStatus {
 #[derive(Clone, Debug)]
 pub struct Task {
     plan: Arc<Plan>,
+    /// Source partition, by which records to shed are chosen.
+    partition: u32,
     position: TaskPosition,
     keys: KeyTable,
     sets: Vec<PaneSet>,
@@ -124,8 +126,14 @@ impl Task {
         Self::at(plan, TaskPosition::start(start_offset))
     }
 
+    /// The same task, which reads this source partition: it decides which records are kept when load is shed.
+    pub fn of_partition(self, partition: u32) -> Task {
+        Task { partition, ..self }
+    }
+
     fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
         Task {
+            partition: 0,
             sets: (plan.pane_sets.iter().enumerate())
                 .map(|(index, set)| PaneSet::new(index, set))
                 .collect(),
@@ -192,6 +200,9 @@ impl Task {
         debug_assert!(record.offset >= self.position.input_offset, "offsets ascend");
         self.clock.begin(self.position.input_offset);
         self.advance_position(record);
+        if self.sheds(record) {
+            return None;
+        }
         let bad = match self.judge(place, record, &mut outputs.decisions) {
             Ok(verdict) => {
                 self.obey(verdict, index, record, outputs);
@@ -215,7 +226,16 @@ impl Task {
             DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, outputs),
             DecisionKind::FutureSkew { now_ms } => self.clock.obey(now_ms),
             DecisionKind::Tick { now_ms } => self.tick(now_ms, outputs),
+            DecisionKind::Share(share) => self.position.shed.keep(share),
         }
+    }
+
+    /// Whether the record in hand is passed over to shed load; nobody has looked at it, and it stands for nothing.
+    #[inline]
+    fn sheds(&mut self, record: &Record<'_>) -> bool {
+        let sheds = !self.position.shed.share.keeps(self.partition, record.offset);
+        self.stats.shed += u64::from(sheds);
+        sheds
     }
 
     /// The clock as the shell read it before the records that follow; `None` (a replay) decides nothing anew.

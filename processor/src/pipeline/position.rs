@@ -3,6 +3,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::share::{Share, Shed};
+
 /// Watermark of a task that has seen no event.
 pub const NO_WATERMARK: i64 = i64::MIN;
 
@@ -24,6 +26,10 @@ pub struct TaskPosition {
     pub watermark_ms: i64,
     /// `pane.revision` of the results from here on.
     pub result_revision: u32,
+    /// The share of the records that is kept from here on, and what is remembered of smaller ones; absent: nothing was shed.
+    /// Of a window task: what all source partitions have said of theirs.
+    #[serde(default, skip_serializing_if = "Shed::is_nothing")]
+    pub shed: Shed,
 }
 
 impl TaskPosition {
@@ -37,6 +43,7 @@ impl TaskPosition {
             output_hash: 0,
             watermark_ms: NO_WATERMARK,
             result_revision: 0,
+            shed: Shed::NOTHING,
         }
     }
 }
@@ -70,4 +77,6 @@ pub enum DecisionKind {
         /// The clock of whoever decided, in ms since the epoch; at most one tick counts for a time.
         now_ms: i64,
     },
+    /// The task is behind, or is so no more: from here on it keeps this share of the records.
+    Share(Share),
 }

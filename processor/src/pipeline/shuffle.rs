@@ -5,7 +5,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 1 | format, [`FORMAT`] |
-//! | 1 | kind: 1 partials, 2 watermark, 3 layout |
+//! | 1 | kind: 1 partials, 2 watermark, 3 layout, 4 shed |
 //! | 8 | fingerprint of the layout that the rows are in |
 //! | 4 | source partition |
 //! | 4 | how many source partitions there are |
@@ -13,6 +13,7 @@
 //! | 1, n | lineage of the source partition's history, with its length before |
 //! | watermark: 8 | ms since the epoch |
 //! | layout: n | the layout's document, as it stands beside stored state |
+//! | shed: 1, 1, 9 · 8 | [`Shed`]: halvings now and before; for 1 to 9 of them how new what was shed may be, ms since the epoch |
 //! | partials, each: 1, 8, 8 | pane set, start of the pane, barred (below) |
 //! | 4, n | canonical bytes of the key |
 //! | 4, n | the row |
@@ -21,6 +22,8 @@
 //! those that are purged above it. [`NO_WATERMARK`](super::position::NO_WATERMARK) where no window barred them.
 
 use std::ops::Range;
+
+use crate::core::share::Shed;
 
 /// Version of the table above.
 pub const FORMAT: u8 = 1;
@@ -33,6 +36,7 @@ pub const LINEAGE_BYTES_MAX: usize = u8::MAX as usize;
 const PARTIALS: u8 = 1;
 const WATERMARK: u8 = 2;
 const LAYOUT: u8 = 3;
+const SHED: u8 = 4;
 
 /// Where a record of the shuffle topic goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +120,8 @@ pub enum Message<'a> {
     Watermark(i64),
     /// The document of the layout whose fingerprint the header has. It comes before everything else in that layout.
     Layout(&'a [u8]),
+    /// What the source partition has shed of the records before this one.
+    Shed(Shed),
 }
 
 /// A pre-aggregated row: the events of a key in a pane since the last one.
@@ -149,6 +155,12 @@ pub fn write_watermark(header: &Header<'_>, watermark_ms: i64, out: &mut Vec<u8>
 pub fn write_layout(header: &Header<'_>, document: &[u8], out: &mut Vec<u8>) {
     write_header(LAYOUT, header, out);
     out.extend_from_slice(document);
+}
+
+/// Appends what was shed.
+pub fn write_shed(header: &Header<'_>, shed: &Shed, out: &mut Vec<u8>) {
+    write_header(SHED, header, out);
+    out.extend_from_slice(&shed.to_bytes());
 }
 
 /// Appends a record of partials written by [`write_partial`].
@@ -215,6 +227,7 @@ pub fn read(bytes: &[u8]) -> Option<(Header<'_>, Message<'_>)> {
         (FORMAT, PARTIALS) => Message::Partials(Partials { rest }),
         (FORMAT, WATERMARK) => Message::Watermark(i64::from_le_bytes(rest.try_into().ok()?)),
         (FORMAT, LAYOUT) => Message::Layout(rest),
+        (FORMAT, SHED) => Message::Shed(Shed::from_bytes(rest.try_into().ok()?)),
         _ => return None,
     };
     Some((header, message))

@@ -73,7 +73,10 @@ impl Setup {
     pub fn begin(&self, lineage: &str, start_offset: i64) -> Result<Worker, NotInTwoStages> {
         let plan = Arc::clone(&self.plan);
         Ok(match self.role.stage {
-            Stage::Whole => Worker::Whole(Box::new(Task::new(plan, start_offset))),
+            Stage::Whole => {
+                let task = Task::new(plan, start_offset).of_partition(self.role.partition);
+                Worker::Whole(Box::new(task))
+            }
             Stage::Combine => Worker::Combine(Box::new(Combine::new(plan, self.source(lineage), start_offset)?)),
             Stage::Window => Worker::Window(Box::new(WindowTask::new(plan, start_offset)?)),
         })
@@ -99,6 +102,7 @@ impl Setup {
                     Some((reader, budget_bytes)) => Task::restore_paged(plan, &reader, budget_bytes)?,
                     None => Task::restore(plan, backend)?,
                 };
+                let task = task.map(|task| task.of_partition(self.role.partition));
                 task.map(Box::new).map(Worker::Whole)
             }
             Stage::Window => WindowTask::restore(plan, backend)?.map(Box::new).map(Worker::Window),

@@ -223,6 +223,7 @@ impl Pod {
     pub fn set_end_offset(&self, task: u32, end: i64) {
         let mut inner = self.lock();
         let Some(held) = inner.tasks.get(&task) else { return };
+        held.board.set_end(end);
         let role = self.context.role(task);
         if let (Stage::Combine, Some(partitions)) = (role.stage, &self.context.partitions) {
             partitions.end(role.partition, end);

@@ -193,6 +193,24 @@ fn explain_says_in_words_what_becomes_of_an_event() {
 }
 
 #[test]
+fn explain_says_when_a_task_passes_over_records_and_a_run_keeps_all() {
+    let scene = Scene::new();
+    let shedding = "source.kafka.loadShedding={whenBehind: 5m}";
+    let ended = run(&["explain", "-f", &scene.text("job.yaml"), "--set", shedding]);
+    let text = exact(&ended, 0);
+    let told = "a task that is more than 300000 ms behind passes over records: it keeps 1/8 of them at least";
+    assert!(text.contains(told), "{text}");
+    let event = br#"{"ts":"2026-01-01T00:00:01Z","tenant":"a"}"#;
+    let arguments = scene.arguments(&["--input", "-", "--set", shedding]);
+    let ended = run_with_input(&arguments, event);
+    assert!(
+        exact(&ended, 0).contains(r#""revision":0},"keptShare":1,"values":{"requests":1,"#),
+        "{}",
+        ended.stdout
+    );
+}
+
+#[test]
 fn explain_says_what_elements_headers_and_last_events_mean() {
     let scene = Scene::new();
     let key =

@@ -22,7 +22,7 @@ use streamagg_tests::oracle::{self, Entry, Expected};
 
 use super::{cases, picked, splitmix64};
 use crate::engine::{expected_form, plan};
-use crate::two_stages::scene::{Scene, scene};
+use crate::two_stages::scene::{Scene, mark_shed, scene};
 use crate::two_stages::{assert_panes_are_in_order, results};
 
 const PODS: u64 = 2;
@@ -87,8 +87,9 @@ impl World {
                 *entry = Entry::IdleAdvance(i64::MAX);
             }
         }
-        for log in &mut scene.logs {
+        for (partition, log) in (0..).zip(&mut scene.logs) {
             log.retain(|entry| !matches!(entry, Entry::Clock(_)));
+            mark_shed(log, partition);
         }
         let (sources, partitions) = (scene.logs.len(), scene.shuffle_partitions as usize);
         Self {

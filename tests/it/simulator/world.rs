@@ -17,7 +17,7 @@ use streamagg_tests::generator::Case;
 use streamagg_tests::oracle::{Entry, Expected};
 
 use super::splitmix64;
-use crate::engine::{clock_at, expected_form, oracle_form, plan, record};
+use crate::engine::{clock_at, decision, expected_form, oracle_form, plan, record};
 use crate::paging::Store;
 
 const PODS: u32 = 2;
@@ -237,9 +237,7 @@ impl World {
                 break;
             };
             let mut outputs = Outputs::default();
-            if let Some(kind) = decided(entry) {
-                let input_offset = process.task.position().input_offset;
-                let decision = Decision { input_offset, kind };
+            if let Some(decision) = decision(entry, process.task.position().input_offset) {
                 process.task.decide(&decision, &mut outputs);
                 process.decisions.push(decision);
                 self.note("decision", pod);
@@ -361,23 +359,14 @@ fn next_entry(log: &[Entry], mut records: u64, mut decisions: u64) -> usize {
     let is_behind = |entry: &Entry| {
         let left = match entry {
             Entry::Clock(_) => return false,
-            Entry::Record(_) | Entry::Stamped(..) => &mut records,
-            Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::EndOfInput => &mut decisions,
+            Entry::Record(_) | Entry::Stamped(..) | Entry::Shed(_) => &mut records,
+            Entry::IdleAdvance(_) | Entry::Tick(_) | Entry::Share(_) | Entry::EndOfInput => &mut decisions,
         };
         let is_behind = *left == 0;
         *left = left.saturating_sub(1);
         is_behind
     };
     log.iter().position(is_behind).unwrap_or(log.len())
-}
-
-/// The decision that an entry of the log stands for.
-fn decided(entry: &Entry) -> Option<DecisionKind> {
-    match *entry {
-        Entry::IdleAdvance(watermark_ms) => Some(DecisionKind::IdleAdvance { watermark_ms }),
-        Entry::Tick(now_ms) => Some(DecisionKind::Tick { now_ms }),
-        Entry::Record(_) | Entry::Stamped(..) | Entry::Clock(_) | Entry::EndOfInput => None,
-    }
 }
 
 /// Whether a decision is an entry of the log, and not one about a record.

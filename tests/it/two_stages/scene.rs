@@ -7,13 +7,12 @@ use proptest::sample::Index;
 use streamagg_processor::pipeline::operator::StepStatus;
 use streamagg_processor::pipeline::operator::combine::{Combine, Source};
 use streamagg_processor::pipeline::output::{Outputs, Record};
-use streamagg_processor::pipeline::position::{Decision, DecisionKind};
 use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_tests::generator;
 use streamagg_tests::oracle::{self, Entry, Expected, Panes, Shape, Spec, Trigger, Window};
 
 use crate::around::envelope;
-use crate::engine::expected_form;
+use crate::engine::{decision, expected_form};
 
 /// A spec whose windows two stages take, and the log of each source partition; every one ends.
 #[derive(Clone, Debug)]
@@ -32,6 +31,7 @@ impl Scene {
             bound_ms: 0,
             watermark: oracle::Watermark::Bounded,
             skew_ms: None,
+            sheds: false,
             explode: None,
             group_by: Vec::new(),
             windows: vec![Window {
@@ -84,12 +84,16 @@ pub fn scene(sources: RangeInclusive<usize>, records_max: usize) -> impl Strateg
         for (entry, place) in case.log.into_iter().zip(&places) {
             match entry {
                 Entry::Tick(_) | Entry::EndOfInput => {}
-                Entry::Record(_) | Entry::Stamped(..) | Entry::Clock(_) | Entry::IdleAdvance(_) => {
+                Entry::Record(_) | Entry::Stamped(..) | Entry::Shed(_) => logs[place.index(sources)].push(entry),
+                Entry::Clock(_) | Entry::IdleAdvance(_) | Entry::Share(_) => {
                     logs[place.index(sources)].push(entry);
                 }
             }
         }
-        logs.iter_mut().for_each(|log| log.push(Entry::EndOfInput));
+        for (partition, log) in (0..).zip(&mut logs) {
+            log.push(Entry::EndOfInput);
+            mark_shed(log, partition);
+        }
         let mut spec = case.spec;
         spec.windows = spec.windows.into_iter().map(for_two_stages).collect();
         Scene {
@@ -98,6 +102,11 @@ pub fn scene(sources: RangeInclusive<usize>, records_max: usize) -> impl Strateg
             shuffle_partitions,
         }
     })
+}
+
+/// Marks the records that are shed; they stand at twice the place of their entry.
+pub fn mark_shed(log: &mut [Entry], partition: u32) {
+    generator::mark_shed(log, partition, |entry| 2 * entry as i64);
 }
 
 /// Where a combine task of the scene stands.
@@ -131,16 +140,13 @@ pub fn combine_entries(
         let mut outputs = Outputs::default();
         match &log[at] {
             Entry::Clock(now_ms) => task.set_clock(Some(*now_ms)),
-            Entry::IdleAdvance(watermark_ms) => {
-                let kind = DecisionKind::IdleAdvance {
-                    watermark_ms: *watermark_ms,
-                };
-                let input_offset = task.position().input_offset;
-                task.decide(&Decision { input_offset, kind }, shuffle);
+            entry @ (Entry::IdleAdvance(_) | Entry::Share(_)) => {
+                let decision = decision(entry, task.position().input_offset).expect("it is one");
+                task.decide(&decision, shuffle);
             }
             Entry::EndOfInput => task.end_of_input(shuffle),
             Entry::Tick(_) => panic!("the scene has no ticks"),
-            Entry::Record(_) | Entry::Stamped(..) => {
+            Entry::Record(_) | Entry::Stamped(..) | Entry::Shed(_) => {
                 let places: Vec<usize> = (at..entries.end)
                     .take(batch)
                     .take_while(|place| log[*place].record().is_some())

@@ -150,7 +150,11 @@ pub fn manifest(spec: &Spec) -> Value {
     json!({
         "explode": spec.explode.as_ref().map(|path| json!({"field": pointer(path)})),
         "source": {
-            "kafka": {"bootstrapServers": ["127.0.0.1:9092"], "topics": ["events"]},
+            "kafka": {
+                "bootstrapServers": ["127.0.0.1:9092"],
+                "topics": ["events"],
+                "loadShedding": spec.sheds.then(|| json!({})),
+            },
             "format": {"json": {"strict": false}},
             "partitioning": {"byKey": {}},
         },

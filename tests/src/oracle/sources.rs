@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::aggregates::Row;
+use super::shedding::Shedding;
 use super::windows::Firing;
 use super::{Entry, Expected, NO_WATERMARK, Spec, accept, batch_answer, outputs, result};
 
@@ -18,7 +19,7 @@ pub fn answer_of_sources(spec: &Spec, logs: &[Vec<Entry>]) -> BTreeMap<String, S
                 Entry::IdleAdvance(to) => watermark = watermark.max(*to),
                 Entry::EndOfInput => watermark = i64::MAX,
                 Entry::Clock(now) => clock = Some(*now),
-                Entry::Tick(_) => {}
+                Entry::Tick(_) | Entry::Share(_) | Entry::Shed(_) => {}
                 Entry::Record(_) | Entry::Stamped(..) => {
                     let Ok(events) = accept(spec, (entry, item), watermark, clock) else {
                         continue;
@@ -46,7 +47,7 @@ pub fn answer_of_sources(spec: &Spec, logs: &[Vec<Entry>]) -> BTreeMap<String, S
             last: true,
             rows,
         };
-        result(spec, 0, &firing)
+        result(spec, 0, &firing, &Shedding::default())
     });
     batch_answer(&answers.collect::<Vec<_>>())
 }

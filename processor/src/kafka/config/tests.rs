@@ -15,6 +15,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
             start: Start::Earliest,
             max_drift_ms: None,
             max_records_per_second: None,
+            load_shedding: None,
             properties: properties
                 .iter()
                 .map(|(name, value)| ((*name).into(), (*value).into()))

@@ -34,6 +34,9 @@ struct Line<'a> {
     window: String,
     start: Option<i64>,
     end: Option<i64>,
+    /// Absent where the job sheds no load.
+    #[serde(default, rename = "keptShare")]
+    kept_share: Option<f64>,
     #[serde(borrow)]
     key: &'a RawValue,
     #[serde(borrow)]
@@ -62,6 +65,8 @@ struct Row {
     values: String,
     /// Only the end of the input made it.
     open: bool,
+    /// It was made of a share of the records.
+    of_a_share: bool,
 }
 
 /// Results as a table that is kept up by upserts and retractions.
@@ -93,7 +98,13 @@ impl Ledger {
                 let known = self.rows.get(&place);
                 let open = self.ended && known.is_none_or(|row| row.open);
                 let values = without_spaces(line.values.get());
-                self.rows.insert(place, Row { values, open });
+                let of_a_share = line.kept_share.is_some_and(|share| share < 1.0);
+                let row = Row {
+                    values,
+                    open,
+                    of_a_share,
+                };
+                self.rows.insert(place, row);
             }
         }
         Ok(())
@@ -131,6 +142,8 @@ pub(super) struct Comparison<'a> {
     open: usize,
     /// Published, and not derived from a part of the input.
     passed_over: usize,
+    /// Published of a share of the records: from all of them something else comes.
+    of_a_share: usize,
     /// Place, published values, derived values.
     differences: Vec<(&'a Place, Option<&'a str>, Option<&'a str>)>,
 }
@@ -140,6 +153,10 @@ impl<'a> Comparison<'a> {
     pub fn of(published: &'a Ledger, derived: &'a Ledger, partial: bool) -> Self {
         let mut comparison = Self::default();
         for (place, row) in &published.rows {
+            if row.of_a_share {
+                comparison.of_a_share += 1;
+                continue;
+            }
             match derived.rows.get(place) {
                 Some(other) if other.values == row.values => comparison.equal += 1,
                 None if partial => comparison.passed_over += 1,
@@ -199,6 +216,10 @@ impl<'a> Comparison<'a> {
         for (count, what) in [
             (self.open, "still open when the input ends"),
             (self.passed_over, "published and not of this part of the input"),
+            (
+                self.of_a_share,
+                "published of a share of the records and not compared (keptShare)",
+            ),
         ] {
             if count > 0 {
                 let _ = write!(out, ", {count} {what}");
@@ -228,6 +249,22 @@ mod tests {
             }
         }
         ledger
+    }
+
+    #[test]
+    fn what_was_published_of_a_share_of_the_records_is_counted_and_not_compared() {
+        let of = |share: &str, start| {
+            line("Upsert", start, r#"{"n":1}"#).replace(r#","values""#, &format!(r#","keptShare":{share},"values""#))
+        };
+        let published = ledger(&[of("0.25", 0), of("1", 10)]);
+        let derived = ledger(&[of("1", 0).replace(r#""n":1"#, r#""n":4"#), of("1", 10)]);
+        let comparison = Comparison::of(&published, &derived, false);
+        assert_eq!(comparison.verdict(), None);
+        let report = comparison.report(10);
+        assert_eq!(
+            report,
+            "1 equal, 0 different, 1 published of a share of the records and not compared (keptShare)"
+        );
     }
 
     #[test]

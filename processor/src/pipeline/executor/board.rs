@@ -76,6 +76,8 @@ pub struct Board {
     beat_ms: AtomicU64,
     /// When the last committed record was appended, ms; 0 until one was.
     appended_ms: AtomicI64,
+    /// Where the input ended when it was looked at; negative until it was.
+    end: AtomicI64,
 }
 
 impl Board {
@@ -104,6 +106,7 @@ impl Board {
             started,
             beat_ms: AtomicU64::new(0),
             appended_ms: AtomicI64::new(0),
+            end: AtomicI64::new(-1),
         }
     }
 
@@ -284,6 +287,17 @@ impl Board {
     pub fn appended_ms(&self) -> Option<i64> {
         let appended_ms = self.appended_ms.load(Ordering::Relaxed);
         (appended_ms != 0).then_some(appended_ms)
+    }
+
+    /// The input ends at this offset now.
+    pub fn set_end(&self, end: i64) {
+        self.end.store(end, Ordering::Relaxed);
+    }
+
+    /// Where the input ended when it was looked at last.
+    pub fn end(&self) -> Option<i64> {
+        let end = self.end.load(Ordering::Relaxed);
+        (end >= 0).then_some(end)
     }
 
     /// The task's loop has turned.

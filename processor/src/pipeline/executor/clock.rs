@@ -146,7 +146,8 @@ impl Running<'_> {
         Ok(())
     }
 
-    fn obey(&mut self, decision: Decision) {
+    /// Obeys a decision, which is committed with the epoch that is open.
+    pub(super) fn obey(&mut self, decision: Decision) {
         let (executor, started) = (self.executor, &mut self.started);
         (started.task).decide(&decision, &mut self.outputs, &mut self.between);
         executor.context.metrics.outputs(executor.task, &self.outputs);

@@ -15,6 +15,7 @@ use super::failpoint::Place;
 use super::records::{envelopes, headers, records, source_record};
 use super::replay::{check_reads, save};
 use super::saving::Saving;
+use super::shedding::Load;
 use super::startup::Started;
 use super::trace::{EpochFacts, EpochTrace};
 use super::{End, Executor, now_ms, state_budget};
@@ -74,6 +75,7 @@ pub(super) struct Running<'a> {
     pub clock: TaskClock,
     pace: Pace,
     pub brakes: Brakes<'a>,
+    pub load: Load,
     limits: EpochLimits,
     stages: Stages,
     last_slow: Instant,
@@ -97,6 +99,7 @@ impl Executor {
             clock,
             pace: Pace::default(),
             brakes,
+            load: Load::new(self),
             open: Open {
                 buffer: EpochBuffer::default(),
                 decisions: Vec::new(),
@@ -178,6 +181,7 @@ impl Running<'_> {
         }
         self.consume()?;
         self.by_clock()?;
+        self.shed();
         if self.limits.closes(self.open_epoch()) || self.started.task.wants_commit() {
             self.close(view)?;
         }
@@ -281,6 +285,7 @@ impl Running<'_> {
         self.pace.add(records.len() as u64, took);
         self.stages.took(Stage::Step, took);
         self.clock.after_step(now_ms, &self.started.task);
+        self.load.read(&batch);
         let position = self.started.task.position();
         (self.brakes).read(batch.len(), position.watermark_ms, position.input_offset);
         let consumed = match status {
@@ -391,11 +396,13 @@ impl Running<'_> {
     }
 
     fn publish_figures(&mut self) {
+        let kept_share = self.kept_share();
         let (task, position) = (&self.started.task, &self.started.committed);
         let open_windows = task.open_windows();
         self.executor.board.update(|status| {
             tell(status, position);
             status.open_windows = open_windows;
+            status.kept_share = kept_share;
         });
         let metrics = &self.executor.context.metrics;
         let records = task.stats().records;

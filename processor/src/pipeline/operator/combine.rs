@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::judge::{AHEAD, Verdict};
 use super::{END_OF_INPUT, Stats, StepStatus, Task};
 use crate::core::key;
+use crate::core::share::Shed;
 use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Place, Plan};
 use crate::pipeline::output::{Outputs, Record};
 use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK, TaskPosition};
@@ -78,6 +79,8 @@ pub struct Combine {
     /// The watermark at which the partials so far must be out, for a window ends or is purged there.
     due_ms: i64,
     carried: Carried,
+    /// What the window tasks know of load shedding.
+    told: Option<Shed>,
     /// Partials by shuffle partition; empty between calls.
     buffers: Vec<Vec<u8>>,
 }
@@ -103,6 +106,7 @@ impl Combine {
         plan.in_two_stages()?;
         let mut task = Task::at(plan, state.position);
         task.scratch.partition = source.index;
+        task.partition = source.index;
         // What is no such text was no dead letter: the guard may then be late, and nothing else depends on it.
         if let Some(bits) = (state.carried.bad_records.as_ref()).and_then(|text| hex::decode(text).ok()) {
             task.bad_ratio.load(&bits);
@@ -111,6 +115,7 @@ impl Combine {
             layout: task.plan.fingerprint(),
             due_ms: 0,
             carried: state.carried.clone(),
+            told: None,
             buffers: vec![Vec::new(); source.shuffle_partitions as usize],
             task,
             source,
@@ -154,6 +159,9 @@ impl Combine {
         let task = &mut self.task;
         task.clock.begin(task.position.input_offset);
         task.advance_position(record);
+        if task.sheds(record) {
+            return None;
+        }
         let verdict = task.judge(place, record, &mut outputs.decisions);
         let bad = verdict.is_err();
         match verdict {
@@ -171,6 +179,7 @@ impl Combine {
             DecisionKind::FutureSkew { now_ms } => self.task.clock.obey(now_ms),
             // Windows that fire by processing time are refused in two stages.
             DecisionKind::Tick { .. } => {}
+            DecisionKind::Share(share) => self.task.position.shed.keep(share),
         }
     }
 
@@ -253,9 +262,20 @@ impl Combine {
         self.flush(shuffle);
         self.task.position.watermark_ms = to_ms;
         self.due_ms = self.next_due();
+        self.tell_shed(shuffle);
         self.push(Destination::Every, shuffle, |header, out| {
             shuffle::write_watermark(header, to_ms, out);
         });
+    }
+
+    /// Tells the window tasks what was shed, where results say it, before the watermark that lets windows fire.
+    fn tell_shed(&mut self, shuffle: &mut Shuffle) {
+        let shed = self.task.position.shed;
+        if self.task.plan.says_share && self.told.replace(shed) != Some(shed) {
+            self.push(Destination::Every, shuffle, |header, out| {
+                shuffle::write_shed(header, &shed, out);
+            });
+        }
     }
 
     /// Puts out every partial.

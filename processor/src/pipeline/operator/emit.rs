@@ -161,7 +161,11 @@ impl Emitter<'_> {
             b"\",\"final\":false,\"revision\":".as_slice()
         });
         decimal::write_integer(u64::from(self.position.result_revision), out);
-        out.extend_from_slice(b"},\"values\":{");
+        out.push(b'}');
+        if self.plan.says_share {
+            self.position.shed.least_since(window.start_ms).write_member(out);
+        }
+        out.extend_from_slice(b",\"values\":{");
         self.plan.layout.write_values(firing.values, window.length_ms(), out);
         out.extend_from_slice(b"}}");
         let value_end = out.len();

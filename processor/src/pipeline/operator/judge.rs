@@ -250,6 +250,9 @@ impl Task {
     pub(super) fn add(&mut self, event_time_ms: i64) -> u32 {
         let scratch = &mut self.scratch;
         let seen = &scratch.seen;
+        self.position
+            .shed
+            .saw(event_time_ms.saturating_add(self.plan.disorder_ms));
         let key = self.keys.intern_found(seen.key_hash, &seen.key, seen.known);
         let watermark = self.position.watermark_ms;
         let mut firing = std::mem::take(&mut scratch.firing);

@@ -128,6 +128,7 @@ impl WindowTask {
                     self.sources.advance(header.source, watermark_ms);
                     self.advance_watermark(self.sources.watermark_ms(), outputs);
                 }
+                Message::Shed(shed) => self.task.position.shed = self.sources.tell_shed(header.source, shed),
                 Message::Partials(partials) => {
                     for partial in partials {
                         let partial = partial.ok_or_else(|| damaged("a partial"))?;
@@ -286,7 +287,12 @@ impl WindowTask {
         decimal::write_signed(partial.start_ms.saturating_add(set.width_ms), &mut value);
         value.extend_from_slice(b",\"key\":{");
         value.extend_from_slice(partial.key);
-        value.extend_from_slice(b"},\"values\":{");
+        value.push(b'}');
+        if plan.says_share {
+            let shed = &self.task.position.shed;
+            shed.least_since(partial.start_ms).write_member(&mut value);
+        }
+        value.extend_from_slice(b",\"values\":{");
         plan.layout.write_values(self.row.get(0), set.width_ms, &mut value);
         value.extend_from_slice(b"}}");
         let purged = PurgedPartial {

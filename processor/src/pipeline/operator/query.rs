@@ -31,6 +31,9 @@ pub struct OpenWindow {
     pub end: Option<i64>,
     /// Whether the watermark has passed its end: it takes late events only.
     pub ended: bool,
+    /// With `loadShedding`: the least share of the records that was kept while its events came; a result says the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kept_share: Option<f64>,
     /// The aggregates as they would be written now; with panes `Discarding`, of the events since the last pane.
     pub values: Box<RawValue>,
 }
@@ -238,11 +241,13 @@ impl Task {
         self.plan.layout.write_values(values, window.length_ms(), &mut text);
         text.push(b'}');
         let text = String::from_utf8_lossy(&text).into_owned();
+        let share = self.position.shed.least_since(window.start_ms);
         OpenWindow {
             window: self.plan.windows[window.index].plan.name.clone(),
             start: (window.start_ms != Window::ALL_TIME.0).then_some(window.start_ms),
             end: (window.end_ms != Window::ALL_TIME.1).then_some(window.end_ms),
             ended: !self.plan.counts_events(window.index) && window.end_ms <= self.position.watermark_ms,
+            kept_share: self.plan.says_share.then(|| share.as_f64()),
             // What results are made of is JSON.
             values: RawValue::from_string(text).unwrap_or_default(),
         }

@@ -7,6 +7,8 @@ use crate::error::RejectReason;
 pub struct Stats {
     /// Records consumed.
     pub records: u64,
+    /// Of these, passed over to shed load.
+    pub shed: u64,
     /// Results put out.
     pub results: u64,
     /// Events for which every window was purged.

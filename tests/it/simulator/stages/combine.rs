@@ -35,7 +35,7 @@ impl World {
         let to = (process.at + most).min(log.len());
         let decided = log[process.at..to]
             .iter()
-            .filter(|entry| matches!(entry, Entry::IdleAdvance(_)));
+            .filter(|entry| matches!(entry, Entry::IdleAdvance(_) | Entry::Share(_)));
         process.decisions += decided.count() as u64;
         let (shuffle, refused) = (&mut process.shuffle, &mut process.refused);
         combine_entries(

@@ -76,6 +76,11 @@ impl Seen {
         }
     }
 
+    /// The record is shed: nothing is read of it.
+    fn pass_over(&mut self) {
+        (self.outcome, self.known) = (Outcome::Nothing, None);
+    }
+
     fn read(&mut self, plan: &Plan, slots: &mut [Slot], record: &Record<'_>) {
         let extracted = plan.fields.extract(record.value, slots);
         self.see(plan, slots, record, extracted);
@@ -118,6 +123,7 @@ impl Seen {
 impl Task {
     /// Reads up to [`AHEAD`] records that are judged next, by their places here.
     pub(in crate::pipeline::operator) fn look_ahead(&mut self, records: &[Record<'_>]) {
+        let (share, partition) = (self.position.shed.share, self.partition);
         let (plan, scratch) = (&*self.plan, &mut self.scratch);
         if plan.explode.is_some() {
             // One record is as many events as it has elements.
@@ -127,7 +133,11 @@ impl Task {
             scratch.ahead.push(Seen::new(plan));
         }
         for (seen, record) in scratch.ahead.iter_mut().zip(records) {
-            seen.read(plan, &mut scratch.slots, record);
+            if share.keeps(partition, record.offset) {
+                seen.read(plan, &mut scratch.slots, record);
+            } else {
+                seen.pass_over();
+            }
         }
         let ahead = &mut scratch.ahead[..records.len()];
         ahead.iter_mut().for_each(|seen| seen.find(&self.keys));

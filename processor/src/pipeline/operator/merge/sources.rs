@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::ShuffleError;
+use crate::core::share::Shed;
 use crate::pipeline::builder::StateLayout;
 use crate::pipeline::position::NO_WATERMARK;
 use crate::pipeline::shuffle::Header;
@@ -55,6 +56,9 @@ struct Heard {
     /// Fingerprints of the layouts it has written in, the newest last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     layouts: Vec<u64>,
+    /// What it has shed, as far as was heard.
+    #[serde(default, skip_serializing_if = "Shed::is_nothing")]
+    shed: Shed,
 }
 
 /// Records of a lineage hold up to a sequence.
@@ -78,6 +82,7 @@ impl Heard {
             }],
             superseded: Vec::new(),
             layouts: Vec::new(),
+            shed: Shed::NOTHING,
         }
     }
 
@@ -121,6 +126,17 @@ impl Sources {
         }
         heard.sequence = header.sequence;
         Ok(true)
+    }
+
+    /// A source partition says what it has shed; answers what all of them have.
+    pub fn tell_shed(&mut self, source: u32, shed: Shed) -> Shed {
+        self.changed = true;
+        if let Some(heard) = self.heard.get_mut(&source) {
+            heard.shed = shed;
+        }
+        self.heard
+            .values()
+            .fold(Shed::NOTHING, |all, heard| all.with(&heard.shed))
     }
 
     /// Takes notice of a rewind; one known already changes nothing. Answers the sequence taken where that is behind the

@@ -1,6 +1,7 @@
 //! One test for each row of the start-up table.
 
 use super::*;
+use crate::core::share::Shed;
 use crate::pipeline::position::TaskPosition;
 use crate::state::recovery::position::POSITION_VERSION;
 
@@ -42,6 +43,7 @@ fn engine_position(count: u64) -> TaskPosition {
         output_hash: count * 17,
         watermark_ms: 0,
         result_revision: 0,
+        shed: Shed::NOTHING,
     }
 }
 
