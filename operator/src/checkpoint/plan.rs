@@ -291,6 +291,15 @@ impl Step<'_> {
             );
             return self.fail("NoCheckpointStore", message);
         }
+        if self.status.phase == Some(CheckpointPhase::FirstStage)
+            && self.status.aggregation_uid.as_ref() != Some(&aggregation.uid)
+        {
+            let message = format!(
+                "StreamAggregation {} was deleted and made anew when its window tasks had their checkpoints; {AGAIN}",
+                self.facts.of
+            );
+            return self.fail("AggregationReplaced", message);
+        }
         let operation = self.operation();
         // What a window task has merged was committed by the first stage before: taken in this order, the positions hold it.
         let (part, phase) = match self.status.phase {
@@ -343,6 +352,7 @@ impl Step<'_> {
         tasks.sort_unstable_by_key(|row| row.task);
         self.requeue = REQUEUE_ACTIVE;
         if part == Part::WithState && operation::has_first_stage(&aggregation.observed) {
+            self.status.aggregation_uid = Some(aggregation.uid.clone());
             self.status.tasks = tasks;
             self.status.phase = Some(CheckpointPhase::FirstStage);
             return Why::Waiting {

@@ -13,6 +13,8 @@ const LOOKS: i64 = 10;
 const LOOK_SHORTEST_MS: i64 = 1_000;
 /// nor less often.
 const LOOK_LONGEST_MS: i64 = 10_000;
+/// Between two looks that show a pace there is this many times the usual at most, or as much time as is too far.
+const LOOKS_APART_MOST: i64 = 3;
 /// A task that catches up by less than this part of the time that passes does not catch up.
 const CATCHES_UP_LEAST: i64 = 10;
 
@@ -78,7 +80,10 @@ impl Shedding {
         });
         let before = before?;
         let decided = if behind_ms > rule.when_behind_ms {
-            let catches_up = catches_up(before, now_ms, behind_ms, rule.when_behind_ms);
+            // Records that came late, or a pause of the task, are a leap and no pace: that shows from here on.
+            let pace_ms = rule.when_behind_ms.max(LOOKS_APART_MOST * every_ms);
+            let is_pace = before.behind_ms > rule.when_behind_ms && now_ms - before.at_ms <= pace_ms;
+            let catches_up = !is_pace || catches_up(before, now_ms, behind_ms, rule.when_behind_ms);
             (!catches_up && share != least).then(|| share.halved())?
         } else if behind_ms <= rule.when_behind_ms / 2 && behind_ms <= before.behind_ms {
             share.doubled()
@@ -189,6 +194,23 @@ mod tests {
             "the clock was set back"
         );
         assert_eq!(shedding.decide(11_000, Some(300_000), share(1)), Some(share(2)));
+    }
+
+    #[test]
+    fn a_leap_is_no_pace() {
+        let mut shedding = Shedding::new(Some(RULE), Stage::Whole);
+        let mut look = |at_ms, behind_ms| shedding.decide(at_ms, Some(behind_ms), Share::ALL);
+        assert_eq!(look(0, 0), None);
+        assert_eq!(look(6_000, 90_000), None, "upstream committed what it had held back");
+        assert_eq!(look(12_000, 30_000), None, "it is caught up with");
+        assert_eq!(look(18_000, 70_000), None);
+        assert_eq!(
+            look(200_000, 250_000),
+            None,
+            "nothing was read while a checkpoint was made"
+        );
+        assert_eq!(look(206_000, 100_000), None, "it is caught up with");
+        assert_eq!(look(212_000, 106_000), Some(share(1)), "that is slow");
     }
 
     #[test]

@@ -31,6 +31,8 @@ struct World {
     down: bool,
     store_broken: bool,
     two_stages: bool,
+    /// The aggregation was deleted and made anew.
+    replaced: bool,
     /// What the pods remember of operations, and what the operator remembers of the pods.
     operations: BTreeMap<(u32, String), u64>,
     /// Tasks asked for a checkpoint so far: when one was taken.
@@ -56,6 +58,7 @@ fn world() -> World {
         down: false,
         store_broken: false,
         two_stages: false,
+        replaced: false,
         operations: BTreeMap::new(),
         asked: 0,
         checkpoints: BTreeMap::new(),
@@ -105,7 +108,7 @@ impl World {
             .map(|ordinal| self.pod(ordinal))
             .collect();
         Aggregation {
-            uid: "aggregation".to_owned(),
+            uid: if self.replaced { "another" } else { "aggregation" }.to_owned(),
             has_store: self.has_store,
             suspended: self.suspended,
             observed,
@@ -345,6 +348,18 @@ fn of_two_stages_the_first_is_asked_when_the_second_is_written_down() {
     assert_eq!(world.status.phase, Some(CheckpointPhase::Complete));
     assert_eq!((tasks(&world), world.pins.len()), (vec![0, 1, 2, 3], 4));
     assert!(world.is_a_cut(), "{:?}", world.status.tasks);
+}
+
+#[test]
+fn two_aggregations_of_a_name_make_no_checkpoint_together() {
+    let mut world = world();
+    world.two_stages = true;
+    while world.status.phase != Some(CheckpointPhase::FirstStage) {
+        world.rounds(1);
+    }
+    world.replaced = true;
+    world.rounds(5);
+    assert_eq!(world.reason("Stalled"), Some("AggregationReplaced"));
 }
 
 #[test]

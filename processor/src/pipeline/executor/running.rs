@@ -179,9 +179,10 @@ impl Running<'_> {
             self.close(view)?;
             return Err(stop.into());
         }
+        // First: what the spec no longer allows must not meet another record.
+        self.shed();
         self.consume()?;
         self.by_clock()?;
-        self.shed();
         if self.limits.closes(self.open_epoch()) || self.started.task.wants_commit() {
             self.close(view)?;
         }

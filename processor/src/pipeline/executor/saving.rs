@@ -122,10 +122,12 @@ impl<'a> Saving<'a> {
                 // What the base shares may be gone: the next upload is whole.
                 self.newest = None;
                 let problem = Stop::new(Reason::CheckpointFailed, message).problem();
-                // The task goes on, and says so with the problem until a checkpoint succeeds.
-                self.executor
-                    .board
-                    .update(|status| status.problem = Some(problem.clone()));
+                // The task goes on, and says so with the problem until a checkpoint succeeds. One that makes them on demand
+                // only has told whoever asked.
+                if keeps_state {
+                    let shown = Some(problem.clone());
+                    self.executor.board.update(|status| status.problem = shown);
+                }
                 self.last_failure = Some(problem);
             }
         }

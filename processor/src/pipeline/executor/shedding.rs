@@ -17,6 +17,8 @@ pub(super) struct Load {
     newest_ms: Option<i64>,
     /// Records shed that the metrics have heard of.
     reported: u64,
+    /// The metrics have a share.
+    has_told: bool,
 }
 
 impl Load {
@@ -25,6 +27,7 @@ impl Load {
             shedding: Shedding::new(executor.context.job.source.load_shedding, executor.role.stage),
             newest_ms: None,
             reported: 0,
+            has_told: false,
         }
     }
 
@@ -48,12 +51,16 @@ impl Running<'_> {
     /// Decides which share of the records is kept from here on, and obeys it.
     pub(super) fn shed(&mut self) {
         let kept = self.share();
-        // What is not read because another partition is behind is no load.
-        if (!self.load.shedding.is_wanted() && kept.is_all()) || self.brakes.is_waiting() {
+        if !self.load.shedding.is_wanted() && kept.is_all() {
             return;
         }
         let now_ms = self.executor.context.clock.now_ms();
-        let behind_ms = shedding::behind_ms(now_ms, self.load.newest_ms, self.seen(), self.executor.board.end());
+        // What is not read because another partition is behind is no load.
+        let behind_ms = if self.brakes.is_waiting() {
+            None
+        } else {
+            shedding::behind_ms(now_ms, self.load.newest_ms, self.seen(), self.executor.board.end())
+        };
         let Some(share) = self.load.shedding.decide(now_ms, behind_ms, kept) else {
             return;
         };
@@ -75,7 +82,9 @@ impl Running<'_> {
     pub(super) fn kept_share(&mut self) -> Option<f64> {
         let (share, shed) = (self.share(), self.started.task.stats().shed);
         let new = shed - std::mem::replace(&mut self.load.reported, shed);
-        if !self.load.shedding.is_wanted() && share.is_all() && new == 0 {
+        let tells = self.load.shedding.is_wanted() || !share.is_all() || new > 0;
+        // Once more when it is over: the gauge goes back to all.
+        if !std::mem::replace(&mut self.load.has_told, tells) && !tells {
             return None;
         }
         self.executor

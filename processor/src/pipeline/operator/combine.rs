@@ -179,7 +179,14 @@ impl Combine {
             DecisionKind::FutureSkew { now_ms } => self.task.clock.obey(now_ms),
             // Windows that fire by processing time are refused in two stages.
             DecisionKind::Tick { .. } => {}
-            DecisionKind::Share(share) => self.task.position.shed.keep(share),
+            DecisionKind::Share(share) => {
+                let sheds_more = share.halvings > self.task.position.shed.share.halvings;
+                self.task.position.shed.keep(share);
+                // Late panes are written without a watermark before them: what is in them knows already.
+                if sheds_more {
+                    self.tell_shed(shuffle);
+                }
+            }
         }
     }
 
