@@ -109,8 +109,11 @@ impl<'a> Batch<'a> {
         if event.time_ms < before {
             return Err(format!("an event {} ms behind its watermark", before - event.time_ms));
         }
+        let Some(cell) = self.cell_of(&event.document)? else {
+            self.dead += 1;
+            return Ok(());
+        };
         self.counted += 1;
-        let cell = self.cell_of(&event.document)?;
         let next = u32::try_from(self.keys.len()).map_err(|error| error.to_string())?;
         let key = *self.keys.entry(event.key).or_insert(next);
         if key == next {
@@ -125,7 +128,8 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    fn cell_of(&self, document: &Value) -> Result<Cell, String> {
+    /// What one event gives; `None` when a field that has to be a number is none.
+    fn cell_of(&self, document: &Value) -> Result<Option<Cell>, String> {
         let mut fields = Vec::with_capacity(self.job.aggregates.len());
         for aggregate in &self.job.aggregates {
             let mut field = Field::default();
@@ -146,11 +150,11 @@ impl<'a> Batch<'a> {
                         field.values.push(number);
                     }
                 }
-                (_, Some(other)) => return Err(format!("{} is no number", other)),
+                (_, Some(_)) => return Ok(None),
             }
             fields.push(field);
         }
-        Ok(Cell { events: 1, fields })
+        Ok(Some(Cell { events: 1, fields }))
     }
 
     /// The results that must be there, each once.

@@ -174,3 +174,14 @@ fn what_it_cannot_answer_it_refuses() {
     batch.take(0, event("01.000", 1).as_bytes()).unwrap();
     assert_eq!(batch.late, 1);
 }
+
+#[test]
+fn an_event_whose_number_is_none_is_dead() {
+    let job = job("tumbling: {size: 1s}", "[{name: s, sum: {field: /v}}]");
+    let mut batch = Batch::new(&job, |_| true);
+    let wrong = event("02", 2).replace("\"v\":2", "\"v\":\"slow\"");
+    for event in [event("01", 1), wrong] {
+        batch.take(0, event.as_bytes()).unwrap();
+    }
+    assert_eq!((batch.counted, batch.dead), (1, 1));
+}
