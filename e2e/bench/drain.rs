@@ -53,12 +53,12 @@ pub fn answer<'a>(job: &'a Job, workload: &Workload, events: u64) -> Result<Batc
 /// The job of a workload.
 pub fn job(broker: &Broker, directory: &Path, workload: &Workload) -> Result<Job, String> {
     let shape = Shape {
-        sink: "",
         name: &workload.id.to_lowercase(),
         input: workload.input.topic,
         bound: "5s",
         window: workload.window,
         aggregates: &workload.aggregates,
+        sink: "",
         more: workload.more,
     };
     Job::create(broker, directory, &shape)

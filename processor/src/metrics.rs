@@ -107,7 +107,8 @@ impl Maker<'_> {
         self.register(IntGaugeVec::new(Self::options(name, help), &["task"])?)
     }
 
-    fn seconds(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
+    /// A gauge of seconds or of a share.
+    fn real(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
         self.register(GaugeVec::new(Self::options(name, help), &["task"])?)
     }
 
@@ -144,13 +145,13 @@ impl Metrics {
             outcomes: Outcomes::new(&make)?,
             rows_on_volume: make.gauge("state_rows_on_volume", "Rows of state that are on the volume only.")?,
             state_bytes: make.gauge("state_bytes", "Bytes of memory that the state takes.")?,
-            lag_seconds: make.seconds(
+            lag_seconds: make.real(
                 "lag_seconds",
                 "Age of the last committed record while others wait behind it; 0 when none does.",
             )?,
-            watermark_lag: make.seconds("watermark_lag_seconds", "Clock less committed watermark.")?,
-            checkpoint_age: make.seconds("checkpoint_age_seconds", "Age of the newest checkpoint.")?,
-            checkpoint_timestamp: make.seconds(
+            watermark_lag: make.real("watermark_lag_seconds", "Clock less committed watermark.")?,
+            checkpoint_age: make.real("checkpoint_age_seconds", "Age of the newest checkpoint.")?,
+            checkpoint_timestamp: make.real(
                 "checkpoint_timestamp_seconds",
                 "When the newest checkpoint was completed, Unix time.",
             )?,

@@ -2,9 +2,6 @@
 
 use crate::v1alpha1::LoadSheddingSpec;
 
-/// Most halvings that a manifest can ask for: `keepAtLeast` is 0.001 or more.
-const HALVINGS_MAX: u8 = 9;
-
 /// When a task that is behind reads records without looking at them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LoadShedding {
@@ -12,6 +9,11 @@ pub struct LoadShedding {
     pub when_behind_ms: i64,
     /// How often the share of records kept is halved at most; at least 1.
     pub halvings_max: u8,
+}
+
+impl LoadShedding {
+    /// Most halvings that a manifest can ask for: `keepAtLeast` is 0.001 or more.
+    pub const HALVINGS_MAX: u8 = 9;
 }
 
 pub(super) fn load_shedding(spec: &LoadSheddingSpec) -> Option<LoadShedding> {
@@ -24,7 +26,7 @@ pub(super) fn load_shedding(spec: &LoadSheddingSpec) -> Option<LoadShedding> {
 /// How often one can be halved without coming below `at_least`.
 fn halvings(at_least: f64) -> u8 {
     let fits = |halvings: &u8| 0.5f64.powi(i32::from(*halvings)) >= at_least;
-    (1..=HALVINGS_MAX).take_while(fits).last().unwrap_or(1)
+    (1..=LoadShedding::HALVINGS_MAX).take_while(fits).last().unwrap_or(1)
 }
 
 #[cfg(test)]

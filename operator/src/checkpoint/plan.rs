@@ -361,11 +361,11 @@ impl Step<'_> {
             };
         }
         let bytes: i64 = tasks.iter().map(|task| task.bytes).fold(0, i64::saturating_add);
-        let admins = || aggregation.observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
+        let admin = aggregation.observed.admins().next();
         let status = &mut self.status;
         status.aggregation_uid = Some(aggregation.uid.clone());
-        status.job_id = admins().map(|admin| admin.job_id.clone()).next();
-        status.revision = admins().map(|admin| admin.revision.clone()).next();
+        status.job_id = admin.map(|admin| admin.job_id.clone());
+        status.revision = admin.map(|admin| admin.revision.clone());
         status.task_count = i32::try_from(tasks.len()).ok();
         status.bytes = Some(bytes);
         status.size = Some(conditions::size(bytes));

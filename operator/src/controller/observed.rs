@@ -56,6 +56,11 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// What the pods tell, those that do.
+    pub fn admins(&self) -> impl Iterator<Item = &PodStatus> {
+        self.pods.iter().filter_map(|pod| pod.admin.as_ref())
+    }
+
     /// The rollout under way.
     pub fn rollout(&self) -> Option<&Rollout> {
         self.status.rollout.as_ref()

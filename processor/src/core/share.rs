@@ -5,12 +5,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::decimal;
+use super::split_mix::split_mix;
 
 /// The smallest share that decimals can say exactly; tasks keep more than that.
 const HALVINGS_SHOWN_MAX: u8 = 12;
 
-/// Halvings of which it is remembered until when they were in force; a manifest can ask for no more.
-const HALVINGS_REMEMBERED: usize = 9;
+/// Halvings of which it is remembered until when they were in force.
+pub const HALVINGS_REMEMBERED: usize = 9;
 /// No event came while so little was kept.
 const NEVER: i64 = i64::MIN;
 
@@ -172,15 +173,7 @@ impl Shed {
 
 /// SplitMix64 of the offset, mixed with that of the partition, so that partitions keep records at different offsets.
 fn hash(partition: u32, offset: i64) -> u64 {
-    mix(mix(u64::from(partition)) ^ offset as u64)
-}
-
-/// One step of SplitMix64 (Steele, Lea, Flood 2014): its first output for this seed.
-fn mix(seed: u64) -> u64 {
-    let mut word = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
+    split_mix(split_mix(u64::from(partition)) ^ offset as u64)
 }
 
 #[cfg(test)]
@@ -190,8 +183,8 @@ mod tests {
     #[test]
     fn which_records_are_kept_is_for_ever() {
         // The reference implementation's first outputs for these seeds.
-        assert_eq!(mix(0), 0xe220_a839_7b1d_cdaf);
-        assert_eq!(mix(1), 0x910a_2dec_8902_5cc1);
+        assert_eq!(split_mix(0), 0xe220_a839_7b1d_cdaf);
+        assert_eq!(split_mix(1), 0x910a_2dec_8902_5cc1);
         let kept = |partition, halvings| -> Vec<i64> {
             let keeps = |offset: &i64| Share { halvings }.keeps(partition, *offset);
             (0..64).filter(keeps).collect()

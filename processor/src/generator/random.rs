@@ -1,5 +1,6 @@
-//! SplitMix64 (Steele, Lea, Flood 2014): ten lines, the same numbers everywhere, quick enough not to be seen.
-//! Must not be used for secrets.
+//! A stream of SplitMix64's numbers, and draws from it. Must not be used for secrets.
+
+use crate::core::split_mix::{STEP, split_mix};
 
 /// A deterministic stream of 64-bit numbers.
 #[derive(Clone, Debug)]
@@ -13,11 +14,9 @@ impl Random {
     }
 
     pub(super) fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.state;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        let number = split_mix(self.state);
+        self.state = self.state.wrapping_add(STEP);
+        number
     }
 
     /// A number in `[0, bound)`; 0 when the bound is 0. The bias is below `bound` / 2^64.

@@ -83,7 +83,7 @@ impl Outcomes {
                 "Records passed over, for the task was too far behind (source.kafka.loadShedding).",
                 &["task"],
             )?,
-            kept_share: make.seconds(
+            kept_share: make.real(
                 "kept_share",
                 "Share of the records that is kept now, where source.kafka.loadShedding is given; 1 is all.",
             )?,

@@ -16,6 +16,7 @@ use super::derive::Derivation;
 use crate::aggregation::layout::{Accumulator, Layout};
 use crate::core::json::FieldTree;
 use crate::core::json::elements::Elements;
+use crate::core::share::{Share, Shed};
 use crate::core::timestamp::Unit;
 use crate::expression::Program;
 use crate::watermark::generator::Generator;
@@ -180,6 +181,12 @@ impl Plan {
                 windows: set.windows.iter().map(name).collect(),
             })
             .collect()
+    }
+
+    /// What a result says of load shedding whose window begins there: the least share that was kept since; absent where
+    /// results say nothing of it.
+    pub(super) fn kept_since(&self, shed: &Shed, start_ms: i64) -> Option<Share> {
+        self.says_share.then(|| shed.least_since(start_ms))
     }
 
     /// Whether records need what is around their values: [`super::output::Envelope`].

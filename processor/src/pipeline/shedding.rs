@@ -5,7 +5,10 @@
 use streamagg_crds::resolved::LoadShedding;
 
 use super::stage::Stage;
-use crate::core::share::Share;
+use crate::core::share::{HALVINGS_REMEMBERED, Share};
+
+/// What a manifest can ask for is remembered.
+const _: () = assert!(LoadShedding::HALVINGS_MAX as usize <= HALVINGS_REMEMBERED);
 
 /// A task is looked at this often within the time that is too far behind …
 const LOOKS: i64 = 10;

@@ -346,6 +346,10 @@ spec:
     /// to read.
     pub fn crash_while_producing(&self, failpoint: &str) {
         let mut processor = self.start_with("data", &["--assign-all"], Some(failpoint), "");
+        self.produce_until_crash(&mut processor);
+    }
+
+    pub fn produce_until_crash(&self, processor: &mut Processor) {
         while !processor.has_ended() {
             self.produce(400);
         }

@@ -28,6 +28,11 @@ pub(super) fn assign(job: &Job, generation: u64, tasks: &str) -> PathBuf {
 
 /// The pod of an ordinal, with a volume of its own.
 pub(super) fn pod(job: &Job, ordinal: u32, failpoint: Option<&str>) -> Processor {
+    changed(job, ordinal, failpoint, "")
+}
+
+/// The same under a spec with more aggregates.
+pub(super) fn changed(job: &Job, ordinal: u32, failpoint: Option<&str>, extra: &str) -> Processor {
     let assignment = job.directory("assignment.json");
     let ordinal = ordinal.to_string();
     let flags = [
@@ -36,7 +41,7 @@ pub(super) fn pod(job: &Job, ordinal: u32, failpoint: Option<&str>) -> Processor
         "--ordinal",
         &ordinal,
     ];
-    job.start_with(&format!("data-{ordinal}"), &flags, failpoint, "")
+    job.start_with(&format!("data-{ordinal}"), &flags, failpoint, extra)
 }
 
 pub(super) fn shuffle_topic(job: &Job) -> String {
@@ -100,10 +105,7 @@ fn a_crash_at_a_failpoint_of_either_stage_loses_and_repeats_nothing() {
             }
             let _steady = pod(&job, 1 - crashing, None);
             let mut crashes = pod(&job, crashing, Some(failpoint));
-            while !crashes.has_ended() {
-                job.produce(400);
-            }
-            crashes.wait_for_crash();
+            job.produce_until_crash(&mut crashes);
             let _again = pod(&job, crashing, None);
             job.produce(400);
             job.assert_exact();

@@ -330,13 +330,21 @@ fn it_is_taken_written_down_pinned_and_left_alone() {
     assert!(world.gone && world.pins.is_empty() && world.finalizers == ["example.org/other"]);
 }
 
-#[test]
-fn of_two_stages_the_first_is_asked_when_the_second_is_written_down() {
-    let mut world = world();
-    world.two_stages = true;
+/// The window tasks of a job of two stages have their checkpoints.
+fn at_first_stage() -> World {
+    let mut world = World {
+        two_stages: true,
+        ..world()
+    };
     while world.status.phase != Some(CheckpointPhase::FirstStage) {
         world.rounds(1);
     }
+    world
+}
+
+#[test]
+fn of_two_stages_the_first_is_asked_when_the_second_is_written_down() {
+    let mut world = at_first_stage();
     let tasks = |world: &World| -> Vec<i32> { world.status.tasks.iter().map(|row| row.task).collect() };
     assert_eq!(tasks(&world), [0, 1], "the window tasks");
     // What goes first now takes nothing back: a position is the better the later it is.
@@ -352,11 +360,7 @@ fn of_two_stages_the_first_is_asked_when_the_second_is_written_down() {
 
 #[test]
 fn two_aggregations_of_a_name_make_no_checkpoint_together() {
-    let mut world = world();
-    world.two_stages = true;
-    while world.status.phase != Some(CheckpointPhase::FirstStage) {
-        world.rounds(1);
-    }
+    let mut world = at_first_stage();
     world.replaced = true;
     world.rounds(5);
     assert_eq!(world.reason("Stalled"), Some("AggregationReplaced"));

@@ -91,8 +91,8 @@ fn ask(waits: &[&Row<'_>]) -> Vec<Ask> {
 
 /// Whether there is a first of two stages, as far as pods tell.
 pub fn has_first_stage(observed: &Observed) -> bool {
-    let admins = observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
-    admins
+    observed
+        .admins()
         .flat_map(|admin| &admin.tasks)
         .any(|row| !row.stage.keeps_state())
 }

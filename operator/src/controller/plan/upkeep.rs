@@ -52,7 +52,7 @@ pub fn generation_max(observed: &Observed) -> u64 {
         .assignment_generation
         .and_then(|seen| u64::try_from(seen).ok())
         .unwrap_or(0);
-    let pods = observed.pods.iter().filter_map(|pod| pod.admin.as_ref());
+    let pods = observed.admins();
     pods.map(|admin| admin.generation.max(admin.generation_seen))
         .max()
         .unwrap_or(0)

@@ -162,8 +162,8 @@ impl Emitter<'_> {
         });
         decimal::write_integer(u64::from(self.position.result_revision), out);
         out.push(b'}');
-        if self.plan.says_share {
-            self.position.shed.least_since(window.start_ms).write_member(out);
+        if let Some(share) = self.plan.kept_since(&self.position.shed, window.start_ms) {
+            share.write_member(out);
         }
         out.extend_from_slice(b",\"values\":{");
         self.plan.layout.write_values(firing.values, window.length_ms(), out);

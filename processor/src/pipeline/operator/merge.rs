@@ -288,9 +288,8 @@ impl WindowTask {
         value.extend_from_slice(b",\"key\":{");
         value.extend_from_slice(partial.key);
         value.push(b'}');
-        if plan.says_share {
-            let shed = &self.task.position.shed;
-            shed.least_since(partial.start_ms).write_member(&mut value);
+        if let Some(share) = plan.kept_since(&self.task.position.shed, partial.start_ms) {
+            share.write_member(&mut value);
         }
         value.extend_from_slice(b",\"values\":{");
         plan.layout.write_values(self.row.get(0), set.width_ms, &mut value);

@@ -12,6 +12,7 @@ use super::merge::{Barred, barred_panes};
 use super::pane::Maker;
 use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::key;
+use crate::core::share::Share;
 use crate::pipeline::builder::Place;
 use crate::pipeline::position::NO_WATERMARK;
 use crate::window::types::{Assigner, Window};
@@ -241,13 +242,13 @@ impl Task {
         self.plan.layout.write_values(values, window.length_ms(), &mut text);
         text.push(b'}');
         let text = String::from_utf8_lossy(&text).into_owned();
-        let share = self.position.shed.least_since(window.start_ms);
+        let share = self.plan.kept_since(&self.position.shed, window.start_ms);
         OpenWindow {
             window: self.plan.windows[window.index].plan.name.clone(),
             start: (window.start_ms != Window::ALL_TIME.0).then_some(window.start_ms),
             end: (window.end_ms != Window::ALL_TIME.1).then_some(window.end_ms),
             ended: !self.plan.counts_events(window.index) && window.end_ms <= self.position.watermark_ms,
-            kept_share: self.plan.says_share.then(|| share.as_f64()),
+            kept_share: share.map(Share::as_f64),
             // What results are made of is JSON.
             values: RawValue::from_string(text).unwrap_or_default(),
         }
