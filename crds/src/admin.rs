@@ -68,6 +68,8 @@ pub struct TaskStatus {
     pub checkpoint: Option<CheckpointInfo>,
     /// Restored from this checkpoint, at the last start.
     pub restored_from: Option<String>,
+    /// Nonce of the user's last restore that it has carried out; 0 before the first.
+    pub restore_nonce: u64,
 }
 
 /// What a task is to its job. With two stages, window tasks have the first numbers and combine tasks those behind them.

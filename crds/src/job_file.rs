@@ -34,13 +34,25 @@ pub struct JobFile {
     pub job_id: String,
     /// [`pipeline_revision`] of the spec.
     pub revision: String,
-    /// Nonce of the user's last rewind; 0 before the first.
-    #[serde(default)]
-    pub restore_nonce: u64,
+    /// The user's last restore: carried out by each task whose committed position has seen a lower nonce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<Restore>,
     /// What is declared. Written without what equals its default, so that an operator that knows more fields writes the
     /// same text for an old spec, and an older image can read it.
     #[serde(serialize_with = "without_defaults")]
     pub spec: StreamAggregationSpec,
+}
+
+/// A user's restore: every task goes back to a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restore {
+    /// Higher than that of any restore before; at least 1.
+    pub nonce: u64,
+    /// What it is called by people: the name of a StreamCheckpoint.
+    pub checkpoint: String,
+    /// Id of the checkpoint of each task in the store; with two stages also where the tasks of the first stood.
+    pub tasks: BTreeMap<u32, String>,
 }
 
 fn without_defaults<S: Serializer>(spec: &StreamAggregationSpec, serializer: S) -> Result<S::Ok, S::Error> {
@@ -83,7 +95,7 @@ impl JobFile {
             uid: uid.to_owned(),
             job_id: validate::job_id(&spec, namespace, name),
             revision: pipeline_revision(&spec),
-            restore_nonce: 0,
+            restore: None,
             spec,
         }
     }

@@ -266,6 +266,6 @@ fn a_job_file_comes_back_as_it_was_written_and_refuses_what_it_does_not_know() {
         let error = JobFile::parse(&changed.to_string()).unwrap_err().to_string();
         assert!(error.contains(part), "{error}");
     }
-    value["restoreNonce"] = serde_json::json!("x");
+    value["restore"] = serde_json::json!("x");
     assert!(JobFile::parse(&value.to_string()).is_err());
 }

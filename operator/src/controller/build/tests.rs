@@ -239,5 +239,5 @@ fn credentials_of_a_store_in_a_bucket_come_from_its_secret() {
 #[test]
 fn the_revision_of_a_spec_is_pinned() {
     // Another value restarts every pod of every job when the operator is upgraded.
-    assert_eq!(desired(&json!({}), None).revision, "e4b72a0897");
+    assert_eq!(desired(&json!({}), None).revision, "bbbe57e348");
 }
