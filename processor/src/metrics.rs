@@ -23,7 +23,7 @@ pub use self::process::Usage;
 use self::weighted::Weighted;
 use crate::pipeline::arrivals::Arrivals;
 use crate::pipeline::output::{Output, Outputs};
-use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
+use crate::pipeline::position::{Decision, NO_WATERMARK};
 use crate::state::checkpoint::Manifest;
 use crate::state::recovery::Position;
 
@@ -80,7 +80,6 @@ pub struct Metrics {
     rows: IntGaugeVec,
     open_windows: IntGaugeVec,
     replays: IntCounterVec,
-    decisions: IntCounterVec,
     skipped: IntCounterVec,
     ready: Gauge,
 }
@@ -196,11 +195,6 @@ impl Metrics {
                 &["task", "kind"],
             )?,
             skipped: make.counter("skipped_offsets_total", "Offsets of deleted input passed over.", task)?,
-            decisions: make.counter(
-                "decisions_total",
-                "Decisions by the clock, by kind: idle, tick, future_skew, share.",
-                &["task", "kind"],
-            )?,
             registry,
         })
     }
@@ -233,10 +227,9 @@ impl Metrics {
         let task = task.to_string();
         self.results.with_label_values(&[&task]).inc_by(results);
         self.late.with_label_values(&[&task]).inc_by(late);
-        let skewed = outputs.decisions.len() as u64;
-        self.decisions
-            .with_label_values(&[task.as_str(), "future_skew"])
-            .inc_by(skewed);
+        for decision in &outputs.decisions {
+            self.outcomes.decided(&task, decision);
+        }
     }
 
     /// The stages of a task, to be kept by its loop.
@@ -354,16 +347,14 @@ impl Metrics {
         self.skipped.with_label_values(&[&task.to_string()]).inc_by(offsets);
     }
 
-    /// The clock decided.
+    /// A decision record was made.
     pub fn decided(&self, task: u32, decision: &Decision) {
-        let kind = match decision.kind {
-            DecisionKind::IdleAdvance { .. } => "idle",
-            DecisionKind::Tick { .. } => "tick",
-            DecisionKind::FutureSkew { .. } => "future_skew",
-            DecisionKind::Share(_) => "share",
-        };
-        let task = task.to_string();
-        self.decisions.with_label_values(&[task.as_str(), kind]).inc();
+        self.outcomes.decided(&task.to_string(), decision);
+    }
+
+    /// A user's rewind was carried out.
+    pub fn restored(&self, task: u32) {
+        self.outcomes.restored(task);
     }
 
     /// Size of the state and the committed position.

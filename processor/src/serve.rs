@@ -16,7 +16,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use streamagg_crds::job_file::{JobFile, LOCAL_UID};
+use streamagg_crds::job_file::{JobFile, LOCAL_UID, Restore};
 use streamagg_crds::resolved;
 use streamagg_crds::rules::Place;
 use streamagg_crds::v1alpha1;
@@ -35,7 +35,7 @@ use crate::pipeline::executor::failpoint::Failpoints;
 use crate::pipeline::executor::{CheckpointRule, JobContext, Partitions};
 use crate::spans::{Destination, Spans};
 use crate::state::budget::Budget;
-use crate::state::checkpoint::RetentionRule;
+use crate::state::checkpoint::{RetentionRule, is_name};
 use crate::state::recovery::startup::OnTruncated;
 use crate::state::rocksdb::Shared;
 use crate::state::store::{Credentials, Store};
@@ -77,6 +77,11 @@ pub struct ServeArgs {
     /// Name of this pod
     #[arg(long, env = "POD_NAME", value_name = "NAME", default_value = "local-0")]
     pub pod_name: String,
+    /// Go back to a checkpoint, once: a JSON file {"nonce": N, "checkpoint": NAME, "tasks": {TASK: ID}}, with a nonce
+    /// higher than any before and the ids that POST /v1/checkpoint gave; results behind it are published again with a
+    /// higher pane.revision
+    #[arg(long, value_name = "FILE")]
+    pub restore: Option<PathBuf>,
     /// Run every task here, without an operator
     #[arg(long)]
     pub assign_all: bool,
@@ -315,6 +320,7 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         uid: job_file.uid.clone(),
         revision: job_file.revision.clone(),
         engine: env!("CARGO_PKG_VERSION").to_owned(),
+        restore: restore(args, job_file)?,
         delivery: spec.delivery,
         on_truncated,
         data_directory: args.data_dir.clone(),
@@ -335,6 +341,34 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         runtime,
         job,
     })
+}
+
+/// The user's order: of the job file, or of a file of its own.
+fn restore(args: &ServeArgs, job_file: &JobFile) -> Result<Option<Restore>, ServeError> {
+    let (found, file) = match (&args.restore, &job_file.restore) {
+        (None, None) => return Ok(None),
+        (None, Some(restore)) => (restore.clone(), format!("--job {}: restore", args.job.display())),
+        (Some(path), None) => {
+            let file = format!("--restore {}", path.display());
+            let restore = serde_json::from_str(&read(path, "--restore")?)
+                .map_err(|error| ServeError::Input(format!("{file}: {error}")))?;
+            (restore, file)
+        }
+        (Some(path), Some(_)) => {
+            let message = "the job file has a restore of its own; give one of the two";
+            return Err(ServeError::Input(format!("--restore {}: {message}", path.display())));
+        }
+    };
+    let bad = |message: String| Err(ServeError::Input(format!("{file}: {message}")));
+    if found.nonce == 0 {
+        return bad("nonce: it must be at least 1, and higher than that of any restore before".to_owned());
+    }
+    match found.tasks.iter().find(|(_, id)| !is_name(id)) {
+        Some((task, id)) => bad(format!(
+            "tasks.{task}: {id:?} is no id of a checkpoint; give one as POST /v1/checkpoint tells it"
+        )),
+        None => Ok(Some(found)),
+    }
 }
 
 fn spans(

@@ -21,6 +21,8 @@ mod memory;
 mod observe;
 #[path = "kafka/reading.rs"]
 mod reading;
+#[path = "kafka/rewind.rs"]
+mod rewind;
 #[path = "kafka/rig.rs"]
 mod rig;
 #[path = "kafka/rights.rs"]
@@ -37,6 +39,8 @@ mod stages;
 mod stages_change;
 #[path = "kafka/stages_checkpoint.rs"]
 mod stages_checkpoint;
+#[path = "kafka/stages_rewind.rs"]
+mod stages_rewind;
 #[path = "kafka/topics.rs"]
 mod topics;
 

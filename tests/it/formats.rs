@@ -17,6 +17,7 @@ use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_processor::core::share::{Share, Shed};
 use streamagg_processor::pipeline::builder::Plan;
+use streamagg_processor::pipeline::operator::merge::Cut;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
 use streamagg_processor::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
@@ -282,6 +283,7 @@ fn position() -> Position {
             digest: u64::MAX,
         }),
         seen_offset: Some(9),
+        adopted: Vec::new(),
         combine: None,
     }
 }
@@ -308,6 +310,9 @@ fn documents_of_the_control_topic_are_read_and_written_as_they_always_were() {
     let mut forked = position();
     forked.ancestors[0].decisions = Some(4);
     assert_document("position-forked", &forked);
+    let mut adopted = position();
+    adopted.adopted = vec!["5f0c7a1e-0000-4000-8000-000000000000".to_owned()];
+    assert_document("position-adopted", &adopted);
     for (name, kind) in [
         ("idle-advance", DecisionKind::IdleAdvance { watermark_ms: -5 }),
         (
@@ -318,6 +323,15 @@ fn documents_of_the_control_topic_are_read_and_written_as_they_always_were() {
         ),
         ("tick", DecisionKind::Tick { now_ms: i64::MAX }),
         ("share", DecisionKind::Share(Share { halvings: 3 })),
+        (
+            "cut",
+            DecisionKind::Cut(Cut {
+                source: 2,
+                lineage: "rewind-1-018f2c6e".to_owned(),
+                parent: "018f0000".to_owned(),
+                sequence: 41,
+            }),
+        ),
     ] {
         assert_document(&format!("decision-{name}"), &Decision { input_offset: 18, kind });
     }

@@ -81,6 +81,8 @@ fn whatever_happens_the_outputs_are_those_of_the_oracle_each_once() {
         "rows left memory",
         "starts with rows on the volume",
         "back from the volume",
+        "rewound",
+        "forward again",
     ] {
         assert!(
             seen.get(what).is_some_and(|times| *times > 0),

@@ -51,6 +51,8 @@ pub struct ControlCopy {
     pub position: Option<Position>,
     /// Decision records by number within the task and the lineage in which they were made; tombstoned ones left out.
     pub decisions: BTreeMap<(u64, String), Decision>,
+    /// A position is there and cannot be read.
+    pub damage: Option<Stop>,
 }
 
 impl ControlCopy {
@@ -67,8 +69,17 @@ impl ControlCopy {
                 };
                 *control_seq <= limit
             })
-            .map(|(_, decision)| *decision)
+            .map(|(_, decision)| decision.clone())
             .collect()
+    }
+
+    /// A rewind was committed, with these decisions.
+    pub fn rewound(&mut self, position: Position, decisions: Vec<Decision>) {
+        let first = (position.control_seq + 1).saturating_sub(decisions.len() as u64);
+        let numbered = (first..).zip(decisions);
+        self.decisions
+            .extend(numbered.map(|(number, decision)| ((number, position.lineage.clone()), decision)));
+        (self.position, self.damage) = (Some(position), None);
     }
 
     fn take(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), Stop> {
@@ -133,8 +144,17 @@ fn document<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T,
     serde_json::from_slice(bytes).map_err(|error| unreadable(what, &error))
 }
 
-/// Reads the control partition of `task` to its end.
+/// Reads the control partition of `task` to its end, and takes nothing for a position that cannot be read.
 pub fn read(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, ReadError> {
+    let copy = look(settings, topic, task)?;
+    match copy.damage {
+        Some(stop) => Err(stop.into()),
+        None => Ok(copy),
+    }
+}
+
+/// The same for whoever has an answer to a damaged position.
+pub fn look(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, ReadError> {
     let reader = PartitionReader::open(settings, topic, task)?;
     let mut copy = ControlCopy::default();
     // The control topic is compacted: K is the last of many positions, so only the last is parsed.
@@ -149,7 +169,10 @@ pub fn read(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, 
         copy.take(key, message.payload())
     })?;
     if let Some((key, value)) = last_position {
-        copy.take(&key, value.as_deref())?;
+        match copy.take(&key, value.as_deref()) {
+            Err(stop) if stop.reason == Reason::CommittedPositionBehindState => copy.damage = Some(stop),
+            taken => taken?,
+        }
     }
     Ok(copy)
 }

@@ -1,9 +1,10 @@
-//! Counters of what went well and what did not: transactions, errors, assignments, records shed.
+//! Counters of what went well and what did not: transactions, errors, assignments, decisions, rewinds, records shed.
 //! Must not hold: what follows from them.
 
 use prometheus::{GaugeVec, IntCounterVec};
 
 use super::Maker;
+use crate::pipeline::position::{Decision, DecisionKind};
 
 /// What follows from an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +55,8 @@ pub(super) struct Outcomes {
     transactions: IntCounterVec,
     errors: IntCounterVec,
     assignments: IntCounterVec,
+    decisions: IntCounterVec,
+    restores: IntCounterVec,
     spans: IntCounterVec,
     records_shed: IntCounterVec,
     pub kept_share: GaugeVec,
@@ -76,6 +79,16 @@ impl Outcomes {
                 "assignments_total",
                 "Tasks that an assignment brought or took away: taken, released.",
                 &["change"],
+            )?,
+            decisions: make.counter(
+                "decisions_total",
+                "Decision records, by kind: idle, tick, future_skew, share, cut.",
+                &["task", "kind"],
+            )?,
+            restores: make.counter(
+                "restores_total",
+                "Rewinds to a checkpoint that a user ordered, carried out.",
+                &["task"],
             )?,
             spans: make.counter("spans_total", "Spans for the OTLP collector: sent, lost.", &["outcome"])?,
             records_shed: make.counter(
@@ -107,6 +120,21 @@ impl Outcomes {
     pub fn assigned(&self, taken: u64, released: u64) {
         self.assignments.with_label_values(&["taken"]).inc_by(taken);
         self.assignments.with_label_values(&["released"]).inc_by(released);
+    }
+
+    pub fn decided(&self, task: &str, decision: &Decision) {
+        let kind = match decision.kind {
+            DecisionKind::IdleAdvance { .. } => "idle",
+            DecisionKind::Tick { .. } => "tick",
+            DecisionKind::FutureSkew { .. } => "future_skew",
+            DecisionKind::Share(_) => "share",
+            DecisionKind::Cut(_) => "cut",
+        };
+        self.decisions.with_label_values(&[task, kind]).inc();
+    }
+
+    pub fn restored(&self, task: u32) {
+        self.restores.with_label_values(&[&task.to_string()]).inc();
     }
 
     pub fn shed(&self, task: u32, records: u64, share: f64) {

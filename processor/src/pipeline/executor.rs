@@ -14,6 +14,7 @@ mod decisions;
 pub mod failpoint;
 mod records;
 mod replay;
+mod rewind;
 mod running;
 mod saving;
 mod shedding;
@@ -30,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use streamagg_crds::admin::TaskState;
+use streamagg_crds::job_file::Restore;
 use streamagg_crds::resolved::Resolved;
 use streamagg_crds::v1alpha1;
 use uuid::Uuid;
@@ -83,6 +85,8 @@ pub struct JobContext {
     pub revision: String,
     /// Engine version.
     pub engine: String,
+    /// The user's last order to go back to a checkpoint, carried out or not.
+    pub restore: Option<Restore>,
     /// The compiled job.
     pub plan: Arc<Plan>,
     /// Ordinal of this pod.

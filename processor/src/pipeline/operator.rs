@@ -227,6 +227,8 @@ impl Task {
             DecisionKind::FutureSkew { now_ms } => self.clock.obey(now_ms),
             DecisionKind::Tick { now_ms } => self.tick(now_ms, outputs),
             DecisionKind::Share(share) => self.position.shed.keep(share),
+            // For window tasks only ([`merge::WindowTask::rewound`]).
+            DecisionKind::Cut(_) => {}
         }
     }
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::operator::merge::Cut;
 use crate::core::share::{Share, Shed};
 
 /// Watermark of a task that has seen no event.
@@ -49,7 +50,7 @@ impl TaskPosition {
 }
 
 /// A decision record: what is not in the log but changes the state, pinned to the input offset before which it holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Decision {
     /// Obeyed when the task's next input offset is this one, before that record is looked at.
@@ -59,7 +60,7 @@ pub struct Decision {
 }
 
 /// Kinds of decision records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum DecisionKind {
     /// The partition was idle: the watermark advances to this time, in ms since the epoch.
@@ -79,4 +80,6 @@ pub enum DecisionKind {
     },
     /// The task is behind, or is so no more: from here on it keeps this share of the records.
     Share(Share),
+    /// Of a window task that a user's rewind took back: a source partition was taken back with it.
+    Cut(Cut),
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::builder::Plan;
 use super::operator::combine::{Carried, Combine, CombineState, NotInTwoStages, Source};
-use super::operator::merge::{PurgedPartial, ShuffleError, WindowTask};
+use super::operator::merge::{Cut, CutRefused, PurgedPartial, ShuffleError, WindowTask};
 use super::operator::query::{Answer, Question};
 use super::operator::{Stats, StepStatus, Task};
 use super::output::{Outputs, Record};
@@ -148,8 +148,19 @@ impl Worker {
         match self {
             Self::Whole(task) => task.decide(decision, outputs),
             Self::Combine(task) => task.decide(decision, &mut between.shuffle),
-            // Everything by the clock is decided where events come in; a window task never writes a decision.
+            // Everything by the clock is decided where events come in.
             Self::Window(_) => {}
+        }
+    }
+
+    /// Takes notice of a rewind of the first stage, which only a window task has to know of.
+    ///
+    /// # Errors
+    /// [`CutRefused`] when it cannot follow.
+    pub fn rewound(&mut self, cut: &Cut) -> Result<(), CutRefused> {
+        match self {
+            Self::Whole(_) | Self::Combine(_) => Ok(()),
+            Self::Window(task) => task.rewound(cut),
         }
     }
 

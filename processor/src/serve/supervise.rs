@@ -186,7 +186,7 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     let topic = config::control_topic(&context.job.job_id);
     let mut generation = 0;
     for task in 0..topology.task_count() {
-        match control::read(&settings, &topic, task) {
+        match control::look(&settings, &topic, task) {
             Ok(copy) => generation = generation.max(copy.position.map_or(0, |position| position.generation)),
             Err(ReadError::Stop(stop)) => return Err(stop),
             Err(error) => {

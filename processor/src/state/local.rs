@@ -303,6 +303,26 @@ impl TaskDirectory {
         }
     }
 
+    /// Opens what was fetched to [`Self::staging`] where it is, to look at it.
+    pub fn open_staged(&self, format: FileFormat) -> Result<LocalState, Error> {
+        match (self.kind, format) {
+            (BackendKind::RocksDB, FileFormat::RocksDB) => {
+                RocksBackend::open(&self.staging(), &self.shared).map(LocalState::Rocks)
+            }
+            (BackendKind::Memory, FileFormat::Pairs) => {
+                let read = read_pairs(&self.staging());
+                read.map(LocalState::Memory).map_err(|error| Error::Corrupt {
+                    what: format!("checkpoint: {error}"),
+                })
+            }
+            (BackendKind::RocksDB, FileFormat::Pairs) | (BackendKind::Memory, FileFormat::RocksDB) => {
+                Err(Error::Corrupt {
+                    what: "checkpoint was made by another state backend".to_owned(),
+                })
+            }
+        }
+    }
+
     /// Puts the files fetched to [`Self::staging`] in the place of the state, which must be closed.
     pub fn install(&self, format: FileFormat) -> Result<LocalState, Error> {
         let failed = |error: io::Error| Error::Store {
@@ -314,17 +334,10 @@ impl TaskDirectory {
                 fs::rename(self.staging(), self.database()).map_err(failed)?;
                 RocksBackend::open(&self.database(), &self.shared).map(LocalState::Rocks)
             }
-            (BackendKind::Memory, FileFormat::Pairs) => {
-                let backend = read_pairs(&self.staging()).map_err(|error| Error::Corrupt {
-                    what: format!("checkpoint: {error}"),
-                })?;
+            (BackendKind::Memory, _) | (BackendKind::RocksDB, FileFormat::Pairs) => {
+                let state = self.open_staged(format)?;
                 remove(&self.staging()).map_err(failed)?;
-                Ok(LocalState::Memory(backend))
-            }
-            (BackendKind::RocksDB, FileFormat::Pairs) | (BackendKind::Memory, FileFormat::RocksDB) => {
-                Err(Error::Corrupt {
-                    what: "checkpoint was made by another state backend".to_owned(),
-                })
+                Ok(state)
             }
         }
     }

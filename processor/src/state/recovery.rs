@@ -5,12 +5,15 @@
 //! Must not hold: sockets, files, clocks or randomness.
 
 pub mod at_least_once;
+pub mod input;
 pub mod ownership;
 pub mod position;
 pub mod problem;
+pub mod rewind;
 pub mod startup;
 
 pub use ownership::{AfterFence, AfterUnknown};
 pub use position::{Ancestor, Birth, LastInput, Owner, Place, Position};
 pub use problem::{Reason, Stop};
+pub use rewind::Order;
 pub use startup::{Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Refusal, Resume, Startup};

@@ -216,22 +216,28 @@ impl Store {
         let mut listing = Listing::default();
         for name in self.names(task, "manifests").await? {
             let id = name.trim_end_matches(".json").to_owned();
-            match self.objects.get(&self.path(task, &manifest_object(&id))).await {
-                Ok(found) => {
-                    let bytes = found.bytes().await.map_err(|error| self.failed(error))?;
-                    match parse_manifest(&bytes, &id) {
-                        Ok(manifest) => listing.manifests.push(manifest),
-                        Err(why) => listing.unreadable.push((id, why)),
-                    }
-                }
+            match self.manifest(task, &id).await? {
+                Some(Ok(manifest)) => listing.manifests.push(manifest),
+                Some(Err(why)) => listing.unreadable.push((id, why)),
                 // Deleted since it was listed.
-                Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) => return Err(self.failed(error)),
+                None => {}
             }
         }
         listing.doomed.extend(self.names(task, "doomed").await?);
         listing.pinned = self.pins(task).await?;
         Ok(listing)
+    }
+
+    /// The manifest of a checkpoint, or why it cannot be read; `None` when it is not there.
+    pub async fn manifest(&self, task: u32, id: &str) -> Result<Option<Result<Manifest, String>>, StoreError> {
+        match self.objects.get(&self.path(task, &manifest_object(id))).await {
+            Ok(found) => {
+                let bytes = found.bytes().await.map_err(|error| self.failed(error))?;
+                Ok(Some(parse_manifest(&bytes, id)))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     async fn pins(&self, task: u32) -> Result<BTreeSet<String>, StoreError> {
@@ -277,11 +283,16 @@ impl Store {
 
     /// Removes every pin of `holder`, whatever it pins.
     pub async fn release(&self, task: u32, holder: &str) -> Result<(), StoreError> {
+        self.release_of(task, |by| by == holder).await
+    }
+
+    /// Removes the pins of all these holders.
+    pub async fn release_of(&self, task: u32, is_one: impl Fn(&str) -> bool) -> Result<(), StoreError> {
         for name in self.names(task, "pins").await? {
             if let Some((id, by)) = name.split_once('/')
-                && by == holder
+                && is_one(by)
             {
-                self.unpin(task, id, holder).await?;
+                self.unpin(task, id, by).await?;
             }
         }
         Ok(())

@@ -300,6 +300,7 @@ impl World {
             last_input: LastInputCheck::Skipped,
             on_truncated: OnTruncated::Stop,
             refused,
+            order: None,
             local_is_truth: false,
         })
     }

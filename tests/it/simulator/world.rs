@@ -1,6 +1,7 @@
 //! The world of the simulator: two pods, one task, a broker, a store. Must not decide what the protocol decides.
 
 mod keeping;
+mod rewinding;
 mod startup;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,10 @@ pub struct World {
     faults: bool,
     /// Rows leave memory for the volume, as far as the seed says.
     pages: bool,
+    /// A user orders to go back to checkpoints.
+    rewinds: bool,
+    /// The last order: nonce and checkpoint.
+    order: Option<(u64, String)>,
     /// Whose transactions the broker takes: the last to initialise.
     token: u64,
     initialised: u64,
@@ -93,6 +98,8 @@ impl World {
             random: seed,
             faults: true,
             pages: seed % 2 == 1,
+            rewinds: seed.is_multiple_of(3),
+            order: None,
             token: 0,
             initialised: 0,
             birth: None,
@@ -152,11 +159,12 @@ impl World {
                 }
                 self.note("crash", pod);
             }
-            _ => {
-                if self.random.is_multiple_of(4) {
-                    self.damage(pod);
-                }
-            }
+            _ => match (self.rewinds, self.random % 4) {
+                (true, 0..=2) => self.order(pod),
+                // Behind a rewind the checkpoint itself is needed: from an older one all is rebuilt, which is not modelled.
+                (false, 0) => self.damage(pod),
+                _ => {}
+            },
         }
     }
 
@@ -254,7 +262,11 @@ impl World {
                     process.decisions.append(&mut outputs.decisions);
                 }
             }
-            process.pending.extend(expected_form(&outputs, &[at], 0));
+            let revision = process.committed.engine_position.result_revision;
+            let put_out = expected_form(&outputs, &[at], 0).into_iter();
+            process
+                .pending
+                .extend(put_out.map(|output| rewinding::in_revision(output, revision)));
         }
         if process.task.rows_left_in_store() < left {
             // They were changed, or fired together with what is in memory.
@@ -305,15 +317,15 @@ impl World {
             return false;
         }
         self.publish(pod, sent);
-        self.made.append(&mut process.decisions);
-        assert_eq!(self.made.len() as u64, sent.control_seq);
-        self.decisions.extend(
-            (process.committed.control_seq + 1..).zip(
-                self.made[usize::try_from(process.committed.control_seq).unwrap()..]
-                    .iter()
-                    .copied(),
-            ),
-        );
+        let first = usize::try_from(process.committed.control_seq).unwrap();
+        for (index, decision) in (first..).zip(process.decisions.drain(..)) {
+            match self.made.get(index) {
+                Some(made) => assert_eq!(*made, decision, "behind a rewind the same is decided"),
+                None => self.made.push(decision.clone()),
+            }
+            self.decisions.insert(index as u64 + 1, decision);
+        }
+        assert!(self.made.len() as u64 >= sent.control_seq);
         if sent.decision_floor > process.committed.decision_floor {
             self.note("tombstone", pod);
             self.decisions = self.decisions.split_off(&(sent.decision_floor + 1));

@@ -5,12 +5,14 @@ use streamagg_crds::admin::TaskState;
 
 use super::startup::Found;
 use super::{End, Executor, state_budget};
+use crate::kafka::control::ControlCopy;
 use crate::pipeline::operator::combine::NotInTwoStages;
 use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
+use crate::state::checkpoint::Manifest;
 use crate::state::local::{self, LocalState};
 use crate::state::recovery::{Base, Local, Position, Reason, Stop};
-use crate::state::store::FetchError;
+use crate::state::store::{FetchError, Listing, Store};
 
 /// Times that the store is listed in one start-up.
 const LISTINGS_MAX: u32 = 8;
@@ -98,6 +100,37 @@ impl Executor {
         Ok(())
     }
 
+    /// What the task has in the store.
+    pub(super) fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
+        let is_ordered = self.ordered(control).is_some();
+        // A combine task has no use for its own but to go back to them.
+        let ordered = self.context.checkpoints.as_ref().filter(|_| is_ordered);
+        let Some((store, _)) = self.checkpoints().or(ordered) else {
+            return Ok(Listing::default());
+        };
+        self.board.beat();
+        match self.context.runtime.block_on(store.list(self.task)) {
+            Ok(listing) => {
+                for (id, why) in &listing.unreadable {
+                    tracing::warn!(task = self.task, id, why, "checkpoint manifest unreadable, passed over");
+                }
+                Ok(listing)
+            }
+            Err(error) => match (control.position.as_ref(), local) {
+                // Local state at K needs no checkpoint: a store that is down does not stop a restart.
+                (Some(committed), Local::Held(position))
+                    if position.lineage == committed.lineage
+                        && position.place() == committed.place()
+                        && !is_ordered =>
+                {
+                    tracing::warn!(task = self.task, %error, "checkpoint store not readable, local state is enough");
+                    Ok(Listing::default())
+                }
+                _ => Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into()),
+            },
+        }
+    }
+
     /// Lists the store once more: K has been read and every earlier owner is fenced, so nothing listed now is ahead of K.
     fn list_again(&self, found: &mut Found) -> Result<(), End> {
         if found.listings >= LISTINGS_MAX {
@@ -108,6 +141,19 @@ impl Executor {
         found.listings += 1;
         found.listing = self.list_store(&found.control, &found.local)?;
         Ok(())
+    }
+
+    /// Fetches the files of a checkpoint beside local state.
+    pub(super) fn download(&self, store: &Store, manifest: &Manifest) -> Result<Result<(), FetchError>, Stop> {
+        self.directory.check_room(manifest.info().bytes, self.was_full.get())?;
+        self.board.enter(TaskState::Restoring);
+        let progress = |share: f64| {
+            self.board.beat();
+            self.board.update(|status| status.progress = Some(share));
+        };
+        let staging = self.directory.staging();
+        let fetch = store.fetch(self.task, manifest, &staging, progress);
+        Ok(self.context.runtime.block_on(fetch))
     }
 
     /// Fetches a checkpoint and puts it in the place of local state.
@@ -121,19 +167,7 @@ impl Executor {
         let (Some((store, _)), Some(manifest)) = (self.checkpoints(), manifest) else {
             return Ok(Err("it is not in the store".to_owned()));
         };
-        let bytes = manifest.info().bytes;
-        self.directory.check_room(bytes, self.was_full.get())?;
-        self.board.enter(TaskState::Restoring);
-        let staging = self.directory.staging();
-        let progress = |share: f64| {
-            self.board.beat();
-            self.board.update(|status| status.progress = Some(share));
-        };
-        match self
-            .context
-            .runtime
-            .block_on(store.fetch(self.task, &manifest, &staging, progress))
-        {
+        match self.download(store, &manifest)? {
             Ok(()) => {}
             Err(error @ FetchError::Damaged { .. }) => return Ok(Err(error.to_string())),
             Err(error @ FetchError::Retired { .. }) => {

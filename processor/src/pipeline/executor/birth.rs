@@ -36,7 +36,12 @@ impl Executor {
             start_offset,
             partitions: found.log.partitions,
         };
-        let born = Position::born(&birth, &found.owner, Uuid::new_v4().to_string());
+        let restored = self.context.restore.as_ref();
+        let born = Position {
+            // What comes into being behind a restore has nothing to be taken back.
+            restore_nonce: restored.map_or(0, |restore| restore.nonce),
+            ..Position::born(&birth, &found.owner, Uuid::new_v4().to_string())
+        };
         committer.commit(Epoch {
             outputs: None,
             birth: Some(&birth),
@@ -82,7 +87,9 @@ impl Executor {
             return Ok(());
         }
         for task in self.others(found) {
-            if committer.read_control_of(task)?.birth.is_some() {
+            let other = committer.read_control_of(task)?;
+            // Where the control topic was emptied and a user restored the job there are no births any more.
+            if other.birth.is_some() || other.position.is_some_and(|position| position.restore_nonce > 0) {
                 return Ok(());
             }
         }
@@ -97,6 +104,10 @@ impl Executor {
 
     /// Whether the source partition was added after the job began.
     fn was_added(&self, found: &Found, committer: &Committer<'_>) -> Result<bool, End> {
+        if self.context.restore.is_some() {
+            // The checkpoint that the job went back to has nothing of it.
+            return Ok(true);
+        }
         for task in self.others(found) {
             if self.context.role(task).stage == Stage::Combine
                 && let Some(birth) = committer.read_control_of(task)?.birth

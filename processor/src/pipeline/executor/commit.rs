@@ -1,4 +1,4 @@
-//! Commits an epoch, a claim, a birth or a fork: one transaction, sent again, settled or given up by the protocol.
+//! Commits an epoch, a claim, a birth, a fork or a rewind: one transaction, sent again, settled or given up by the protocol.
 //! Must not hold: local state.
 
 use std::cell::{Cell, RefCell};
@@ -34,7 +34,7 @@ type Document = (Vec<u8>, Option<Vec<u8>>);
 
 /// What a transaction carries beside the position.
 pub(super) struct Epoch<'a> {
-    /// Outputs; absent for a claim, a birth or a fork.
+    /// Outputs; absent for a claim, a birth, a fork or a rewind.
     pub outputs: Option<(&'a mut EpochBuffer, &'a mut SinkPlan)>,
     /// The birth record.
     pub birth: Option<&'a Birth>,
@@ -95,9 +95,11 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
-    /// Reads the control partition of the task.
+    /// Reads the control partition of the task; a position that cannot be read is told beside it.
     pub fn read_control(&self) -> Result<control::ControlCopy, End> {
-        let copy = self.read_control_of(self.task)?;
+        let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
+        self.board.beat();
+        let copy = control::look(&settings, &self.control_topic, self.task)?;
         if let Some(position) = &copy.position {
             self.board.saw_generation(position.generation);
         }

@@ -15,6 +15,10 @@ pub enum Place {
     AfterClaim,
     /// A new lineage is committed, local state does not know.
     AfterFork,
+    /// A checkpoint that the user goes back to is fetched and verified, the committed position is what it was.
+    BeforeRewind,
+    /// The rewind is committed, local state does not know.
+    AfterRewind,
     /// Part of a replay is in local state.
     MidReplay,
     /// Files of a checkpoint are in the store, its manifest is not.
@@ -25,11 +29,13 @@ pub enum Place {
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::BeforeCommit,
         Self::AfterCommitBeforeState,
         Self::AfterClaim,
         Self::AfterFork,
+        Self::BeforeRewind,
+        Self::AfterRewind,
         Self::MidReplay,
         Self::MidCheckpointUpload,
         Self::AfterManifest,
@@ -42,6 +48,8 @@ impl Place {
             Self::AfterCommitBeforeState => "after-commit-before-state",
             Self::AfterClaim => "after-claim",
             Self::AfterFork => "after-fork",
+            Self::BeforeRewind => "before-rewind",
+            Self::AfterRewind => "after-rewind",
             Self::MidReplay => "mid-replay",
             Self::MidCheckpointUpload => "mid-checkpoint-upload",
             Self::AfterManifest => "after-manifest",

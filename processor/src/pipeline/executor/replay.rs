@@ -12,7 +12,7 @@ use super::{End, JobContext, state_budget};
 use crate::kafka::consumer::{PartitionReader, ReadError, digest};
 use crate::pipeline::operator::StepStatus;
 use crate::pipeline::output::Outputs;
-use crate::pipeline::position::Decision;
+use crate::pipeline::position::{Decision, DecisionKind};
 use crate::pipeline::worker::{Between, Worker};
 use crate::state::backend::{Backend, Changes};
 use crate::state::local::{self, LocalState, TaskDirectory};
@@ -74,7 +74,9 @@ impl Replay<'_> {
         let (mut unsaved, mut heard, mut put_out) = (0, Instant::now(), Suppressed::default());
         let mut next_decision = 0;
         loop {
-            self.obey_due(task, &mut next_decision, &mut put_out);
+            if !self.obey_due(task, &mut next_decision, &mut put_out) {
+                return Ok(Reached::Missed);
+            }
             if task.position().input_offset >= target {
                 return Ok(Reached::Committed);
             }
@@ -117,14 +119,24 @@ impl Replay<'_> {
         }
     }
 
-    fn obey_due(&self, task: &mut Worker, next: &mut usize, put_out: &mut Suppressed) {
+    /// Whether all decisions due could be obeyed.
+    fn obey_due(&self, task: &mut Worker, next: &mut usize, put_out: &mut Suppressed) -> bool {
         while let Some(decision) = self.decisions.get(*next)
             && decision.input_offset <= task.position().input_offset
         {
-            task.decide(decision, &mut put_out.outputs, &mut put_out.between);
+            if let DecisionKind::Cut(cut) = &decision.kind {
+                // The state that the rewind began with took it, so one that does not is another.
+                if let Err(refused) = task.rewound(cut) {
+                    tracing::warn!(%refused);
+                    return false;
+                }
+            } else {
+                task.decide(decision, &mut put_out.outputs, &mut put_out.between);
+            }
             put_out.clear();
             *next += 1;
         }
+        true
     }
 
     /// Steps over the part of the batch before `target`, obeying decisions where they stand. Returns records consumed.
@@ -141,7 +153,9 @@ impl Replay<'_> {
         let records = records(&batch[..before], &envelopes);
         let mut done = 0;
         while done < records.len() {
-            self.obey_due(task, next_decision, put_out);
+            if !self.obey_due(task, next_decision, put_out) {
+                return Ok(done);
+            }
             let end = self.decisions.get(*next_decision).map_or(records.len(), |decision| {
                 done + records[done..].partition_point(|record| record.offset < decision.input_offset)
             });

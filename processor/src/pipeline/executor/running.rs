@@ -424,6 +424,7 @@ impl Running<'_> {
 /// How far the task is.
 fn tell(status: &mut TaskStatus, position: &Position) {
     status.epoch = position.epoch;
+    status.restore_nonce = position.restore_nonce;
     status.input_offset = position.engine_position.input_offset;
     status.watermark_ms = watermark(position.engine_position.watermark_ms);
 }

@@ -10,6 +10,7 @@ use streamagg_crds::admin::{CheckpointInfo, Problem, TaskState};
 
 use super::board::{Request, RequestKind, View};
 use super::failpoint::Place;
+use super::rewind::is_over;
 use super::topology::trim;
 use super::{CheckpointRule, End, Executor, JobContext, now_ms, random};
 use crate::state::checkpoint::due::{Pace, is_due};
@@ -256,6 +257,8 @@ impl<'a> Saving<'a> {
         let (sender, result) = sync_channel(1);
         let base = self.newest.clone();
         let sweeps = self.swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY);
+        // The first checkpoint behind a rewind: what the rewind went back to may go.
+        let behind_rewind = (sweeps && committed.restore_nonce > 0).then_some(committed.restore_nonce);
         if sweeps {
             self.swept = Some(Instant::now());
         }
@@ -265,6 +268,7 @@ impl<'a> Saving<'a> {
             rule,
             task,
             directory,
+            behind_rewind,
         };
         context.runtime.spawn(async move {
             let store = job.store.clone();
@@ -294,6 +298,8 @@ struct UploadJob {
     rule: CheckpointRule,
     task: u32,
     directory: std::path::PathBuf,
+    /// Nonce of the rewind behind which this may be the first.
+    behind_rewind: Option<u64>,
 }
 
 impl UploadJob {
@@ -317,6 +323,11 @@ impl UploadJob {
         }
         let manifest = uploaded?;
         failpoints.pass(Place::AfterManifest);
+        if let Some(nonce) = self.behind_rewind
+            && let Err(error) = self.store.release_of(self.task, |by| is_over(by, nonce)).await
+        {
+            tracing::warn!(task = self.task, nonce, %error, "pin of a restore not released");
+        }
         // Retention failing is no failure of the checkpoint: it is tried again with the next one.
         let retired = self
             .store

@@ -23,8 +23,8 @@ use crate::state::checkpoint::Manifest;
 use crate::state::local::{LocalState, Opened};
 use crate::state::recovery::startup::{OnTruncated, decide};
 use crate::state::recovery::{
-    Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
-    Startup, Stop, at_least_once,
+    Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Refusal, Resume, Startup, Stop,
+    at_least_once, rewind,
 };
 use crate::state::store::Listing;
 
@@ -57,6 +57,8 @@ pub(super) struct Found {
     pub listings: u32,
     pub log: InputLog,
     pub last_input: LastInputCheck,
+    /// The same of the checkpoint that a user ordered.
+    pub ordered_input: LastInputCheck,
     pub refused: Vec<(Base, Refusal)>,
 }
 
@@ -84,14 +86,14 @@ impl Executor {
             None => LastInputCheck::Skipped,
         };
         let listing = self.list_store(&control, &opened.local)?;
+        let ordered_input = self.check_ordered_input(&control, &listing.manifests, &reader, (start, end))?;
         let log = InputLog {
             start,
             end,
             partitions: self.partitions_now(&topology, &control),
         };
-        let ledger = Ledger::new(&control);
         let owner = self.owner(view.generation);
-        let found = Found {
+        let mut found = Found {
             setup: topology.setup(&self.context, self.role),
             tasks: topology.task_count(),
             owner,
@@ -101,9 +103,10 @@ impl Executor {
             listings: 1,
             log,
             last_input,
+            ordered_input,
             refused: Vec::new(),
         };
-        let started = self.carry_out(found, &mut committer, &reader, opened.state)?;
+        let started = self.carry_out(&mut found, &mut committer, &reader, opened.state)?;
         tracing::info!(
             task = self.task,
             took_ms = began.elapsed().as_millis(),
@@ -118,7 +121,7 @@ impl Executor {
             state,
             committed,
             sink,
-            ledger,
+            ledger: Ledger::new(&found.control),
             next_offset,
             newest,
         })
@@ -151,75 +154,76 @@ impl Executor {
         })
     }
 
-    pub(super) fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
-        let Some((store, _)) = self.checkpoints() else {
-            return Ok(Listing::default());
-        };
-        self.board.beat();
-        match self.context.runtime.block_on(store.list(self.task)) {
-            Ok(listing) => {
-                for (id, why) in &listing.unreadable {
-                    tracing::warn!(task = self.task, id, why, "checkpoint manifest unreadable, passed over");
-                }
-                Ok(listing)
-            }
-            Err(error) => match (control.position.as_ref(), local) {
-                // Local state at K needs no checkpoint: a store that is down does not stop a restart.
-                (Some(committed), Local::Held(position))
-                    if position.lineage == committed.lineage && position.place() == committed.place() =>
-                {
-                    tracing::warn!(task = self.task, %error, "checkpoint store not readable, local state is enough");
-                    Ok(Listing::default())
-                }
-                _ => Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into()),
-            },
+    /// What the start-up table is told.
+    pub(super) fn facts<'a>(&'a self, found: &'a Found, checkpoints: &'a [CheckpointFact]) -> Facts<'a> {
+        Facts {
+            owner: &found.owner,
+            committed: found.control.position.as_ref(),
+            birth: found.control.birth.as_ref(),
+            local: &found.local,
+            checkpoints,
+            log: found.log,
+            last_input: found.last_input,
+            on_truncated: self.on_truncated(),
+            refused: &found.refused,
+            order: self.order(found.ordered_input),
+            local_is_truth: self.context.delivery == Delivery::AtLeastOnce,
+        }
+    }
+
+    /// What the start-up table says. With at-least-once delivery K first follows the state, unless a user takes that back.
+    fn decide(&self, found: &mut Found) -> Result<Startup, End> {
+        let checkpoints: Vec<CheckpointFact> = found.listing.manifests.iter().map(Manifest::fact).collect();
+        let mut facts = self.facts(found, &checkpoints);
+        let follows = facts.local_is_truth && rewind::pending(&facts).is_none();
+        let stands = follows.then(|| at_least_once::committed(&facts)).transpose()?;
+        if let Some(position) = &stands {
+            facts.committed = position.as_ref();
+        }
+        let decision = decide(&facts);
+        if let Some(position) = stands {
+            found.control.position = position;
+        }
+        tracing::info!(task = self.task, ?decision, "start-up");
+        match (&decision, &found.control.damage) {
+            (Startup::Birth { .. } | Startup::Resume(_), Some(damage)) => Err(damage.clone().into()),
+            (Startup::Birth { .. } | Startup::Resume(_), None) => Ok(decision),
+            (Startup::Rewind { .. } | Startup::Release { .. } | Startup::Stop(_), _) => Ok(decision),
         }
     }
 
     fn carry_out(
         &self,
-        mut found: Found,
+        found: &mut Found,
         committer: &mut Committer<'_>,
         reader: &PartitionReader,
         mut state: Option<LocalState>,
     ) -> Result<(Worker, LocalState, Position, i64, Option<Manifest>), End> {
-        // Every turn ends, claims once, or puts one of finitely many bases aside.
+        // Every turn ends, claims or goes back once, or puts one of finitely many bases aside.
         loop {
             self.board.beat();
-            let facts: Vec<CheckpointFact> = found.listing.manifests.iter().map(Manifest::fact).collect();
-            let local_is_truth = self.context.delivery == Delivery::AtLeastOnce;
-            let mut facts = Facts {
-                owner: &found.owner,
-                committed: found.control.position.as_ref(),
-                birth: found.control.birth.as_ref(),
-                local: &found.local,
-                checkpoints: &facts,
-                log: found.log,
-                last_input: found.last_input,
-                on_truncated: self.on_truncated(),
-                refused: &found.refused,
-                local_is_truth,
-            };
-            let stands = local_is_truth.then(|| at_least_once::committed(&facts)).transpose()?;
-            if let Some(position) = &stands {
-                facts.committed = position.as_ref();
-            }
-            let decision = decide(&facts);
-            if let Some(position) = stands {
-                found.control.position = position;
-            }
-            tracing::info!(task = self.task, ?decision, "start-up");
-            let resume = match decision {
+            let resume = match self.decide(found)? {
                 Startup::Stop(stop) => return Err(self.of_input(stop).into()),
                 Startup::Release { generation } => return Err(End::Released { generation }),
                 Startup::Birth { discard_local } => {
                     let state = self.emptied(state.take(), discard_local.as_deref())?;
-                    return self.give_birth(&found, committer, reader, state);
+                    return self.give_birth(found, committer, reader, state);
+                }
+                Startup::Rewind { claim: true, .. } => {
+                    self.claim(found, committer)?;
+                    continue;
+                }
+                Startup::Rewind {
+                    claim: false,
+                    checkpoint,
+                } => {
+                    self.rewind(found, committer, &mut state, &checkpoint)?;
+                    continue;
                 }
                 Startup::Resume(resume) => resume,
             };
             if resume.claim {
-                self.claim(&mut found, committer)?;
+                self.claim(found, committer)?;
                 continue;
             }
             if let Some(why) = &resume.discard_local {
@@ -227,13 +231,14 @@ impl Executor {
                 found.local = Local::Absent;
                 continue;
             }
-            match self.resume(&mut found, committer, reader, &resume, &mut state)? {
+            match self.resume(found, committer, reader, &resume, &mut state)? {
                 Some((task, committed)) => {
                     let Some(state) = state.take() else {
                         return Err(End::Again("local state is closed".to_owned()));
                     };
                     let next = resume.skip_to.unwrap_or(committed.engine_position.input_offset);
-                    let newest = newest_of(found.listing.manifests, &committed, &found.refused);
+                    let manifests = std::mem::take(&mut found.listing.manifests);
+                    let newest = newest_of(manifests, &committed, &found.refused);
                     return Ok((task, state, committed, next, newest));
                 }
                 None => continue,
@@ -351,6 +356,7 @@ impl Executor {
         };
         let reached = match resume.how {
             How::GoOn => {
+                task.set_result_revision(committed.engine_position.result_revision);
                 if !committed.same_state(&task.position(), resume.from.control_seq) {
                     return Ok(None);
                 }

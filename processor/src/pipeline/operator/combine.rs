@@ -179,6 +179,8 @@ impl Combine {
             DecisionKind::FutureSkew { now_ms } => self.task.clock.obey(now_ms),
             // Windows that fire by processing time are refused in two stages.
             DecisionKind::Tick { .. } => {}
+            // For window tasks only.
+            DecisionKind::Cut(_) => {}
             DecisionKind::Share(share) => {
                 let sheds_more = share.halvings > self.task.position.shed.share.halvings;
                 self.task.position.shed.keep(share);

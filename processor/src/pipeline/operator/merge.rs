@@ -29,7 +29,7 @@ use crate::pipeline::shuffle::{self, Message, Partial};
 use crate::window::types::Window;
 
 use self::earlier::Earlier;
-pub use self::error::{BehindCut, ShuffleError, Unreadable};
+pub use self::error::{CutRefused, ShuffleError, Unreadable};
 pub(super) use self::fire::barred_panes;
 pub use self::sources::Cut;
 use self::sources::Sources;
@@ -146,13 +146,10 @@ impl WindowTask {
     /// it is part of the state.
     ///
     /// # Errors
-    /// [`BehindCut`]: the task has merged what the rewind takes back, and has to be restored to a checkpoint first.
-    pub fn rewound(&mut self, cut: &Cut) -> Result<(), BehindCut> {
-        self.sources.cut(cut).map_err(|taken| BehindCut {
-            source_partition: cut.source,
-            taken,
-            sequence: cut.sequence,
-        })
+    /// [`CutRefused`]: the task is further than that, or of another history, and has to be restored to the same checkpoint
+    /// first.
+    pub fn rewound(&mut self, cut: &Cut) -> Result<(), CutRefused> {
+        self.sources.cut(cut)
     }
 
     /// Where the task stands; its input is the shuffle partition.

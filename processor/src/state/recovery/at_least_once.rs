@@ -4,7 +4,8 @@
 
 use super::position::Position;
 use super::problem::{Reason, Stop};
-use super::startup::{Base, Facts, Local};
+use super::startup::{Base, Facts, Local, is_own};
+use crate::pipeline::position::TaskPosition;
 
 /// The committed position as the table is to see it: that of local state, else of the newest checkpoint, else birth's
 /// for as long as the log reaches back there. Absent where nothing was ever committed or stored.
@@ -38,6 +39,11 @@ pub fn committed(facts: &Facts<'_>) -> Result<Option<Position>, Stop> {
         }
     };
     // Who owns the task is the committed position's to say.
+    let stands = if stands.restore_nonce < known.restore_nonce {
+        behind_rewind(known, stands)
+    } else {
+        stands
+    };
     Ok(Some(Position {
         generation: known.generation,
         epoch: known.epoch.max(stands.epoch),
@@ -45,13 +51,30 @@ pub fn committed(facts: &Facts<'_>) -> Result<Option<Position>, Stop> {
     }))
 }
 
+/// A state from before the rewind that the committed position came from: it goes on in the history of that.
+fn behind_rewind(known: &Position, stands: Position) -> Position {
+    Position {
+        uid: known.uid.clone(),
+        adopted: known.adopted.clone(),
+        lineage: known.lineage.clone(),
+        ancestors: known.ancestors.clone(),
+        restore_nonce: known.restore_nonce,
+        engine_position: TaskPosition {
+            result_revision: known.engine_position.result_revision,
+            ..stands.engine_position
+        },
+        ..stands
+    }
+}
+
 /// Local state, else the checkpoint that has come furthest; what was tried in this start-up and put aside is none.
 fn newest<'a>(facts: &Facts<'a>) -> Option<&'a Position> {
     let is_usable = |base: &Base, position: &Position| {
-        let is_own = position.uid == facts.owner.uid
-            && position.job_id == facts.owner.job_id
-            && position.task == facts.owner.task;
-        is_own && facts.refused.iter().all(|(refused, _)| refused != base)
+        // What a rewind took back is in the past of nothing.
+        let holds = facts.committed.is_none_or(|known| {
+            position.restore_nonce >= known.restore_nonce || known.descends_from(&position.lineage, position.place())
+        });
+        is_own(facts, position) && holds && facts.refused.iter().all(|(refused, _)| refused != base)
     };
     let local = match facts.local {
         Local::Held(position) => Some(position.as_ref()).filter(|position| is_usable(&Base::Local, position)),
@@ -117,6 +140,7 @@ mod tests {
             last_input: LastInputCheck::Same,
             on_truncated: OnTruncated::Stop,
             refused: &refused,
+            order: None,
             local_is_truth: true,
         };
         let taken = committed(&facts).map_err(|stop| stop.reason)?;
@@ -128,7 +152,7 @@ mod tests {
             }
             Startup::Birth { .. } => Ok((Base::Birth, 0)),
             Startup::Stop(stop) => Err(stop.reason),
-            Startup::Release { .. } => Err(Reason::IdentityInUse),
+            Startup::Release { .. } | Startup::Rewind { .. } => Err(Reason::IdentityInUse),
         }
     }
 

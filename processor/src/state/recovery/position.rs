@@ -119,6 +119,9 @@ pub struct Position {
     /// and aborted records. Absent in documents of engines that did not note it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seen_offset: Option<i64>,
+    /// Uids of earlier objects whose history this one goes on with, by a user's restore.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<String>,
     /// Of a combine task, which has no other state: what it carries from epoch to epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub combine: Option<Carried>,
@@ -152,6 +155,7 @@ impl Position {
             decision_floor: 0,
             last_input: None,
             seen_offset: None,
+            adopted: Vec::new(),
             combine: None,
         }
     }
@@ -264,8 +268,13 @@ impl Position {
         false
     }
 
-    /// Whether both describe the same state: same place and same hashes. Owner and epoch may differ.
+    /// Whether both describe the same state: same place and same hashes. Owner and epoch may differ, and what the next
+    /// results carry for their revision: that is the committed position's to say.
     pub fn same_state(&self, other: &TaskPosition, control_seq: u64) -> bool {
-        self.engine_position == *other && self.control_seq == control_seq
+        let with_my_revision = TaskPosition {
+            result_revision: self.engine_position.result_revision,
+            ..*other
+        };
+        self.engine_position == with_my_revision && self.control_seq == control_seq
     }
 }

@@ -44,6 +44,8 @@ pub enum Reason {
     VolumeInUse,
     /// The checkpoint store does not answer or refuses.
     CheckpointFailed,
+    /// The user's restore cannot be carried out.
+    RestoreFailed,
     /// The job file or its values cannot be used.
     SpecInvalid,
 }
@@ -80,6 +82,7 @@ impl Reason {
             Self::IncompatibleState => "IncompatibleState",
             Self::VolumeInUse => "VolumeInUse",
             Self::CheckpointFailed => "CheckpointFailed",
+            Self::RestoreFailed => "RestoreFailed",
             Self::SpecInvalid => "SpecInvalid",
         }
     }
@@ -97,6 +100,7 @@ impl Reason {
             | Self::TopicCompacted
             | Self::TooManyBadRecords
             | Self::IncompatibleState
+            | Self::RestoreFailed
             | Self::SpecInvalid => Until::Restart,
             Self::TopicMissing
             | Self::TopicUnsuitable
@@ -169,6 +173,7 @@ mod tests {
             (Reason::IncompatibleState, "IncompatibleState", Until::Restart),
             (Reason::VolumeInUse, "VolumeInUse", Until::Retry),
             (Reason::CheckpointFailed, "CheckpointFailed", Until::Retry),
+            (Reason::RestoreFailed, "RestoreFailed", Until::Restart),
             (Reason::SpecInvalid, "SpecInvalid", Until::Restart),
         ] {
             let stop = Stop::new(reason, "what to do");

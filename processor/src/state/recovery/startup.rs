@@ -1,8 +1,11 @@
 //! The start-up table: from what was found to what is done, before anything is done.
 //! Must not hold: how facts are gathered or a decision is carried out.
 
+use super::input::recreated;
+pub use super::input::{InputLog, LastInputCheck, OnTruncated};
 use super::position::{Birth, Owner, Place, Position};
 use super::problem::{Reason, Stop};
+use super::rewind::{self, Order};
 
 /// Local state as found on the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,38 +47,6 @@ pub enum Refusal {
     Unreadable,
 }
 
-/// What re-reading the last consumed record showed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LastInputCheck {
-    /// There is none yet, or retention has removed it.
-    Skipped,
-    /// Same digest.
-    Same,
-    /// Another record stands at that offset, or none although the log covers it.
-    Different,
-}
-
-/// The input partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InputLog {
-    /// First offset still there.
-    pub start: i64,
-    /// One past the last committed record.
-    pub end: i64,
-    /// Partitions of the topic.
-    pub partitions: u32,
-}
-
-/// What to do when unread input has been deleted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnTruncated {
-    /// Stop with `InputTruncated`.
-    #[default]
-    Stop,
-    /// Go on behind the gap, but only from K on.
-    Skip,
-}
-
 /// Everything the decision depends on.
 #[derive(Clone, Debug)]
 pub struct Facts<'a> {
@@ -97,6 +68,8 @@ pub struct Facts<'a> {
     pub on_truncated: OnTruncated,
     /// Bases tried in this start-up and put aside.
     pub refused: &'a [(Base, Refusal)],
+    /// The user's order to go back to a checkpoint, carried out or not.
+    pub order: Option<Order<'a>>,
     /// At-least-once delivery: `committed` follows the state (`recovery::at_least_once`), which cannot be ahead of it.
     pub local_is_truth: bool,
 }
@@ -142,6 +115,13 @@ pub enum Startup {
         /// Generation of K.
         generation: u64,
     },
+    /// Fetch and verify this checkpoint, then commit it as K, in a new lineage.
+    Rewind {
+        /// Commit K again with the own generation first.
+        claim: bool,
+        /// Id of the checkpoint.
+        checkpoint: String,
+    },
     /// Go on from K.
     Resume(Resume),
     /// Stop.
@@ -162,24 +142,18 @@ pub fn decide(facts: &Facts<'_>) -> Startup {
             ),
         );
     }
+    let order = rewind::pending(facts);
+    if let Some(not_mine) = (facts.committed).and_then(|committed| of_another(facts.owner, committed, order.is_some()))
+    {
+        return not_mine;
+    }
+    // The user's way out of what follows: whatever K, L and S say of each other, they come behind that checkpoint.
+    if let Some(order) = order {
+        return rewind::decide(facts, &order);
+    }
     let Some(committed) = facts.committed else {
         return without_position(facts);
     };
-    if committed.uid != facts.owner.uid || committed.job_id != facts.owner.job_id {
-        return stop(
-            Reason::IdentityInUse,
-            format!(
-                "the control topic belongs to job {} with uid {}, this one has uid {}; choose another jobId, or delete \
-                 the control topic if the other job is gone for good",
-                committed.job_id, committed.uid, facts.owner.uid
-            ),
-        );
-    }
-    if committed.generation > facts.owner.generation {
-        return Startup::Release {
-            generation: committed.generation,
-        };
-    }
     if !facts.local_is_truth
         && let Some(ahead) = ahead_of(facts, committed)
     {
@@ -192,25 +166,42 @@ pub fn decide(facts: &Facts<'_>) -> Startup {
             ),
         );
     }
-    if let Some(stopped) = recreated(facts, committed) {
-        return stopped;
+    if let Some(stop) = recreated(facts.log, facts.last_input, committed) {
+        return Startup::Stop(stop);
     }
     resume(facts, committed)
 }
 
-fn stop(reason: Reason, message: String) -> Startup {
+pub(super) fn stop(reason: Reason, message: String) -> Startup {
     Startup::Stop(Stop::new(reason, message))
+}
+
+/// K is of another job, which a user may order to go on with, or of a later owner.
+fn of_another(owner: &Owner, committed: &Position, is_ordered: bool) -> Option<Startup> {
+    if (committed.uid != owner.uid && !is_ordered) || committed.job_id != owner.job_id {
+        return Some(stop(
+            Reason::IdentityInUse,
+            format!(
+                "the control topic belongs to job {} with uid {}, this one has uid {}; choose another jobId, go on with that \
+                 job by restoring a checkpoint of it under a nonce above {}, or delete the control topic if it is gone for good",
+                committed.job_id, committed.uid, owner.uid, committed.restore_nonce
+            ),
+        ));
+    }
+    (committed.generation > owner.generation).then_some(Startup::Release {
+        generation: committed.generation,
+    })
 }
 
 fn without_position(facts: &Facts<'_>) -> Startup {
     let local = match facts.local {
-        Local::Held(position) if is_own(facts.owner, position) => Some("local state".to_owned()),
+        Local::Held(position) if is_own(facts, position) => Some("local state".to_owned()),
         Local::Held(_) | Local::Absent | Local::Damaged(_) => None,
     };
     let stored = facts
         .checkpoints
         .iter()
-        .find(|checkpoint| is_own(facts.owner, &checkpoint.position))
+        .find(|checkpoint| is_own(facts, &checkpoint.position))
         .map(|checkpoint| format!("checkpoint {}", checkpoint.id));
     if let Some(found) = local.or(stored) {
         return stop(
@@ -226,8 +217,12 @@ fn without_position(facts: &Facts<'_>) -> Startup {
     }
 }
 
-fn is_own(owner: &Owner, position: &Position) -> bool {
-    position.uid == owner.uid && position.job_id == owner.job_id && position.task == owner.task
+/// Whether a position is of this task, or of one that it goes on with.
+pub(super) fn is_own(facts: &Facts<'_>, position: &Position) -> bool {
+    let Owner { uid, job_id, task, .. } = facts.owner;
+    let mut committed = facts.committed.iter().filter(|committed| committed.uid == *uid);
+    let is_mine = position.uid == *uid || committed.any(|committed| committed.adopted.contains(&position.uid));
+    is_mine && position.job_id == *job_id && position.task == *task
 }
 
 /// Why local state is not this task's, if it is not.
@@ -235,7 +230,7 @@ fn foreign_local(facts: &Facts<'_>, committed: Option<&Position>) -> Option<Stri
     match facts.local {
         Local::Absent => None,
         Local::Damaged(what) => Some(format!("it is damaged: {what}")),
-        Local::Held(position) if !is_own(facts.owner, position) => Some(format!(
+        Local::Held(position) if !is_own(facts, position) => Some(format!(
             "it belongs to task {} of job {} (uid {})",
             position.task, position.job_id, position.uid
         )),
@@ -249,10 +244,11 @@ fn foreign_local(facts: &Facts<'_>, committed: Option<&Position>) -> Option<Stri
     }
 }
 
-/// L or an S of K's lineage that is ahead of K.
+/// L or an S of K's lineage that is ahead of K, or one of behind a rewind that K does not know.
 fn ahead_of(facts: &Facts<'_>, committed: &Position) -> Option<String> {
     let ahead = |position: &Position| {
-        is_own(facts.owner, position) && position.lineage == committed.lineage && position.place() > committed.place()
+        let further = position.lineage == committed.lineage && position.place() > committed.place();
+        is_own(facts, position) && (further || position.restore_nonce > committed.restore_nonce)
     };
     if let Local::Held(position) = facts.local
         && ahead(position)
@@ -274,25 +270,6 @@ fn ahead_of(facts: &Facts<'_>, committed: &Position) -> Option<String> {
         })
 }
 
-fn recreated(facts: &Facts<'_>, committed: &Position) -> Option<Startup> {
-    let offset = committed.engine_position.input_offset;
-    let what = if facts.log.end < offset {
-        format!(
-            "it ends at offset {}, the job has consumed up to {offset}",
-            facts.log.end
-        )
-    } else {
-        match facts.last_input {
-            LastInputCheck::Skipped | LastInputCheck::Same => return None,
-            LastInputCheck::Different => format!("the last record consumed before offset {offset} is another one now"),
-        }
-    };
-    Some(stop(
-        Reason::InputRecreated,
-        format!("the source topic is not the one that was consumed: {what}; start a job with another jobId"),
-    ))
-}
-
 /// A base in the order in which bases are tried.
 struct Candidate<'a> {
     base: Base,
@@ -303,7 +280,7 @@ struct Candidate<'a> {
 fn candidates<'a>(facts: &Facts<'a>, committed: &Position) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     if let Local::Held(position) = facts.local
-        && is_own(facts.owner, position)
+        && is_own(facts, position)
         && committed.descends_from(&position.lineage, position.place())
     {
         found.push(Candidate {
@@ -314,7 +291,7 @@ fn candidates<'a>(facts: &Facts<'a>, committed: &Position) -> Vec<Candidate<'a>>
     }
     for checkpoint in facts.checkpoints {
         let position = &checkpoint.position;
-        if is_own(facts.owner, position) && committed.descends_from(&position.lineage, position.place()) {
+        if is_own(facts, position) && committed.descends_from(&position.lineage, position.place()) {
             found.push(Candidate {
                 base: Base::Checkpoint(checkpoint.id.clone()),
                 position: Some(position),

@@ -99,6 +99,7 @@ impl World {
                     self.pods[pod as usize].released.insert(task, generation);
                     return self.note("release", pod, task);
                 }
+                Startup::Rewind { .. } => panic!("nobody ordered that"),
                 Startup::Birth { .. } => {
                     let birth = Birth {
                         version: POSITION_VERSION,

@@ -97,11 +97,12 @@ impl World {
             held,
             damaged: false,
         });
+        let ordered = self.order.as_ref().map(|(_, id)| id);
         let kept = |checkpoint| {
             let Checkpoint { manifest, damaged, .. }: &Checkpoint = checkpoint;
             Kept {
                 manifest,
-                pinned: false,
+                pinned: ordered == Some(&manifest.id),
                 verified: !*damaged,
             }
         };

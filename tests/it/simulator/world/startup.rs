@@ -6,7 +6,8 @@ use streamagg_processor::pipeline::output::Outputs;
 use streamagg_processor::state::recovery::position::POSITION_VERSION;
 use streamagg_processor::state::recovery::startup::{self, OnTruncated};
 use streamagg_processor::state::recovery::{
-    Base, Birth, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Refusal, Resume, Startup, ownership,
+    Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Order, Owner, Position, Refusal, Resume,
+    Startup, ownership,
 };
 
 use super::{Process, World};
@@ -39,6 +40,18 @@ impl World {
                     return self.note("release", pod);
                 }
                 Startup::Birth { .. } => return self.give_birth(pod, &owner, token),
+                Startup::Rewind { claim: true, .. } => {
+                    let claimed = self.committed.as_ref().expect("K is there").claimed(owner.generation);
+                    self.publish(pod, &claimed);
+                }
+                Startup::Rewind {
+                    claim: false,
+                    checkpoint,
+                } => {
+                    if !self.rewind(pod, &owner, &checkpoint) {
+                        return;
+                    }
+                }
                 Startup::Resume(resume) if resume.claim => {
                     let claimed = self.committed.as_ref().expect("K is there").claimed(owner.generation);
                     self.publish(pod, &claimed);
@@ -55,17 +68,33 @@ impl World {
     }
 
     fn decision(&self, pod: u32, owner: &Owner, refused: &[(Base, Refusal)]) -> Startup {
+        let (local, checkpoints) = self.found(pod);
+        startup::decide(&self.facts(owner, &local, &checkpoints, refused))
+    }
+
+    /// Local state and checkpoints.
+    pub(super) fn found(&self, pod: u32) -> (Local, Vec<CheckpointFact>) {
         let local = match &self.pods[pod as usize].volume {
             Some((position, _)) => Local::Held(Box::new(position.clone())),
             None => Local::Absent,
         };
-        let checkpoints: Vec<_> = self.store.iter().map(|checkpoint| checkpoint.manifest.fact()).collect();
-        startup::decide(&Facts {
+        let checkpoints = self.store.iter().map(|checkpoint| checkpoint.manifest.fact());
+        (local, checkpoints.collect())
+    }
+
+    pub(super) fn facts<'a>(
+        &'a self,
+        owner: &'a Owner,
+        local: &'a Local,
+        checkpoints: &'a [CheckpointFact],
+        refused: &'a [(Base, Refusal)],
+    ) -> Facts<'a> {
+        Facts {
             owner,
             committed: self.committed.as_ref(),
             birth: self.birth.as_ref(),
-            local: &local,
-            checkpoints: &checkpoints,
+            local,
+            checkpoints,
             log: InputLog {
                 start: 0,
                 end: self.case.offsets.last().map_or(0, |offset| offset + 1),
@@ -74,8 +103,14 @@ impl World {
             last_input: LastInputCheck::Skipped,
             on_truncated: OnTruncated::Stop,
             refused,
+            order: self.order.as_ref().map(|(nonce, id)| Order {
+                nonce: *nonce,
+                name: "any",
+                id: Some(id),
+                last_input: LastInputCheck::Skipped,
+            }),
             local_is_truth: false,
-        })
+        }
     }
 
     fn give_birth(&mut self, pod: u32, owner: &Owner, token: u64) {
@@ -118,6 +153,7 @@ impl World {
         }
         let (mut task, store) = self.load(pod);
         let committed = self.committed.clone().expect("K is there");
+        task.set_result_revision(committed.engine_position.result_revision);
         match resume.how {
             How::GoOn => self.note("go on", pod),
             How::Replay => {

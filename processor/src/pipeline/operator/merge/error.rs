@@ -86,18 +86,37 @@ pub enum Unreadable {
     Untold,
 }
 
-/// A rewind takes back what a window task has merged already. Checkpoints of a job take the window tasks first, so that
-/// none of them is ahead of the positions that the combine tasks are rewound to.
+/// A rewind of a source partition that a window task cannot follow. Checkpoints of a job take the window tasks first, and
+/// all of them between the same rewinds, so that none is ahead of the positions that the combine tasks go back to, or of
+/// another history.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "source partition {source_partition} was rewound to sequence {sequence}, and this task has taken {taken}; restore it to \
-     the same checkpoint first"
-)]
-pub struct BehindCut {
-    /// Number of the source partition.
-    pub source_partition: u32,
-    /// The last sequence taken.
-    pub taken: u64,
-    /// The last one that holds.
-    pub sequence: u64,
+pub enum CutRefused {
+    /// It has merged what the rewind takes back.
+    #[error(
+        "source partition {source_partition} goes back to sequence {sequence}, and this task has taken {taken}; restore it \
+         to the same checkpoint first"
+    )]
+    Merged {
+        /// Number of the source partition.
+        source_partition: u32,
+        /// The last sequence taken.
+        taken: u64,
+        /// The last one that holds.
+        sequence: u64,
+    },
+    /// It knows nothing of that history there.
+    #[error(
+        "source partition {source_partition} goes back to sequence {sequence} of history {parent}, which this task knows \
+         {known} of; restore both to one checkpoint"
+    )]
+    Apart {
+        /// Number of the source partition.
+        source_partition: u32,
+        /// The history that the rewind leaves.
+        parent: String,
+        /// The last sequence of it that holds.
+        sequence: u64,
+        /// What the task knows of it.
+        known: String,
+    },
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::ShuffleError;
+use super::{CutRefused, ShuffleError};
 use crate::core::share::Shed;
 use crate::pipeline::builder::StateLayout;
 use crate::pipeline::position::NO_WATERMARK;
 use crate::pipeline::shuffle::Header;
+use crate::state::recovery::rewind::nonce_of;
 
 /// A rewind of a source partition: what it wrote of `parent` behind `sequence` holds no more, and `lineage` goes on there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +87,29 @@ impl Heard {
         }
     }
 
+    /// Whether all that the cut lets hold was taken, or is still to come.
+    fn may_cut(&self, cut: &Cut) -> Result<(), CutRefused> {
+        if self.sequence > cut.sequence {
+            return Err(CutRefused::Merged {
+                source_partition: cut.source,
+                taken: self.sequence,
+                sequence: cut.sequence,
+            });
+        }
+        let parent = self.chain.iter().find(|history| history.lineage == cut.parent);
+        let known = match parent.map(|parent| parent.until) {
+            Some(Some(until)) if until < cut.sequence => format!("up to {until}"),
+            Some(_) => return Ok(()),
+            None => "nothing".to_owned(),
+        };
+        Err(CutRefused::Apart {
+            source_partition: cut.source,
+            parent: cut.parent.clone(),
+            sequence: cut.sequence,
+            known,
+        })
+    }
+
     fn newest(&self) -> String {
         self.chain
             .last()
@@ -103,14 +127,18 @@ impl Sources {
         let heard = self.heard.entry(header.source).or_insert_with(first);
         let history = heard.chain.iter().find(|history| history.lineage == header.lineage);
         let Some(history) = history else {
-            if heard.superseded.iter().any(|lineage| lineage == header.lineage) {
+            let newest = heard.newest();
+            // Behind a rewind only what it goes on from holds: histories of rewinds before it that are not in the chain
+            // were taken back, also those that began and ended behind what this task has read.
+            let taken_back = nonce_of(&newest) > nonce_of(header.lineage);
+            if taken_back || heard.superseded.iter().any(|lineage| lineage == header.lineage) {
                 return Ok(false);
             }
             return Err(ShuffleError::Lineage {
                 offset,
                 source_partition: header.source,
                 found: header.lineage.to_owned(),
-                known: heard.newest(),
+                known: newest,
             });
         };
         if history.until.is_some_and(|until| header.sequence > until) {
@@ -139,16 +167,13 @@ impl Sources {
             .fold(Shed::NOTHING, |all, heard| all.with(&heard.shed))
     }
 
-    /// Takes notice of a rewind; one known already changes nothing. Answers the sequence taken where that is behind the
-    /// cut, and then nothing was changed.
-    pub fn cut(&mut self, cut: &Cut) -> Result<(), u64> {
+    /// Takes notice of a rewind; one known already changes nothing, nor does one that is refused.
+    pub fn cut(&mut self, cut: &Cut) -> Result<(), CutRefused> {
         let heard = self.heard.entry(cut.source).or_insert_with(|| Heard::new(&cut.parent));
         if heard.chain.iter().any(|history| history.lineage == cut.lineage) {
             return Ok(());
         }
-        if heard.sequence > cut.sequence {
-            return Err(heard.sequence);
-        }
+        heard.may_cut(cut)?;
         self.changed = true;
         self.count = self.count.max(cut.source.saturating_add(1));
         let kept = heard.chain.iter().position(|history| history.lineage == cut.parent);
@@ -305,7 +330,11 @@ mod tests {
         // Rewound again, to before b began: what b wrote is put aside whole.
         assert_eq!(
             sources.clone().cut(&cut("c", "a", 4)),
-            Err(6),
+            Err(CutRefused::Merged {
+                source_partition: 0,
+                taken: 6,
+                sequence: 4
+            }),
             "the task has to be restored first"
         );
         let mut restored = Sources::default();
@@ -319,6 +348,41 @@ mod tests {
                 "{sequence} of {lineage}"
             );
         }
+    }
+
+    #[test]
+    fn a_rewind_in_a_history_that_the_task_is_not_of_is_refused() {
+        let mut sources = Sources::default();
+        sources.hear(0, &header(0, 1, 3, "a")).unwrap();
+        assert!(matches!(
+            sources.clone().cut(&cut("c", "b", 5)),
+            Err(CutRefused::Apart { .. })
+        ));
+        sources.cut(&cut("b", "a", 4)).unwrap();
+        let before = sources.clone();
+        assert!(
+            matches!(sources.cut(&cut("c", "a", 5)), Err(CutRefused::Apart { .. })),
+            "of a the task takes no more than 4"
+        );
+        assert_eq!(sources, before);
+    }
+
+    #[test]
+    fn a_rewind_that_was_taken_back_before_the_task_heard_of_it_is_passed_over() {
+        let (first, second) = ("rewind-1-0a", "rewind-2-0b");
+        let mut sources = Sources::default();
+        sources.hear(0, &header(0, 1, 3, "a")).unwrap();
+        // Back to 2, then forward to 5: the task goes on from a state that knows of the second only.
+        sources.cut(&cut(second, "a", 5)).unwrap();
+        for (sequence, lineage, taken) in [(5, "a", true), (6, "a", false), (3, first, false), (6, second, true)] {
+            assert_eq!(
+                sources.hear(1, &header(0, 1, sequence, lineage)),
+                Ok(taken),
+                "{sequence} of {lineage}"
+            );
+        }
+        let later = sources.hear(2, &header(0, 1, 7, "rewind-3-0c"));
+        assert!(matches!(later, Err(ShuffleError::Lineage { .. })), "nobody told of it");
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) fn position(count: u64) -> Position {
     born
 }
 
-fn engine_position(count: u64) -> TaskPosition {
+pub(crate) fn engine_position(count: u64) -> TaskPosition {
     TaskPosition {
         input_offset: i64::try_from(count).expect("small"),
         input_count: count,
@@ -56,20 +56,22 @@ fn checkpoint(id: &str, position: Position) -> CheckpointFact {
 
 /// Found facts with everything in order; cases change what they are about.
 #[derive(Clone)]
-struct World {
-    owner: Owner,
-    committed: Option<Position>,
-    birth: Option<Birth>,
-    local: Local,
-    checkpoints: Vec<CheckpointFact>,
-    log: InputLog,
-    last_input: LastInputCheck,
-    on_truncated: OnTruncated,
-    refused: Vec<(Base, Refusal)>,
+pub(crate) struct World {
+    pub owner: Owner,
+    pub committed: Option<Position>,
+    pub birth: Option<Birth>,
+    pub local: Local,
+    pub checkpoints: Vec<CheckpointFact>,
+    pub log: InputLog,
+    pub last_input: LastInputCheck,
+    pub on_truncated: OnTruncated,
+    pub refused: Vec<(Base, Refusal)>,
+    pub order: Option<(u64, Option<String>)>,
+    pub ordered_input: LastInputCheck,
 }
 
 impl World {
-    fn at(count: u64) -> Self {
+    pub fn at(count: u64) -> Self {
         Self {
             owner: owner(),
             committed: Some(position(count)),
@@ -84,21 +86,27 @@ impl World {
             last_input: LastInputCheck::Same,
             on_truncated: OnTruncated::Stop,
             refused: Vec::new(),
+            order: None,
+            ordered_input: LastInputCheck::Same,
         }
     }
 
-    fn local(mut self, position: Position) -> Self {
+    pub fn local(mut self, position: Position) -> Self {
         self.local = Local::Held(Box::new(position));
         self
     }
 
-    fn stored(mut self, id: &str, position: Position) -> Self {
+    pub fn stored(mut self, id: &str, position: Position) -> Self {
         self.checkpoints.push(checkpoint(id, position));
         self
     }
 
-    fn decide(&self) -> Startup {
-        decide(&Facts {
+    pub fn decide(&self) -> Startup {
+        decide(&self.facts())
+    }
+
+    pub fn facts(&self) -> Facts<'_> {
+        Facts {
             owner: &self.owner,
             committed: self.committed.as_ref(),
             birth: self.birth.as_ref(),
@@ -108,18 +116,24 @@ impl World {
             last_input: self.last_input,
             on_truncated: self.on_truncated,
             refused: &self.refused,
+            order: self.order.as_ref().map(|(nonce, id)| Order {
+                nonce: *nonce,
+                name: "before",
+                id: id.as_deref(),
+                last_input: self.ordered_input,
+            }),
             local_is_truth: false,
-        })
+        }
     }
 
-    fn resume(&self) -> Resume {
+    pub fn resume(&self) -> Resume {
         match self.decide() {
             Startup::Resume(resume) => resume,
             other => panic!("expected to resume, got {other:?}"),
         }
     }
 
-    fn reason(&self) -> Reason {
+    pub fn reason(&self) -> Reason {
         match self.decide() {
             Startup::Stop(stop) => stop.reason,
             other => panic!("expected a stop, got {other:?}"),

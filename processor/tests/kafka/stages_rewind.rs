@@ -1,0 +1,171 @@
+//! A user's rewind of both stages of `partitioning: any` on a real broker. Must not repeat what one stage shows.
+
+use std::collections::BTreeMap;
+
+use super::child::Processor;
+use super::rewind::{assert_newest, await_restored, ids, order};
+use super::rig::{Job, eventually};
+use super::stages::{ALL_WINDOWS_ON_1, assign, job, shuffle_topic};
+
+/// A pod that is given an order.
+fn pod(job: &Job, ordinal: u32, order: &str, failpoint: Option<&str>) -> Processor {
+    let (assignment, number) = (job.directory("assignment.json"), ordinal.to_string());
+    let path = assignment.to_str().expect("text");
+    let flags = ["--assignment", path, "--ordinal", &number, "--restore", order];
+    job.start_with(&format!("data-{ordinal}"), &flags, failpoint, "")
+}
+
+/// A checkpoint of the job: the window tasks first, then where the first stage stands.
+fn checkpoint(job: &Job, processor: &Processor, name: &str) -> BTreeMap<String, String> {
+    let mut found = ids(&processor.operate(&format!("/v1/checkpoint?id={name}-windows&tasks=0,1")));
+    job.produce(300);
+    found.extend(ids(
+        &processor.operate(&format!("/v1/checkpoint?id={name}-first&tasks=2,3"))
+    ));
+    found
+}
+
+fn start(job: &Job, order: &str) -> Processor {
+    job.start_with("data", &["--assign-all", "--restore", order], None, "")
+}
+
+#[test]
+fn both_stages_go_back_and_what_the_first_wrote_since_is_passed_over() {
+    let job = job("stagerewind");
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let older = checkpoint(&job, &processor, "older");
+    job.produce(2_000);
+    job.assert_exact();
+    let newer = checkpoint(&job, &processor, "newer");
+    job.produce(1_000);
+    job.assert_exact();
+    processor.kill();
+    // Back, further back, and forward to a history that two rewinds have left.
+    for (nonce, ids) in [(1, &newer), (2, &older), (3, &newer)] {
+        let restore = order(&job, nonce, ids);
+        processor = start(&job, &restore);
+        await_restored(&processor, nonce);
+        job.produce(500);
+        assert_newest(&job);
+        processor.kill();
+        processor = start(&job, &restore);
+        job.produce(500);
+        let newest = assert_newest(&job);
+        assert_eq!(newest.keys().next_back(), Some(&nonce), "{newest:?}");
+        assert!(!processor.metrics().contains("streamagg_restores_total{"), "once");
+        processor.kill();
+    }
+    // Every later start from the checkpoint obeys what was decided then, whatever the job file says.
+    job.lose("data");
+    let processor = job.start("data");
+    job.produce(500);
+    assert_newest(&job);
+    let restored = processor.status().expect("answers")["tasks"][0]["restoredFrom"].clone();
+    assert_eq!(restored, newer["0"].as_str());
+    checkpoint(&job, &processor, "behind");
+    job.produce(500);
+    assert_newest(&job);
+}
+
+#[test]
+fn a_crash_of_either_stage_on_either_side_of_its_commit_converges() {
+    let job = job("stagerewindcrash");
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let ids = checkpoint(&job, &processor, "before");
+    job.produce(1_000);
+    job.assert_exact();
+    processor.kill();
+    let mut generation = 1;
+    let mut nonce = 0;
+    for crashing in [0, 1] {
+        for failpoint in ["before-rewind", "after-rewind"] {
+            (generation, nonce) = (generation + 1, nonce + 1);
+            assign(&job, generation, ALL_WINDOWS_ON_1);
+            let restore = order(&job, nonce, &ids);
+            let steady = pod(&job, 1 - crashing, &restore, None);
+            let mut crashes = pod(&job, crashing, &restore, Some(failpoint));
+            crashes.wait_for_crash();
+            if nonce % 2 == 0 && crashing == 1 {
+                std::fs::remove_dir_all(job.directory("data-1")).expect("removes");
+            }
+            job.produce(300);
+            let again = pod(&job, crashing, &restore, None);
+            await_restored(&again, nonce);
+            await_restored(&steady, nonce);
+            job.produce(300);
+            let newest = assert_newest(&job);
+            assert_eq!(newest.keys().next_back(), Some(&nonce), "{newest:?}");
+        }
+    }
+}
+
+#[test]
+fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
+    let job = job("stagerewindapart");
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let before = checkpoint(&job, &processor, "before");
+    job.produce(1_000);
+    job.assert_exact();
+    let behind = checkpoint(&job, &processor, "behind");
+    processor.kill();
+    // The wrong way round: window tasks of a later checkpoint than the first stage.
+    let mut mixed = before.clone();
+    for task in ["0", "1"] {
+        mixed.insert(task.to_owned(), behind[task].clone());
+    }
+    let published = job.published().len();
+    let mut processor = start(&job, &order(&job, 1, &mixed));
+    let message = processor.await_problem("RestoreFailed");
+    assert!(message.contains("has taken"), "{message}");
+    // Nor without where the first stage stood.
+    processor.kill();
+    let mut windows_only = before.clone();
+    windows_only.retain(|task, _| task == "0" || task == "1");
+    let mut processor = start(&job, &order(&job, 2, &windows_only));
+    let message = processor.await_problem("RestoreFailed");
+    assert!(message.contains("nothing of task"), "{message}");
+    assert_eq!(job.published().len(), published, "nothing is published");
+    processor.kill();
+    // All of them, by one checkpoint.
+    let processor = start(&job, &order(&job, 3, &before));
+    await_restored(&processor, 3);
+    job.produce(500);
+    assert_newest(&job);
+}
+
+#[test]
+fn it_leads_out_of_an_emptied_control_topic_in_both_stages() {
+    let job = job("stagerewindlost");
+    job.produce(2_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    let ids = checkpoint(&job, &processor, "before");
+    job.produce(1_000);
+    job.assert_exact();
+    processor.kill();
+    job.delete_topic(&format!("{}-control", job.name));
+    let mut processor = job.start("data");
+    processor.await_problem("CommittedPositionBehindState");
+    processor.kill();
+    let mut processor = start(&job, &order(&job, 1, &ids));
+    await_restored(&processor, 1);
+    job.produce(500);
+    assert_newest(&job);
+    processor.kill();
+    job.lose("data");
+    let _processor = job.start("data");
+    job.produce(500);
+    assert_newest(&job);
+    eventually("there are records between the stages", || {
+        match job.offsets(&shuffle_topic(&job), 0) {
+            (_, end) if end > 0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
