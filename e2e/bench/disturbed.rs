@@ -34,7 +34,7 @@ const SHAPE: Shape<'static> = Shape {
     aggregates: EIGHT,
     sink: "",
     more: concat!(
-        "  state:\n    backend: RocksDB\n    volume: {size: 10Gi}\n",
+        "  state:\n    backend: RocksDB\n    volume: {size: 10Gi}\n    memoryBudget: 1Gi\n",
         "    checkpoints: {interval: 10s, retain: {count: 3}, store: {volume: {claimName: bench}}}\n"
     ),
 };

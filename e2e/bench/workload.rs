@@ -99,8 +99,8 @@ const TUMBLE: &str = "TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '10' SECOND)
 const SKETCHES: &str = "
     - {name: quantiles, percentile: {field: /latency_ms, quantiles: [0.5, 0.95, 0.99]}}
     - {name: models, distinct: {field: /model}}";
-/// A tenth of the memory budget's default: what is measured is the state, not queues that nobody fills.
-const SMALL_BUDGET: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}, memoryBudget: 64Mi}\n";
+/// Room for every open window in memory.
+const AMPLE_BUDGET: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}, memoryBudget: 512Mi}\n";
 const STATE: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}}\n";
 const MEMORY: &str = "  state: {backend: Memory}\n";
 /// Four tasks share 8 MiB of it for their state: about half of what W2 holds.
@@ -213,7 +213,7 @@ fn others() -> Vec<Workload> {
         Workload {
             input: MANY,
             aggregates: format!("{EIGHT}\n    - {{name: p99, percentile: {{field: /latency_ms, quantiles: [0.99]}}}}"),
-            more: SMALL_BUDGET,
+            more: AMPLE_BUDGET,
             ..plain("W13", "100 k windows, 8 aggregates + p99", "tumbling: {size: 1h}")
         },
     ]

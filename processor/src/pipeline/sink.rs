@@ -101,6 +101,10 @@ enum Entry {
     Shuffle(ShuffleEntry),
 }
 
+/// Bytes and records that a buffer has room for, emptied.
+const BYTES_KEPT: usize = 8 << 20;
+const ENTRIES_KEPT: usize = 1 << 16;
+
 /// The outputs of an open epoch, in order. Immutable once it is closed, but for records that no topic takes.
 #[derive(Default)]
 pub struct EpochBuffer {
@@ -132,10 +136,12 @@ impl EpochBuffer {
         self.refused
     }
 
-    /// Forgets everything, keeps the buffers.
+    /// Forgets everything, keeps buffers of the usual size: those of a rare large epoch are given back.
     pub fn clear(&mut self) {
         self.bytes.clear();
+        self.bytes.shrink_to(BYTES_KEPT);
         self.entries.clear();
+        self.entries.shrink_to(ENTRIES_KEPT);
         self.traces.clear();
         self.refused = 0;
     }
@@ -155,7 +161,12 @@ impl EpochBuffer {
         trace: &dyn Fn(usize) -> Headers,
     ) {
         let shift = self.bytes.len();
-        self.bytes.extend_from_slice(&outputs.bytes);
+        if self.bytes.is_empty() {
+            // One watermark may fire very much: it need not be there twice.
+            std::mem::swap(&mut self.bytes, &mut outputs.bytes);
+        } else {
+            self.bytes.extend_from_slice(&outputs.bytes);
+        }
         let mut tracing = Tracing {
             causes: &outputs.causes,
             first: None,
@@ -196,6 +207,8 @@ impl EpochBuffer {
             self.entries.push(entry);
         }
         outputs.clear();
+        outputs.bytes.shrink_to(BYTES_KEPT);
+        outputs.list.shrink_to(ENTRIES_KEPT);
     }
 
     /// Takes what goes between the stages, and partials that came when their windows were gone.

@@ -83,6 +83,22 @@ impl LocalState {
         changes.put(POSITION_KEY, &serde_json::to_vec(position).unwrap_or_default());
     }
 
+    /// Begins what makes a snapshot quick and small, beside the work that goes on.
+    pub fn prepare_snapshot(&self) -> Result<(), Error> {
+        match self {
+            Self::Memory(_) => Ok(()),
+            Self::Rocks(backend) => backend.begin_flush(),
+        }
+    }
+
+    /// Whether that is done. A snapshot holds everything also where it is not.
+    pub fn is_prepared(&self) -> Result<bool, Error> {
+        match self {
+            Self::Memory(_) => Ok(true),
+            Self::Rocks(backend) => backend.is_flushed(),
+        }
+    }
+
     /// Writes a copy of the state into `directory`, which must not exist.
     pub fn snapshot(&self, directory: &Path) -> Result<FileFormat, Error> {
         match self {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, IteratorMode, Options, ReadOptions, WriteBatch,
-    WriteBufferManager,
+    BlockBasedOptions, Cache, DB, DBCompressionType, Direction, FlushOptions, IteratorMode, Options, ReadOptions,
+    WriteBatch, WriteBufferManager, properties,
 };
 
 use super::backend::{Backend, Change, Changes, Error, Visit};
@@ -73,10 +73,32 @@ impl RocksBackend {
         })
     }
 
-    /// Writes a copy of the state into `directory`, which must not exist; files are hard-linked, not copied.
+    /// Begins to write out what only the log and memory hold, beside whatever else is done with the database. Where that
+    /// is under way, nothing more is begun: the caller would wait for its end.
+    pub fn begin_flush(&self) -> Result<(), Error> {
+        if !self.is_flushed()? {
+            return Ok(());
+        }
+        let mut options = FlushOptions::default();
+        options.set_wait(false);
+        self.database
+            .flush_opt(&options)
+            .map_err(|error| self.failed("flush", &error))
+    }
+
+    /// Whether what [`Self::begin_flush`] began is done.
+    pub fn is_flushed(&self) -> Result<bool, Error> {
+        let waiting = self.database.property_int_value(properties::NUM_IMMUTABLE_MEM_TABLE);
+        waiting
+            .map(|tables| tables.is_none_or(|tables| tables == 0))
+            .map_err(|error| self.failed("flush", &error))
+    }
+
+    /// Writes a copy of the state into `directory`, which must not exist. Files are hard-linked; what is not flushed is
+    /// in the end of the log, which is copied: so whoever waits for the copy does not wait for a flush.
     pub fn snapshot(&self, directory: &Path) -> Result<(), Error> {
         Checkpoint::new(&self.database)
-            .and_then(|checkpoint| checkpoint.create_checkpoint(directory))
+            .and_then(|checkpoint| checkpoint.create_checkpoint_with_log_size(directory, u64::MAX))
             .map_err(|error| self.failed("checkpoint", &error))
     }
 

@@ -186,7 +186,7 @@ impl Running<'_> {
         if self.limits.closes(self.open_epoch()) || self.started.task.wants_commit() {
             self.close(view)?;
         }
-        if saving.is_due(&self.started.committed, self.pace) {
+        if saving.is_due(&self.started.committed, self.pace) && saving.is_prepared(&self.started.state)? {
             self.close(view)?;
             saving.begin(&self.started.state, &self.started.committed)?;
         }

@@ -13,6 +13,7 @@ use super::failpoint::Place;
 use super::rewind::is_over;
 use super::topology::trim;
 use super::{CheckpointRule, End, Executor, JobContext, now_ms, random};
+use crate::state;
 use crate::state::checkpoint::due::{Pace, is_due};
 use crate::state::checkpoint::{Manifest, checkpoint_id};
 use crate::state::local::{self, LocalState};
@@ -27,6 +28,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(24 * 3_600);
 const ORPHAN_AGE_MS: i64 = 24 * 3_600_000;
 /// How long a turn waits while an upload is under way and nothing may be read.
 const UPLOAD_WAIT: Duration = Duration::from_millis(50);
+/// Longest wait for state to be ready for a snapshot, which holds everything in any case.
+const PREPARES_FOR: Duration = Duration::from_secs(10);
 
 struct Upload {
     result: Receiver<Result<Uploaded, StoreError>>,
@@ -38,6 +41,8 @@ pub(super) struct Saving<'a> {
     executor: &'a Executor,
     newest: Option<Manifest>,
     upload: Option<Upload>,
+    /// Since when state is being made ready for the next snapshot.
+    prepares: Option<Instant>,
     last_begun: Instant,
     requests: VecDeque<Request>,
     failures: u32,
@@ -62,6 +67,7 @@ impl<'a> Saving<'a> {
             executor,
             newest,
             upload: None,
+            prepares: None,
             last_begun: Instant::now(),
             requests: VecDeque::new(),
             failures: 0,
@@ -185,7 +191,7 @@ impl<'a> Saving<'a> {
         if self.failures >= UPLOADS_MAX {
             return self.fail(view);
         }
-        if self.upload.is_none() {
+        if self.upload.is_none() && self.is_prepared(state)? {
             self.begin(state, committed)?;
         }
         std::thread::sleep(UPLOAD_WAIT);
@@ -227,9 +233,28 @@ impl<'a> Saving<'a> {
         Ok(())
     }
 
+    /// Whether a snapshot of `state` would be quick now. The first question after a snapshot makes it so, beside the task
+    /// that goes on meanwhile.
+    pub fn is_prepared(&mut self, state: &LocalState) -> Result<bool, End> {
+        let prepared = match self.prepares {
+            None => state.prepare_snapshot().and_then(|()| {
+                self.prepares = Some(Instant::now());
+                state.is_prepared()
+            }),
+            Some(since) if since.elapsed() >= PREPARES_FOR => Ok(true),
+            Some(_) => state.is_prepared(),
+        };
+        prepared.map_err(|error| self.unusable(&error))
+    }
+
+    fn unusable(&self, error: &state::backend::Error) -> End {
+        local::stop_of(error, self.executor.directory.root()).into()
+    }
+
     /// Makes the snapshot and starts its upload. `state` stands at `committed`.
     pub fn begin(&mut self, state: &LocalState, committed: &Position) -> Result<(), End> {
         self.last_begun = Instant::now();
+        self.prepares = None;
         let Some((store, rule)) = self.store().cloned() else {
             return Ok(());
         };
@@ -242,11 +267,11 @@ impl<'a> Saving<'a> {
         let directory = self.executor.directory.snapshot(&id);
         let parent = directory.parent().map_or(Ok(()), std::fs::create_dir_all);
         let snapshot = parent
-            .map_err(|error| crate::state::backend::Error::Store {
+            .map_err(|error| state::backend::Error::Store {
                 message: format!("{}: {error}", directory.display()),
             })
             .and_then(|()| state.snapshot(&directory));
-        let format = snapshot.map_err(|error| End::from(local::stop_of(&error, self.executor.directory.root())))?;
+        let format = snapshot.map_err(|error| self.unusable(&error))?;
         let (task, context) = (self.executor.task, Arc::clone(&self.executor.context));
         context.metrics.snapshot(task, began.elapsed());
         let draft = Draft {

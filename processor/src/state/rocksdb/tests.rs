@@ -1,5 +1,7 @@
 //! Tests of `rocksdb`. Must not test other modules.
 
+use std::time::{Duration, Instant};
+
 use super::super::backend::{Backend, Changes};
 use super::super::memory::MemoryBackend;
 use super::*;
@@ -32,9 +34,45 @@ fn what_was_applied_is_there_after_opening_again_and_in_a_snapshot() {
     backend.apply(&changes).expect("applies");
     drop(backend);
     for (path, expected) in [(&database, b"two"), (&copy, b"one")] {
-        let backend = RocksBackend::open(path, &shared).expect("opens again");
-        assert_eq!(backend.get(b"key").expect("reads").as_deref(), Some(&expected[..]));
+        assert_eq!(held(path, &shared).as_deref(), Some(&expected[..]));
     }
+}
+
+fn held(directory: &Path, shared: &Shared) -> Option<Vec<u8>> {
+    let backend = RocksBackend::open(directory, shared).expect("opens again");
+    backend.get(b"key").expect("reads")
+}
+
+#[test]
+fn a_snapshot_holds_what_was_flushed_before_it_and_what_was_not() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (database, copy) = (directory.path().join("db"), directory.path().join("copy"));
+    let shared = Shared::new(4 << 20, 4 << 20, 1);
+    let mut backend = RocksBackend::open(&database, &shared).expect("opens");
+    let mut changes = Changes::default();
+    changes.put(b"key", b"flushed");
+    changes.put(b"other", b"flushed");
+    backend.apply(&changes).expect("applies");
+    backend.begin_flush().expect("begins");
+    changes.clear();
+    changes.put(b"key", b"logged");
+    backend.apply(&changes).expect("applies while it flushes");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !backend.is_flushed().expect("answers") {
+        assert!(Instant::now() < deadline, "no flush ends in a minute");
+        std::thread::yield_now();
+    }
+    backend.snapshot(&copy).expect("copies");
+    let tables = |directory: &Path| {
+        let files = std::fs::read_dir(directory).expect("lists");
+        let names = files.map(|file| file.expect("a file").file_name().into_string().expect("a name"));
+        names.filter(|name| name.ends_with(".sst")).count()
+    };
+    assert_eq!((tables(&database), tables(&copy)), (1, 1), "a snapshot flushes nothing");
+    assert_eq!(held(&copy, &shared).as_deref(), Some(&b"logged"[..]));
+    drop(backend);
+    let backend = RocksBackend::open(&copy, &shared).expect("opens again");
+    assert_eq!(backend.get(b"other").expect("reads").as_deref(), Some(&b"flushed"[..]));
 }
 
 #[test]
