@@ -20,8 +20,8 @@ use crate::state::recovery::{Reason, Stop};
 
 /// One call into librdkafka waits at most this long, so that the caller's heartbeat goes on.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Delivery reports are looked for so often.
-const FLUSH_SLICE: Duration = Duration::from_millis(1);
+/// How long a look at what was delivered is put off.
+const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// What takes longer is left to the library's own flush, which ends when the transaction has failed meanwhile: a right
 /// on a topic that is missing fails it before anything is sent, and then no delivery is ever reported.
 const FLUSH_MAX: Duration = Duration::from_secs(1);
@@ -210,7 +210,7 @@ impl TaskProducer {
                 return Err(TransactionError::Unknown("records are not acknowledged".to_owned()));
             }
             alive();
-            self.producer.poll(FLUSH_SLICE);
+            self.look_later();
         }
         match self.take_failure() {
             None => Ok(()),
@@ -244,7 +244,7 @@ impl TaskProducer {
                     if Instant::now() < deadline =>
                 {
                     alive();
-                    self.producer.poll(Duration::from_millis(10));
+                    self.look_later();
                     record = back;
                 }
                 Err((error, _)) => {
@@ -261,8 +261,15 @@ impl TaskProducer {
         let deadline = Instant::now() + FLUSH_MAX;
         while self.producer.in_flight_count() > 0 && Instant::now() < deadline {
             alive();
-            self.producer.poll(FLUSH_SLICE);
+            self.look_later();
         }
+    }
+
+    /// A moment later: what the client has to tell. By sleep, for its own wait takes whole milliseconds only and is a loop
+    /// without a pause for what is left: all tasks of a pod wait at once, and the client and the broker need the cores.
+    fn look_later(&self) {
+        std::thread::sleep(LOOK_AGAIN);
+        self.producer.poll(Duration::ZERO);
     }
 
     fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
