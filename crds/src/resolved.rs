@@ -7,7 +7,7 @@ mod shedding;
 mod store;
 mod window;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use self::aggregate::{Aggregate, Function};
 pub use self::security::{Certificate, Sasl, SecretKey, Security, Tls, Username};
@@ -61,13 +61,13 @@ pub struct Resolved {
     pub max_bad_ratio: f64,
 }
 
-/// A Kafka topic to read.
+/// Kafka topics to read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// `host:port` of brokers.
     pub bootstrap_servers: Vec<String>,
-    /// The one topic.
-    pub topic: String,
+    /// The topics by name, so that their order in the manifest means nothing; several only with two stages.
+    pub topics: Vec<String>,
     /// Partitions of the topic between two stages; absent: one stage, a key's events are in one partition.
     pub shuffle_partitions: Option<u32>,
     /// How its brokers are reached.
@@ -337,7 +337,13 @@ fn source(spec: &StreamAggregationSpec) -> Option<Source> {
     let kafka = spec.source.kafka.as_ref()?;
     Some(Source {
         bootstrap_servers: kafka.bootstrap_servers.clone(),
-        topic: kafka.topics.first()?.clone(),
+        topics: kafka
+            .topics
+            .iter()
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect(),
         shuffle_partitions: spec.source.partitioning.any.map(|any| any.shuffle_partitions),
         security: security::of_source(kafka),
         start: start(&kafka.start_from)?,

@@ -172,7 +172,7 @@ impl Run {
     pub fn open_verifier(&mut self, traffic: Traffic) -> Result<(), String> {
         let job = Self::resolved(&self.manifest)?;
         self.verifier = Some(Verifier::open(&self.broker, &job)?);
-        self.source = Source::Idle(Box::new((self.broker.loader(&job.source.topic)?, traffic)));
+        self.source = Source::Idle(Box::new((self.broker.loader(&job.source.topics[0])?, traffic)));
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl Run {
     pub fn trace(&self, manifest: &Value) -> Result<Report, String> {
         self.cluster.apply(manifest)?;
         let job = Self::resolved(manifest)?;
-        let mut loader = self.broker.loader(&job.source.topic)?;
+        let mut loader = self.broker.loader(&job.source.topics[0])?;
         for message in trace::messages(PARTITIONS)? {
             loader.send(&message)?;
         }

@@ -41,6 +41,8 @@ mod stages_change;
 mod stages_checkpoint;
 #[path = "kafka/stages_rewind.rs"]
 mod stages_rewind;
+#[path = "kafka/stages_topics.rs"]
+mod stages_topics;
 #[path = "kafka/topics.rs"]
 mod topics;
 

@@ -13,7 +13,6 @@ pub(super) fn rules() -> Vec<Rule> {
     let mut rules = vec![
         name(),
         one_topic(),
-        one_topic_in_two_stages(),
         windows_in_two_stages(),
         delivery_in_two_stages(),
         drift_in_two_stages(),
@@ -82,19 +81,6 @@ fn one_topic() -> Rule {
         "!has(self.kafka) || !has(self.partitioning.byKey) || self.kafka.topics.size() == 1",
         |source| source.pointer("/partitioning/byKey").is_none() || texts(source, "/kafka/topics").len() <= 1,
     )
-}
-
-fn one_topic_in_two_stages() -> Rule {
-    Rule {
-        from: Place::Kafka,
-        ..rule(
-            "spec.source",
-            ".kafka.topics",
-            "give exactly one topic: several are not supported yet by this version",
-            "!has(self.kafka) || !has(self.partitioning.any) || self.kafka.topics.size() == 1",
-            |source| source.pointer("/partitioning/any").is_none() || texts(source, "/kafka/topics").len() <= 1,
-        )
-    }
 }
 
 /// The windows that pre-aggregated events can be merged into.

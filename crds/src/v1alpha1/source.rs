@@ -34,7 +34,8 @@ pub struct KafkaSource {
     /// Addresses (`host:port`) of some brokers; the rest is learnt from them.
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::bootstrap_servers"))]
     pub bootstrap_servers: Vec<String>,
-    /// Topics to read. With `partitioning: {byKey: {}}` exactly one.
+    /// Topics to read. With `partitioning: {byKey: {}}` exactly one; with `{any: {}}` several, each with the same number of
+    /// partitions.
     #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::topics"))]
     pub topics: Vec<String>,
     /// Where the first run begins; resolved once, when the job is born. Default: `{earliest: {}}`.

@@ -22,12 +22,20 @@ pub fn shuffle_topic(job_id: &str) -> String {
     format!("{job_id}-shuffle")
 }
 
-/// Topic that a task reads.
-pub fn input_topic(job: &Resolved, role: Role) -> String {
+/// Topic and partition that a task reads.
+pub fn input(job: &Resolved, role: Role) -> (String, u32) {
     match role.stage {
-        Stage::Whole | Stage::Combine => job.source.topic.clone(),
-        Stage::Window => shuffle_topic(&job.job_id),
+        Stage::Whole | Stage::Combine => source_partition(&job.source.topics, role.partition),
+        Stage::Window => (shuffle_topic(&job.job_id), role.partition),
     }
+}
+
+/// Topic and partition behind the number of a source partition. The first partition of every topic comes before the second
+/// of any: all topics have equally many, so that partitions which are added to each of them renumber no other.
+fn source_partition(topics: &[String], number: u32) -> (String, u32) {
+    let count = u32::try_from(topics.len()).unwrap_or(u32::MAX).max(1);
+    let topic = topics.get((number % count) as usize).cloned().unwrap_or_default();
+    (topic, number / count)
 }
 
 /// `transactional.id` of a task.
@@ -37,8 +45,8 @@ pub fn transactional_id(job: &Resolved, role: Role) -> String {
         Stage::Combine => "combine",
         Stage::Window => "window",
     };
-    let topic = input_topic(job, role);
-    format!("{}/{stage}/{topic}/{}", job.job_id, role.partition)
+    let (topic, partition) = input(job, role);
+    format!("{}/{stage}/{topic}/{partition}", job.job_id)
 }
 
 /// Topic settings of the control topic. Segments are small so that compaction gets at the positions of last hour.

@@ -85,7 +85,7 @@ pub struct PartitionReader {
 
 impl PartitionReader {
     /// Connects; nothing is read before [`Self::seek`].
-    pub fn open(settings: &Settings, topic: &str, partition: u32) -> Result<Self, Stop> {
+    pub fn open(settings: &Settings, (topic, partition): (String, u32)) -> Result<Self, Stop> {
         let consumer: BaseConsumer<Trouble> = client_config(settings)
             .create_with_context(Trouble::default())
             .map_err(|error| settings.access().unusable(&error))?;
@@ -93,7 +93,7 @@ impl PartitionReader {
         Ok(Self {
             consumer,
             settings: settings.clone(),
-            topic: topic.to_owned(),
+            topic,
             partition,
             sought: Cell::new(None),
             position_is_new: Cell::new(false),
@@ -133,7 +133,7 @@ impl PartitionReader {
                 return Some(Err(error));
             }
         }
-        self.consumer.poll(wait)
+        self.consumer.poll(whole_ms(wait))
     }
 
     fn classify(&self, error: &KafkaError) -> ReadError {
@@ -312,22 +312,29 @@ impl PartitionReader {
         }
     }
 
-    /// The notes that tasks left beside the group offsets of these partitions, where there are any.
-    pub fn notes_of(&self, partitions: &[u32]) -> Result<Vec<(u32, String)>, ReadError> {
+    /// The notes that tasks left beside the group offsets of these partitions, of any topic, where there are any; each
+    /// with the place of its partition in the list given.
+    pub fn notes_of(&self, inputs: &[(String, u32)]) -> Result<Vec<(usize, String)>, ReadError> {
         let mut list = TopicPartitionList::new();
-        for partition in partitions.iter().filter_map(|partition| i32::try_from(*partition).ok()) {
-            list.add_partition(&self.topic, partition);
+        for (topic, partition) in inputs {
+            list.add_partition(topic, i32::try_from(*partition).unwrap_or(i32::MAX));
         }
         let found = self
             .consumer
             .committed_offsets(list, QUERY_TIMEOUT)
             .map_err(|error| self.classify(&error))?;
-        let elements = found.elements();
-        let notes = elements.iter().filter(|element| !element.metadata().is_empty());
-        Ok(notes
-            .filter_map(|element| Some((u32::try_from(element.partition()).ok()?, element.metadata().to_owned())))
-            .collect())
+        let notes = inputs.iter().enumerate().filter_map(|(place, (topic, partition))| {
+            let element = found.find_partition(topic, i32::try_from(*partition).ok()?)?;
+            let note = element.metadata();
+            (!note.is_empty()).then(|| (place, note.to_owned()))
+        });
+        Ok(notes.collect())
     }
+}
+
+/// Rounded up: the client waits whole milliseconds, and what is left of one in a loop without a pause.
+fn whole_ms(wait: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(wait.as_micros().div_ceil(1_000)).unwrap_or(u64::MAX))
 }
 
 /// Digest of a record, so that another one at the same offset is noticed.

@@ -155,7 +155,7 @@ pub fn read(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, 
 
 /// The same for whoever has an answer to a damaged position.
 pub fn look(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, ReadError> {
-    let reader = PartitionReader::open(settings, topic, task)?;
+    let reader = PartitionReader::open(settings, (topic.to_owned(), task))?;
     let mut copy = ControlCopy::default();
     // The control topic is compacted: K is the last of many positions, so only the last is parsed.
     let mut last_position: Option<(Vec<u8>, Option<Vec<u8>>)> = None;

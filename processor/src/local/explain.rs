@@ -43,7 +43,7 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
     writeln!(
         out,
         "  events        {} at {}, from {start}",
-        job.source.topic,
+        job.source.topics.join(", "),
         job.source.bootstrap_servers.join(",")
     )?;
     if let Some(most) = job.source.max_records_per_second {
@@ -73,7 +73,8 @@ fn write_topics(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
         writeln!(
             out,
             "  two stages    a task for each partition of {}, and {tasks} that read {}-shuffle",
-            job.source.topic, job.job_id
+            job.source.topics.join(" and of "),
+            job.job_id
         )?;
     }
     if let Some(drift_ms) = job.source.max_drift_ms {

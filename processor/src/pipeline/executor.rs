@@ -154,7 +154,7 @@ impl JobContext {
             Stage::Whole | Stage::Combine => config::source_consumer(&self.job, &self.source_connection()?, queue_kib),
             Stage::Window => config::shuffle_consumer(&self.job, &self.sink_connection()?, queue_kib),
         };
-        PartitionReader::open(&settings, &config::input_topic(&self.job, role), role.partition)
+        PartitionReader::open(&settings, config::input(&self.job, role))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::kafka::config;
 use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT, ReadError};
 use crate::kafka::control;
 use crate::pipeline::executor::{Partitions, Topology};
-use crate::pipeline::stage::Stage;
+use crate::pipeline::stage::{Role, Stage};
 use crate::state::recovery::Stop;
 
 /// How often the assignment file is looked at and ended threads are noticed.
@@ -133,7 +133,7 @@ fn watch(pod: &Pod, assign_all: bool) {
         }
     }
     // One client for all partitions of a topic: each has threads and connections of its own.
-    let mut readers = BTreeMap::new();
+    let mut readers = Readers::new();
     while !pod.is_stopping() {
         for task in pod.held() {
             match end_of(pod, task, &mut readers) {
@@ -153,27 +153,27 @@ fn watch(pod: &Pod, assign_all: bool) {
     }
 }
 
+/// A client for each topic that tasks of this pod read.
+type Readers = BTreeMap<(Stage, String), PartitionReader>;
+
 /// Hears how far the source partitions are that other pods read, if any are read here.
-fn hear_of_others(
-    pod: &Pod,
-    partitions: &Partitions,
-    readers: &BTreeMap<Stage, PartitionReader>,
-) -> Result<(), ReadError> {
-    let (Some(reader), Some(tasks)) = (readers.get(&Stage::Combine), pod.task_count()) else {
+fn hear_of_others(pod: &Pod, partitions: &Partitions, readers: &Readers) -> Result<(), ReadError> {
+    let mut of_source = readers.iter().filter(|((stage, _), _)| *stage == Stage::Combine);
+    let (Some((_, reader)), Some(tasks)) = (of_source.next(), pod.task_count()) else {
         return Ok(());
     };
     let held = pod.held();
     let elsewhere = (0..tasks).filter(|task| !held.contains(task));
     let roles = elsewhere.map(|task| pod.context().role(task));
-    let others: Vec<u32> = roles
-        .filter(|role| role.stage == Stage::Combine)
-        .map(|role| role.partition)
-        .collect();
+    let others: Vec<Role> = roles.filter(|role| role.stage == Stage::Combine).collect();
     if others.is_empty() {
         return Ok(());
     }
-    for (partition, note) in reader.notes_of(&others)? {
-        partitions.heard(partition, &note);
+    let inputs: Vec<(String, u32)> = (others.iter())
+        .map(|role| config::input(&pod.context().job, *role))
+        .collect();
+    for (place, note) in reader.notes_of(&inputs)? {
+        partitions.heard(others[place].partition, &note);
     }
     Ok(())
 }
@@ -200,17 +200,18 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     Ok((topology.task_count(), generation))
 }
 
-fn end_of(pod: &Pod, task: u32, readers: &mut BTreeMap<Stage, PartitionReader>) -> Result<i64, String> {
+fn end_of(pod: &Pod, task: u32, readers: &mut Readers) -> Result<i64, String> {
     let context = pod.context();
     let role = context.role(task);
-    let reader = match readers.entry(role.stage) {
+    let (topic, partition) = config::input(&context.job, role);
+    let reader = match readers.entry((role.stage, topic)) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
             let opened = context.open_input(role, LAG_QUEUE_KIB);
             entry.insert(opened.map_err(|stop| stop.to_string())?)
         }
     };
-    let partition = i32::try_from(role.partition).map_err(|error| error.to_string())?;
+    let partition = i32::try_from(partition).map_err(|error| error.to_string())?;
     let (_, end) = reader
         .watermarks_of(partition, QUERY_TIMEOUT)
         .map_err(|error| error.to_string())?;

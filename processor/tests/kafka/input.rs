@@ -23,7 +23,7 @@ fn a_reader_sought_twice_reads_from_the_last_place() {
     ] {
         settings.set(name, value);
     }
-    let reader = PartitionReader::open(&settings, &job.name, 0).expect("opens");
+    let reader = PartitionReader::open(&settings, (job.name.clone(), 0)).expect("opens");
     let first_read = || {
         eventually("a record", || {
             let mut batch = Vec::new();

@@ -111,7 +111,10 @@ pub(super) type Event = (i64, u32, i64);
 /// A job of its own: topics, directories, input log.
 pub struct Job {
     pub name: String,
+    /// Of all topics together.
     pub partitions: u32,
+    /// Topics that it reads, by name.
+    pub(super) topics: Vec<String>,
     pub reach: Reach,
     pub directory: tempfile::TempDir,
     /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
@@ -143,6 +146,7 @@ impl Job {
         let name = format!("{test}-{}", &uuid::Uuid::new_v4().to_string()[..8]);
         let producer = producer(&reach);
         Self {
+            topics: vec![name.clone()],
             name,
             partitions,
             reach,
@@ -167,6 +171,22 @@ impl Job {
             shuffle_partitions: Some(shuffle_partitions),
             ..self
         }
+    }
+
+    /// The same job with another topic to read, with as many partitions.
+    pub fn with_another_topic(mut self) -> Self {
+        let topic = format!("{}-more", self.name);
+        self.create_topic(&topic);
+        self.topics.push(topic);
+        self.partitions *= 2;
+        self
+    }
+
+    /// Topic and partition behind the number of a source partition.
+    fn place(&self, source: u32) -> (&str, i32) {
+        let count = u32::try_from(self.topics.len()).expect("few");
+        let partition = i32::try_from(source / count).expect("few");
+        (&self.topics[(source % count) as usize], partition)
     }
 
     /// The same job with one key for most events.
@@ -284,9 +304,8 @@ impl Job {
                     index % 11,
                 );
                 let value = format!(r#"{{"ts":{},"k":"k{}","v":{}}}"#, event.0, event.1, event.2);
-                let mut record = BaseRecord::<str, str>::to(&self.name)
-                    .partition(i32::try_from(partition).expect("few"))
-                    .payload(&value);
+                let (topic, place) = self.place(partition);
+                let mut record = BaseRecord::<str, str>::to(topic).partition(place).payload(&value);
                 while let Err((error, back)) = self.producer.send(record) {
                     assert!(matches!(error, KafkaError::MessageProduction(_)), "{error}");
                     self.producer.poll(Duration::from_millis(20));
@@ -313,6 +332,9 @@ impl Job {
             None => "byKey: {}".to_owned(),
             Some(count) => format!("any: {{shufflePartitions: {count}}}"),
         };
+        // Their order means nothing.
+        let topics: Vec<&str> = self.topics.iter().rev().map(String::as_str).collect();
+        let topics = topics.join(", ");
         format!(
             r#"
 apiVersion: streamagg.io/v1alpha1
@@ -321,7 +343,7 @@ metadata: {{name: job, namespace: test}}
 spec:
   jobId: {name}
   source:
-    kafka: {{bootstrapServers: ["{servers}"], topics: [{name}], startFrom: {{earliest: {{}}}}{security}{source}}}
+    kafka: {{bootstrapServers: ["{servers}"], topics: [{topics}], startFrom: {{earliest: {{}}}}{security}{source}}}
     format: {{json: {{strict: false}}}}
     partitioning: {{{partitioning}}}
   event:

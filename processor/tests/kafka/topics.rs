@@ -59,8 +59,16 @@ impl Job {
 
     /// Adds a partition to the source topic; what is produced from here on goes there, too.
     pub fn add_partition(&mut self) {
+        for topic in &self.topics.clone() {
+            self.add_partition_to(topic);
+        }
+    }
+
+    /// A partition more for one of the job's topics.
+    pub fn add_partition_to(&mut self, topic: &str) {
+        let of_each = self.partitions as usize / self.topics.len();
         self.partitions += 1;
-        let new = NewPartitions::new(&self.name, self.partitions as usize);
+        let new = NewPartitions::new(topic, of_each + 1);
         let results =
             block_on(self.admin().create_partitions([&new], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");

@@ -9,7 +9,7 @@ fn job(properties: &[(&str, &str)]) -> Resolved {
         job_id: "ns.job".into(),
         source: Source {
             bootstrap_servers: vec!["a:1".into(), "b:2".into()],
-            topic: "events".into(),
+            topics: vec!["events".into()],
             shuffle_partitions: None,
             security: Security::default(),
             start: Start::Earliest,

@@ -89,11 +89,7 @@ impl TaskClock {
             Some(reader) => reader,
             None => {
                 let (job, connection) = (&executor.context.job, executor.context.source_connection()?);
-                PartitionReader::open(
-                    &config::source_end(job, &connection),
-                    &job.source.topic,
-                    executor.role.partition,
-                )?
+                PartitionReader::open(&config::source_end(job, &connection), config::input(job, executor.role))?
             }
         };
         let found = reader.watermarks_within(END_TIMEOUT);

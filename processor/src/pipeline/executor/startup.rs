@@ -259,8 +259,7 @@ impl Executor {
         match self.role.stage {
             Stage::Whole | Stage::Combine => stop,
             Stage::Window => {
-                let topic = config::input_topic(&self.context.job, self.role);
-                let partition = self.role.partition;
+                let (topic, partition) = config::input(&self.context.job, self.role);
                 let message = format!("partition {partition} of {topic}, between the stages: {}", stop.message);
                 Stop::new(stop.reason, message)
             }

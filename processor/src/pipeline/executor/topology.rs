@@ -15,7 +15,7 @@ use crate::pipeline::stage::{Role, Stage, task_count};
 use crate::pipeline::worker::Setup;
 use crate::state::recovery::{Reason, Stop};
 
-/// The source topic and the topics written, as the brokers have them.
+/// The source topics and the topics written, as the brokers have them.
 pub struct Topology {
     source_partitions: u32,
     /// The topic between two stages.
@@ -28,26 +28,37 @@ pub struct Topology {
 /// Least `max.message.bytes` of the topic between two stages: what every record but a single large partial fits into.
 const SHUFFLE_RECORD_BYTES_LEAST: usize = 2 * RECORD_BYTES_MAX;
 
-/// Partitions of the source topic.
+/// Partitions of all source topics together.
 fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
+    const FIELD: &str = "spec.source.kafka.topics";
     let job = &context.job;
     let source = Topics::open(&config::admin(
         &job.source.bootstrap_servers,
         &job.job_id,
         &context.source_connection()?,
     ))?;
-    let partitions = source.existing("spec.source.kafka.topics[0]", &job.source.topic)?;
-    if source.settings(&job.source.topic)?.compacted {
-        return Err(Stop::new(
-            Reason::TopicCompacted,
-            format!(
-                "spec.source.kafka.topics[0]: topic {} is compacted, so that records vanish which a replay needs; set \
-                 its cleanup.policy to delete",
-                job.source.topic
-            ),
-        ));
+    let mut counts = Vec::with_capacity(job.source.topics.len());
+    for topic in &job.source.topics {
+        counts.push(source.existing(FIELD, topic)?);
+        if source.settings(topic)?.compacted {
+            let message = format!(
+                "{FIELD}: topic {topic} is compacted, so that records vanish which a replay needs; set its cleanup.policy \
+                 to delete"
+            );
+            return Err(Stop::new(Reason::TopicCompacted, message));
+        }
     }
-    Ok(partitions)
+    if counts.windows(2).any(|pair| pair[0] != pair[1]) {
+        let found = job.source.topics.iter().zip(&counts);
+        let found: Vec<String> = found.map(|(topic, count)| format!("{topic} has {count}")).collect();
+        let message = format!(
+            "{FIELD}: several topics need equally many partitions, so that the partitions keep their tasks when some are \
+             added: {}; add partitions to those that have fewer; tried again",
+            found.join(", ")
+        );
+        return Err(Stop::new(Reason::TopicUnsuitable, message));
+    }
+    Ok(counts.iter().sum())
 }
 
 /// The topic between two stages: created or, if it is there, found to keep what it is given.
@@ -99,7 +110,7 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<(), 
         found = sink.grow(&control, tasks)?;
     }
     if found != tasks {
-        let topic = &job.source.topic;
+        let topic = job.source.topics.join(" and ");
         let message = match job.source.shuffle_partitions {
             None => format!(
                 "control topic {control} has {found} partitions, source topic {topic} has {source_partitions}: keys moved \
@@ -236,12 +247,12 @@ impl Topology {
 
     pub(super) fn sink_plan(&self, context: &JobContext, role: Role) -> SinkPlan {
         let job = &context.job;
-        let input_topic = config::input_topic(job, role);
+        let (input_topic, partition) = config::input(job, role);
         let side = (self.late.clone(), self.dead.clone());
         SinkPlan::new(
             &job.job_id,
             context.plan.window_names(),
-            (&input_topic, role.partition),
+            (&input_topic, partition),
             self.results.clone(),
             side,
         )
