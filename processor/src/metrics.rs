@@ -227,9 +227,7 @@ impl Metrics {
         let task = task.to_string();
         self.results.with_label_values(&[&task]).inc_by(results);
         self.late.with_label_values(&[&task]).inc_by(late);
-        for decision in &outputs.decisions {
-            self.outcomes.decided(&task, decision);
-        }
+        self.outcomes.skewed(&task, outputs.decisions.len() as u64);
     }
 
     /// The stages of a task, to be kept by its loop.

@@ -133,6 +133,11 @@ impl Outcomes {
         self.decisions.with_label_values(&[task, kind]).inc();
     }
 
+    /// Decisions about records, which come with the outputs; that there were none is told, too.
+    pub fn skewed(&self, task: &str, count: u64) {
+        self.decisions.with_label_values(&[task, "future_skew"]).inc_by(count);
+    }
+
     pub fn restored(&self, task: u32) {
         self.restores.with_label_values(&[&task.to_string()]).inc();
     }
