@@ -25,8 +25,9 @@ A checkpoint of an aggregation on demand (short name `scp`), kept until the obje
 says how it comes about. It needs `spec.state.checkpoints.store` of the aggregation.\n\n\
 | field | type | what it is |\n|---|---|---|\n";
 
-/// What a change does, by the longest prefix of the path. Fields that decide results are not here: see [`effect`].
-const EFFECTS: [(&str, &str); 15] = [
+/// What a change does, by the longest prefix of the path; that of the path itself goes before any rule. Fields that decide
+/// results are not here: see [`effect`].
+const EFFECTS: [(&str, &str); 18] = [
     ("spec.image", "checkpoint, then restart on the new image"),
     (
         "spec.source.kafka",
@@ -52,6 +53,15 @@ const EFFECTS: [(&str, &str); 15] = [
         "true: checkpoint, then no pods; false: goes on where it stopped",
     ),
     ("spec.restartNonce", "checkpoint, then restart"),
+    ("spec.restoreFrom", "see its fields; taking it off changes nothing"),
+    (
+        "spec.restoreFrom.checkpoint",
+        "with a higher nonce: goes back; otherwise cannot",
+    ),
+    (
+        "spec.restoreFrom.nonce",
+        "raised: all pods are replaced and go back; cannot fall",
+    ),
     ("spec.resources", "checkpoint, then restart"),
     ("spec.source", "see its fields"),
 ];
@@ -253,6 +263,9 @@ fn effect(path: &str, rules: &[Rule]) -> String {
     };
     let fixed =
         |rule: &&Rule| matches!(rule.check, Check::Change(_)) && within(&format!("{}{}", rule.path, rule.field));
+    if let Some((_, effect)) = EFFECTS.iter().find(|(exact, _)| *exact == path) {
+        return (*effect).to_owned();
+    }
     if rules.iter().any(|rule| fixed(&rule)) {
         return "cannot".to_owned();
     }

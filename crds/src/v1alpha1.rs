@@ -30,8 +30,8 @@ pub use event::{
     WatermarkSpec,
 };
 pub use lifecycle::{
-    CheckpointFailurePolicy, DeletionPolicy, IncompatibleStatePolicy, PodTemplate, Resources, StateRetention,
-    UpgradeSpec, UpgradeStrategy,
+    CheckpointFailurePolicy, DeletionPolicy, IncompatibleStatePolicy, PodTemplate, Resources, RestoreFrom,
+    StateRetention, UpgradeSpec, UpgradeStrategy,
 };
 pub use not_yet::NotYet;
 pub use security::{CaSecret, CertificateSecret, KafkaSasl, KafkaTls, SaslMechanism, SinkSecurity, UserSecret};
@@ -56,8 +56,8 @@ pub use checkpoint::{CheckpointPhase, StreamCheckpoint, StreamCheckpointSpec, St
 pub use spec::StreamAggregation;
 #[cfg(feature = "k8s")]
 pub use status::{
-    CheckpointRef, CheckpointRequest, RequestPhase, Rollout, RolloutKind, RolloutStep, StreamAggregationStatus,
-    TasksSummary,
+    CheckpointRef, CheckpointRequest, RequestPhase, RestoreOrder, Rollout, RolloutKind, RolloutStep,
+    StreamAggregationStatus, TaskRestore, TasksSummary,
 };
 
 /// API group.

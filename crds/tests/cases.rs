@@ -29,12 +29,7 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 4] = [
-    "spec.autoscaling",
-    "spec.restoreFrom",
-    "spec.upgrade.rollback",
-    "spec.windows",
-];
+pub const REFUSED_OF_FUTURE: [&str; 3] = ["spec.autoscaling", "spec.upgrade.rollback", "spec.windows"];
 
 /// A manifest with every field of the API, also those that do not work yet.
 pub fn future() -> Value {

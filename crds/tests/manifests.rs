@@ -248,7 +248,16 @@ fn a_job_file_comes_back_as_it_was_written_and_refuses_what_it_does_not_know() {
     let members: Vec<&String> = value["spec"].as_object().unwrap().keys().collect();
     assert_eq!(
         members,
-        ["aggregates", "event", "groupBy", "sink", "source", "state", "windows"]
+        [
+            "aggregates",
+            "event",
+            "groupBy",
+            "restoreFrom",
+            "sink",
+            "source",
+            "state",
+            "windows"
+        ]
     );
     assert_eq!(JobFile::parse(&value.to_string()).unwrap(), file);
     for (pointer, member, part) in [

@@ -12,6 +12,7 @@ pub mod observe;
 pub mod observed;
 pub mod plan;
 pub mod requests;
+pub mod restore;
 pub mod run;
 pub mod status;
 mod summary;
@@ -172,8 +173,13 @@ fn wish(seen: &Seen, context: &Context) -> Wish {
     };
     let live = seen.observed.stateful_set.as_ref();
     let references = &seen.observed.references;
-    match validate::validate(aggregation, live, context.default_image.as_deref(), references) {
-        Ok(validated) => Wish::Valid(Box::new(build::build(&validated))),
+    let (order, obstacle) = match restore::resolve(aggregation, &seen.observed) {
+        Ok(order) => (order, None),
+        Err(obstacle) => (None, Some(obstacle)),
+    };
+    match validate::validate(aggregation, live, context.default_image.as_deref(), references, order) {
+        // Nothing of a spec is begun without the restore that it asks for.
+        Ok(validated) => obstacle.map_or_else(|| Wish::Valid(Box::new(build::build(&validated))), Wish::from),
         Err(problems) => Wish::Invalid(problems),
     }
 }

@@ -49,7 +49,25 @@ pub(super) fn rules() -> Vec<Rule> {
              (!has(self.storageClassName) || self.storageClassName == oldSelf.storageClassName)",
             |new, old| new.get("storageClassName") == old.get("storageClassName"),
         ),
+        rule(
+            "spec.restoreFrom",
+            ".nonce",
+            "cannot fall: each number goes back once; give a higher one to go back again",
+            "self.nonce >= oldSelf.nonce",
+            |new, old| nonce(new) >= nonce(old),
+        ),
+        rule(
+            "spec.restoreFrom",
+            ".checkpoint",
+            "changes with a higher nonce only: raise spec.restoreFrom.nonce to go back to another checkpoint",
+            "self.checkpoint == oldSelf.checkpoint || self.nonce > oldSelf.nonce",
+            |new, old| new.get("checkpoint") == old.get("checkpoint") || nonce(new) > nonce(old),
+        ),
     ]
+}
+
+fn nonce(restore: &Value) -> Option<i64> {
+    restore.get("nonce").and_then(Value::as_i64)
 }
 
 fn rule(path: &'static str, field: &'static str, message: &str, cel: &str, check: fn(&Value, &Value) -> bool) -> Rule {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{COMPOSITE_MEMBERS, Check, Place, Rule};
 
 /// Fields refused where there are pods.
-const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling", "spec.restoreFrom"];
+const NOT_YET_IN_A_CLUSTER: &[&str] = &["spec.autoscaling"];
 
 pub(super) fn not_yet() -> impl Iterator<Item = (&'static str, Place)> {
     NOT_YET_IN_A_CLUSTER.iter().map(|path| (*path, Place::Cluster))

@@ -82,6 +82,9 @@ pub struct StreamCheckpointStatus {
     /// How often it was begun anew because retention had taken a task's checkpoint before it was pinned.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: i32,
+    /// When, after the deletion of this object, its release began: not while an aggregation goes back to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_started_at: Option<Time>,
     /// When the first pod was asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
@@ -105,6 +108,7 @@ impl Default for StreamCheckpointStatus {
             bytes: None,
             size: None,
             retries: 0,
+            release_started_at: None,
             started_at: None,
             completed_at: None,
         }

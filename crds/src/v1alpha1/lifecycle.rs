@@ -90,6 +90,19 @@ pub enum IncompatibleStatePolicy {
     Block,
 }
 
+/// A checkpoint to go back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "k8s", derive(JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreFrom {
+    /// Name of a StreamCheckpoint of this aggregation, in the same namespace. Another one needs a higher `nonce`.
+    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object_name"))]
+    pub checkpoint: String,
+    /// Each number goes back once; a higher one goes back again, to the same checkpoint or another. It cannot fall.
+    #[cfg_attr(feature = "k8s", schemars(range(min = 1)))]
+    pub nonce: i64,
+}
+
 /// Compute resources of a processor pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "k8s", derive(JsonSchema))]

@@ -42,6 +42,13 @@ pub fn aggregation_name(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// Name of another object of ours.
+pub fn object_name(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "string", "minLength": 1, "maxLength": 253, "pattern": "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+    })
+}
+
 /// Topic-safe, with room for the suffixes of internal topics.
 pub fn job_id(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "minLength": 1, "maxLength": 200, "pattern": TOPIC_PATTERN})

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AggregateSpec, DeletionPolicy, Delivery, EventSpec, ExplodeSpec, GroupKey, LetSpec, NotYet, PodTemplate, Resources,
-    SideOutput, SinkSpec, SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
+    RestoreFrom, SideOutput, SinkSpec, SourceSpec, StateSpec, UpgradeSpec, WindowSpec,
 };
 #[cfg(feature = "k8s")]
 use super::{StreamAggregationStatus, schema};
@@ -128,10 +128,11 @@ pub struct StreamAggregationSpec {
     #[serde(default)]
     #[cfg_attr(feature = "k8s", schemars(range(min = 0)))]
     pub restart_nonce: i64,
-    /// Goes back to a checkpoint.
+    /// Goes back to a checkpoint, once for each nonce: every task takes up its state and its place in the input from there,
+    /// and results from there on are published again with a higher `pane.revision`. Taking the field off changes nothing,
+    /// unless tasks are stopped because they cannot go back. Outside a cluster it is ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "k8s", schemars(schema_with = "schema::object"))]
-    pub restore_from: Option<NotYet>,
+    pub restore_from: Option<RestoreFrom>,
     /// What happens to state when the object is deleted.
     #[serde(default)]
     pub deletion_policy: DeletionPolicy,

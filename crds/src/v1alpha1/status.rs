@@ -5,6 +5,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::job_file::Restore;
+
 /// What the operator reports.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -53,6 +55,9 @@ pub struct StreamAggregationStatus {
     /// `spec.restartNonce` that was last carried out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_nonce: Option<i64>,
+    /// The checkpoint that all tasks last went back to (`spec.restoreFrom`). Its nonce, and any below, is used up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoreOrder>,
     /// The checkpoint that the annotation `streamagg.io/checkpoint` last asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint_request: Option<CheckpointRequest>,
@@ -83,6 +88,7 @@ impl Default for StreamAggregationStatus {
             last_stable_revision: None,
             image: None,
             restart_nonce: None,
+            restored: None,
             checkpoint_request: None,
             aborted_rollout: None,
             rollout: None,
@@ -183,6 +189,9 @@ pub struct Rollout {
     pub target_restart_nonce: i64,
     /// The step under way.
     pub step: RolloutStep,
+    /// Checkpoint that it goes back to, as it was when that was decided (`Restore`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<RestoreOrder>,
     /// Checkpoint taken for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<String>,
@@ -218,6 +227,59 @@ pub enum RolloutKind {
     Suspend,
     /// Back to processing.
     Resume,
+    /// Back to a checkpoint, with the same spec or another.
+    Restore,
+}
+
+/// What `spec.restoreFrom` asked for, with the checkpoint of each task as the StreamCheckpoint named it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreOrder {
+    /// `spec.restoreFrom.nonce`.
+    pub nonce: i64,
+    /// Name of the StreamCheckpoint.
+    pub checkpoint: String,
+    /// The checkpoint of each task.
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["task"]))]
+    pub tasks: Vec<TaskRestore>,
+}
+
+/// Where one task goes back to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskRestore {
+    /// The task.
+    pub task: i32,
+    /// Id of its checkpoint in the store.
+    pub id: String,
+}
+
+impl From<&Restore> for RestoreOrder {
+    fn from(restore: &Restore) -> Self {
+        let row = |(task, id): (&u32, &String)| TaskRestore {
+            task: i32::try_from(*task).unwrap_or(i32::MAX),
+            id: id.clone(),
+        };
+        Self {
+            nonce: i64::try_from(restore.nonce).unwrap_or(i64::MAX),
+            checkpoint: restore.checkpoint.clone(),
+            tasks: restore.tasks.iter().map(row).collect(),
+        }
+    }
+}
+
+impl From<&RestoreOrder> for Restore {
+    fn from(order: &RestoreOrder) -> Self {
+        Self {
+            nonce: order.nonce.unsigned_abs(),
+            checkpoint: order.checkpoint.clone(),
+            tasks: order
+                .tasks
+                .iter()
+                .map(|row| (row.task.unsigned_abs(), row.id.clone()))
+                .collect(),
+        }
+    }
 }
 
 /// Steps of a rollout, in order.

@@ -181,8 +181,8 @@ pub fn plan(facts: &Facts) -> Plan {
         notes: Vec::new(),
         requeue: REQUEUE_DONE,
     };
-    let why = if let Some(deleted_at) = facts.deleted_at {
-        step.release(deleted_at)
+    let why = if facts.deleted_at.is_some() {
+        step.release()
     } else if ended(facts.status.phase) {
         step.as_it_was()
     } else if !facts.is_held() {

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
+use streamagg_crds::job_file::Restore;
 use streamagg_crds::v1alpha1::CheckpointFailurePolicy;
 
 use super::observed::VolumeFacts;
@@ -25,6 +26,8 @@ pub struct Desired {
     pub restart_nonce: i64,
     /// Text of the annotation that asks for a restart, or that did last.
     pub restart_request: Option<String>,
+    /// The restore in the job file: to be carried out, or carried out.
+    pub restore: Option<Restore>,
     /// Image the revision runs.
     pub image: String,
     /// Revision of the pipeline, as the pods report it.

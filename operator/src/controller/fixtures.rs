@@ -1,8 +1,11 @@
 //! Aggregations for tests. Must not be used by shipping code.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
+use streamagg_crds::job_file::Restore;
 use streamagg_crds::v1alpha1::{DeletionPolicy, StreamAggregation, StreamAggregationStatus};
 
 use super::build::build;
@@ -60,8 +63,19 @@ fn merge(target: &mut Value, change: &Value) {
 
 /// The same, built.
 pub fn desired(change: &Value, live: Option<&StatefulSetFacts>) -> Desired {
+    desired_with(change, live, None)
+}
+
+/// The same, with a restore that was ordered.
+pub fn desired_with(change: &Value, live: Option<&StatefulSetFacts>, order: Option<Restore>) -> Desired {
     let aggregation = aggregation(change);
-    let validated = validate(&aggregation, live, Some("example.org/default:1"), &References::None);
+    let validated = validate(
+        &aggregation,
+        live,
+        Some("example.org/default:1"),
+        &References::None,
+        order,
+    );
     build(&validated.unwrap_or_else(|problems| panic!("{}: {problems:?}", aggregation.name_any())))
 }
 
@@ -81,6 +95,8 @@ pub fn observed(now: Timestamp) -> Observed {
         token_exists: true,
         children: Vec::new(),
         job_config_maps: Vec::new(),
+        orders: BTreeMap::new(),
+        restore_source: None,
         pods: Vec::new(),
         references: References::None,
         requests: Requests::default(),

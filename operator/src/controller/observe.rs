@@ -25,13 +25,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::{DeletionPolicy, KIND, StreamAggregation, StreamAggregationStatus};
+use streamagg_crds::v1alpha1::{
+    DeletionPolicy, KIND, StreamAggregation, StreamAggregationSpec, StreamAggregationStatus, StreamCheckpoint,
+};
 use streamagg_crds::validate::SpecError;
 
 use super::cache::{Caches, Kept};
 use super::memory::Asked;
 use super::observed::{AssignmentFacts, ClaimFacts, Foreign, NamedUid, Observed, PodFacts};
-use super::{Context, plan, requests, summary};
+use super::{Context, plan, requests, restore, summary};
 use crate::error::Error;
 use crate::{labels, names};
 
@@ -191,6 +193,8 @@ async fn look(
         assignment: reader.assignment().await?,
         token_exists: token.is_some(),
         children: reader.children(&jobs).await?,
+        orders: BTreeMap::new(),
+        restore_source: None,
         job_config_maps: jobs.iter().filter_map(named).collect(),
         pods: reader.pods(set_uid.as_deref(), token.as_deref(), now).await?,
         claims: reader.claims(set.as_ref(), deleting).await?,
@@ -201,6 +205,9 @@ async fn look(
         running_since: None,
         foreign: reader.foreign.into_inner().unwrap_or_else(PoisonError::into_inner),
     };
+    observed.orders = restore::in_job_files(&observed.children);
+    let spec = current.aggregation.as_ref().ok().map(|aggregation| &aggregation.spec);
+    observed.restore_source = restore_source(spec, &observed, namespace, context).await?;
     remember(namespace, name, &mut observed, context);
     Ok(Seen {
         namespace: namespace.to_owned(),
@@ -211,6 +218,23 @@ async fn look(
         observed,
         token,
     })
+}
+
+/// The StreamCheckpoint to go back to, while that is not decided. No cache has them: few are looked at, and not for long.
+async fn restore_source(
+    spec: Option<&StreamAggregationSpec>,
+    observed: &Observed,
+    namespace: &str,
+    context: &Context,
+) -> Result<Option<Box<StreamCheckpoint>>, Error> {
+    let asked = spec.and_then(|spec| restore::asked(spec.restore_from.as_ref(), observed));
+    let Some(name) = asked.map(|asked| &asked.checkpoint) else {
+        return Ok(None);
+    };
+    let api: Api<StreamCheckpoint> = Api::namespaced(context.client.clone(), namespace);
+    let got = api.get_opt(name).await;
+    let got = got.map_err(|error| Error::api("get", format!("streamcheckpoint {name}"), error))?;
+    Ok(got.map(Box::new))
 }
 
 /// What only time tells, from the looks before this one.

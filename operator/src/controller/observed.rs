@@ -1,11 +1,14 @@
 //! What was seen of the world at one moment: plain data, so that `plan` can be tested without a cluster.
 //! Must not hold judgement, clients or live handles.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use streamagg_crds::admin::{OperationStatus, PodStatus, Problem, TaskState, TaskStatus};
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::{DeletionPolicy, Rollout, StreamAggregationStatus};
+use streamagg_crds::job_file::Restore;
+use streamagg_crds::v1alpha1::{DeletionPolicy, Rollout, StreamAggregationStatus, StreamCheckpoint};
 
 use super::requests::Requests;
 use crate::labels::FINALIZER;
@@ -39,6 +42,10 @@ pub struct Observed {
     pub children: Vec<Value>,
     /// Job ConfigMaps of this aggregation.
     pub job_config_maps: Vec<NamedUid>,
+    /// Restores that job files order, by the names of their ConfigMaps.
+    pub orders: BTreeMap<String, Restore>,
+    /// The StreamCheckpoint that `spec.restoreFrom` names, when it is there and has to be looked at.
+    pub restore_source: Option<Box<StreamCheckpoint>>,
     /// Pods of this aggregation in order of their ordinals. Without a StatefulSet: those it left behind.
     pub pods: Vec<PodFacts>,
     /// What the spec refers to.

@@ -15,12 +15,13 @@ pub mod health;
 pub(crate) mod operation;
 mod policy;
 mod request;
+mod restoring;
 mod rollout;
 mod upkeep;
 mod volumes;
 
 pub(super) use upkeep::all_running;
-pub(crate) use upkeep::tasks;
+pub(crate) use upkeep::{task_count, tasks};
 
 use std::time::Duration;
 
@@ -255,14 +256,18 @@ pub enum Wish {
     Valid(Box<Desired>),
     /// It cannot; what runs goes on.
     Invalid(Vec<SpecError>),
+    /// It is right, and cannot be begun until somebody helps; what runs goes on.
+    Stalled(Verdict),
+    /// It is right, and begins by itself once what it waits for is there; what runs goes on.
+    Waits(Verdict),
 }
 
 impl Wish {
-    /// The desired state, unless the spec is invalid.
+    /// The desired state, unless the spec is invalid or cannot be begun.
     pub fn desired(&self) -> Option<&Desired> {
         match self {
             Self::Valid(desired) => Some(desired),
-            Self::Invalid(_) => None,
+            Self::Invalid(_) | Self::Stalled(_) | Self::Waits(_) => None,
         }
     }
 }
@@ -298,7 +303,10 @@ pub fn plan(wish: &Wish, observed: &Observed) -> Plan {
         (None, Some(desired)) => children::create_stateful_set(desired, observed, &mut plan),
         (None, None) => {}
     }
-    plan.requeue = requeue(observed, &plan);
+    plan.requeue = match wish {
+        Wish::Waits(_) => REQUEUE_ACTIVE.min(requeue(observed, &plan)),
+        Wish::Valid(_) | Wish::Invalid(_) | Wish::Stalled(_) => requeue(observed, &plan),
+    };
     if observed.paused { pause(plan, observed) } else { plan }
 }
 

@@ -3,7 +3,7 @@
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::ResourceExt;
-use streamagg_crds::job_file::JobFile;
+use streamagg_crds::job_file::{JobFile, Restore};
 use streamagg_crds::v1alpha1::{StateSpec, StreamAggregation, StreamAggregationSpec};
 use streamagg_crds::validate::{self, SpecError};
 
@@ -40,7 +40,7 @@ pub struct ValidatedAggregation {
     pub job_text: String,
 }
 
-/// Checks the spec and resolves what follows from it.
+/// Checks the spec and resolves what follows from it. `order` is the restore that pods carry out, or have carried out.
 ///
 /// # Errors
 /// Everything wrong with the spec, each with its path.
@@ -49,6 +49,7 @@ pub fn validate(
     live: Option<&StatefulSetFacts>,
     default_image: Option<&str>,
     references: &References,
+    order: Option<Restore>,
 ) -> Result<ValidatedAggregation, Vec<SpecError>> {
     let spec = &aggregation.spec;
     let name = aggregation.name_any();
@@ -73,7 +74,10 @@ pub fn validate(
         problems.push(SpecError::new("spec.image", message));
     }
     let uid = aggregation.uid().unwrap_or_default();
-    let job = JobFile::new(&namespace, &name, &uid, pods_part(spec));
+    let job = JobFile {
+        restore: order,
+        ..JobFile::new(&namespace, &name, &uid, pods_part(spec))
+    };
     let job_text = match serde_json::to_string(&job) {
         Ok(text) => text,
         Err(error) => {

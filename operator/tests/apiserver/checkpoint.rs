@@ -13,7 +13,7 @@ use streamagg_operator::checkpoint::reconcile_once;
 use super::world::{DEADLINE, World};
 
 /// Waits until the checkpoint is as `holds` wants it; prints what was seen if it never is.
-async fn until(
+pub async fn until(
     world: &World,
     name: &str,
     what: &str,
@@ -33,20 +33,20 @@ async fn until(
     }
 }
 
-async fn complete(world: &World, name: &str) -> StreamCheckpointStatus {
+pub async fn complete(world: &World, name: &str) -> StreamCheckpointStatus {
     until(world, name, "complete", |status| {
         status.phase == Some(CheckpointPhase::Complete)
     })
     .await
 }
 
-fn reason(status: &StreamCheckpointStatus, type_: &str) -> Option<String> {
+pub fn reason(status: &StreamCheckpointStatus, type_: &str) -> Option<String> {
     let mut all = status.conditions.iter();
     all.find(|condition| condition.type_ == type_)
         .map(|condition| condition.reason.clone())
 }
 
-async fn gone(world: &World, name: &str) {
+pub async fn gone(world: &World, name: &str) {
     let started = Instant::now();
     while world.api::<StreamCheckpoint>().get_opt(name).await.unwrap().is_some() {
         assert!(started.elapsed() < DEADLINE, "{name} is still there");
@@ -54,7 +54,7 @@ async fn gone(world: &World, name: &str) {
     }
 }
 
-async fn delete(world: &World, name: &str) {
+pub async fn delete(world: &World, name: &str) {
     world
         .api::<StreamCheckpoint>()
         .delete(name, &DeleteParams::default())
@@ -92,7 +92,7 @@ async fn a_checkpoint_is_taken_pinned_kept_and_released_with_its_object() {
     world.create(&json!({})).await;
     let status = complete(&world, "before").await;
     assert_eq!((status.task_count, status.size.as_deref()), (Some(4), Some("4Mi")));
-    assert_eq!(status.job_id.as_deref(), Some("job"));
+    assert_eq!(status.job_id, Some(format!("{}.sample", world.namespace)));
     assert_eq!(
         status.tasks.iter().map(|row| row.task).collect::<Vec<_>>(),
         [0, 1, 2, 3]

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use streamagg_crds::v1alpha1::{CheckpointPhase, RequestPhase, StreamAggregation, StreamCheckpoint};
+use streamagg_crds::v1alpha1::{CheckpointPhase, RequestPhase, RolloutStep, StreamAggregation, StreamCheckpoint};
 use streamagg_operator::{checkpoint, controller};
 
 use super::faults::{Fault, Faults};
@@ -113,6 +113,41 @@ async fn one_that_dies_while_volumes_grow_replaces_the_set_and_no_pod() {
     .await;
     assert_ne!(set().await, before, "the set was replaced");
     assert_eq!(world.node.processors.pods_seen(), 2, "no pod was");
+    println!("{deaths} operators died, each after one write");
+}
+
+#[tokio::test]
+async fn one_that_dies_while_tasks_go_back_replaces_each_pod_once_and_lets_go_of_the_checkpoint_behind_them() {
+    let world = World::new("crash-back").await;
+    world.create(&json!({})).await;
+    let mut deaths = die_until(&world, &json!("created"), || settled(&world)).await;
+    world.checkpoint("kept", "sample").await;
+    let checkpoints = world.api::<StreamCheckpoint>();
+    deaths += die_until(&world, &json!("checkpoint"), || async {
+        let status = checkpoints.get("kept").await.unwrap().status.unwrap_or_default();
+        status.phase == Some(CheckpointPhase::Complete)
+    })
+    .await;
+    let back = json!({"restoreFrom": {"checkpoint": "kept", "nonce": 1}, "image": "example.org/streamagg:2"});
+    world.change(back.clone()).await;
+    deaths += die_until(&world, &back, || async {
+        // Deleted once it is decided, as far as a look without a write shows that: it is held until all tasks are back.
+        let (_, status) = world.status("sample").await;
+        let decided = status.rollout.is_some_and(|log| log.step > RolloutStep::Commit);
+        if decided || status.restored.is_some() {
+            let _ = checkpoints.delete("kept", &DeleteParams::default()).await;
+        }
+        settled(&world).await && checkpoints.get_opt("kept").await.unwrap().is_none()
+    })
+    .await;
+    let went_back = world.node.processors.went_back();
+    assert!(
+        went_back.len() == 4 && went_back.iter().all(|(.., kept)| *kept),
+        "{went_back:?}"
+    );
+    assert!(world.node.processors.pins().is_empty());
+    assert_eq!(world.node.processors.pods_seen(), 2 + 2, "no pod was replaced twice");
+    assert!(world.node.processors.drained().is_empty(), "nothing had to be drained");
     println!("{deaths} operators died, each after one write");
 }
 

@@ -16,6 +16,8 @@ mod kubectl;
 mod life;
 mod node;
 mod pods;
+mod positions;
+mod restore;
 mod robust;
 mod stages;
 mod world;

@@ -9,6 +9,7 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use streamagg_crds::assignment::Assignment;
+use streamagg_crds::job_file::JobFile;
 use streamagg_operator::controller::Resolver;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -78,7 +79,11 @@ async fn kubelet(client: Client, namespace: String, processors: Processors) {
                 set_status(&pods, pod, true, json!({"running": {}})).await;
             } else if !known {
                 let assignment = mounted(&maps, pod).await.unwrap_or_default();
-                processors.start(&pod.name_any(), pod.uid().unwrap(), &assignment);
+                // What cannot be mounted keeps the container from starting.
+                let Some(file) = job_file(&maps, pod).await else {
+                    continue;
+                };
+                processors.start(&pod.name_any(), pod.uid().unwrap(), file, &assignment);
                 set_status(&pods, pod, true, json!({"running": {}})).await;
             }
         }
@@ -99,6 +104,13 @@ async fn mounted(maps: &Api<ConfigMap>, pod: &Pod) -> Option<Assignment> {
         .map(|(name, ordinal)| (name.to_owned(), ordinal.to_owned()))?;
     let map = maps.get_opt(&format!("{name}-assignment")).await.ok()??;
     serde_json::from_str(map.data?.get("assignment.json")?).ok()
+}
+
+async fn job_file(maps: &Api<ConfigMap>, pod: &Pod) -> Option<JobFile> {
+    let volumes = pod.spec.as_ref()?.volumes.as_ref()?;
+    let volume = volumes.iter().find(|volume| volume.name == "job")?;
+    let map = maps.get_opt(&volume.config_map.as_ref()?.name).await.ok()??;
+    JobFile::parse(map.data?.get("job.json")?).ok()
 }
 
 async fn set_status(pods: &Api<Pod>, pod: &Pod, ready: bool, state: serde_json::Value) {

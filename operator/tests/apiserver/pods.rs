@@ -12,6 +12,9 @@ use streamagg_crds::admin::{
     TaskOperation, TaskState, TaskStatus,
 };
 use streamagg_crds::assignment::Assignment;
+use streamagg_crds::job_file::JobFile;
+
+use super::positions::{Positions, missing};
 
 /// Partitions of the topic that the pods pretend to read.
 pub const SOURCE_PARTITIONS: u32 = 4;
@@ -21,6 +24,8 @@ pub const SOURCE_PARTITIONS: u32 = 4;
 struct Processor {
     /// UID of the pod it lives in.
     uid: String,
+    /// Job file that the pod mounts.
+    file: Option<JobFile>,
     generation: u64,
     tasks: BTreeMap<u32, TaskState>,
     /// Tasks asked for, by the id of the operation, so that asking again answers the same.
@@ -51,6 +56,7 @@ struct Inner {
     silent: bool,
     /// Tasks tell of lag, watermark and checkpoints.
     figures: bool,
+    positions: Positions,
     /// Tasks of the second stage, which have the first numbers; none with one stage.
     window_tasks: u32,
 }
@@ -62,6 +68,23 @@ impl Inner {
             count if task < count => Stage::Window,
             _ => Stage::Combine,
         }
+    }
+
+    fn take(&mut self, name: &str, assignment: &Assignment) -> Option<()> {
+        let pod = self.pods.get_mut(name)?;
+        if assignment.generation <= pod.generation {
+            return Some(());
+        }
+        let (_, ordinal) = name.rsplit_once('-')?;
+        pod.generation = assignment.generation;
+        let is_kept = |task, id: &str| self.pins.iter().any(|(_, of, pinned)| *of == task && pinned == id);
+        let mut state = |task| match &pod.file {
+            Some(file) => self.positions.start(file, task, &is_kept),
+            None => TaskState::Running,
+        };
+        let tasks = assignment.tasks_of(ordinal.parse().ok()?);
+        pod.tasks = tasks.map(|task| (task, state(task))).collect();
+        Some(())
     }
 }
 
@@ -139,13 +162,25 @@ impl Processors {
     }
 
     /// Starts one with what is mounted.
-    pub fn start(&self, name: &str, uid: String, mounted: &Assignment) {
-        let mut processor = Processor {
+    pub fn start(&self, name: &str, uid: String, file: JobFile, mounted: &Assignment) {
+        let processor = Processor {
             uid,
+            file: Some(file),
             ..Processor::default()
         };
-        take(name, &mut processor, mounted);
-        self.inner.lock().unwrap().pods.insert(name.to_owned(), processor);
+        let mut inner = self.inner.lock().unwrap();
+        inner.pods.insert(name.to_owned(), processor);
+        inner.take(name, mounted);
+    }
+
+    /// Tasks that went back, in order: task, checkpoint, and whether it was kept then.
+    pub fn went_back(&self) -> Vec<(u32, String, bool)> {
+        self.inner.lock().unwrap().positions.went_back.clone()
+    }
+
+    /// The store has lost this checkpoint.
+    pub fn lose(&self, checkpoint: &str) {
+        self.inner.lock().unwrap().positions.lost.insert(checkpoint.to_owned());
     }
 
     /// The admin servers of all pods.
@@ -188,13 +223,15 @@ async fn status(
     all.answer(&name, &headers, |inner| {
         let figures = inner.figures;
         let pod = inner.pods.get(&name)?;
-        let rows = pod
-            .tasks
-            .iter()
-            .map(|(task, state)| task_status(*task, inner.stage(*task), *state, figures));
+        let job_id = pod.file.as_ref().map_or("job", |file| &file.job_id);
+        let rows = pod.tasks.iter().map(|(task, state)| TaskStatus {
+            restore_nonce: inner.positions.nonce(job_id, *task),
+            problem: (*state == TaskState::Stopped).then(missing),
+            ..task_status(*task, inner.stage(*task), *state, figures)
+        });
         Some(PodStatus {
             pod: name.clone(),
-            job_id: "job".to_owned(),
+            job_id: job_id.to_owned(),
             task_count: Some(SOURCE_PARTITIONS + inner.window_tasks),
             generation: pod.generation,
             generation_seen: pod.generation,
@@ -240,7 +277,7 @@ async fn assign(
     Json(assignment): Json<Assignment>,
 ) -> Result<Json<Assignment>, StatusCode> {
     all.answer(&name, &headers, |inner| {
-        take(&name, inner.pods.get_mut(&name)?, &assignment);
+        inner.take(&name, &assignment)?;
         Some(assignment)
     })
 }
@@ -387,20 +424,4 @@ fn settled(task: u32, reason: Option<&str>) -> TaskOperation {
         checkpoint: None,
         problem: reason.map(problem),
     }
-}
-
-fn take(name: &str, pod: &mut Processor, assignment: &Assignment) {
-    if assignment.generation <= pod.generation {
-        return;
-    }
-    let ordinal = name
-        .rsplit('-')
-        .next()
-        .and_then(|ordinal| ordinal.parse().ok())
-        .unwrap();
-    pod.generation = assignment.generation;
-    pod.tasks = assignment
-        .tasks_of(ordinal)
-        .map(|task| (task, TaskState::Running))
-        .collect();
 }

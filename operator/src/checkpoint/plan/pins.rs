@@ -6,10 +6,11 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use streamagg_crds::admin::{CHECKPOINT_MISSING, OperationPhase, TaskOperation};
 use streamagg_crds::v1alpha1::CheckpointPhase;
 
-use super::{AGAIN, Action, Aggregation, LIMIT, PIN_LIMIT, REQUEUE_ACTIVE, RETRIES_MAX, Step, Why};
+use super::{AGAIN, Action, Aggregation, LIMIT, PIN_LIMIT, REQUEUE_ACTIVE, REQUEUE_WAITING, RETRIES_MAX, Step, Why};
 use crate::controller::observed::PodFacts;
 use crate::controller::plan::drain::target;
 use crate::controller::plan::{self, PodTarget};
+use crate::controller::restore;
 use crate::labels::PINS_FINALIZER;
 
 /// How long a deleted object waits for pods to release what it keeps. Longer than an upgrade's pods are away.
@@ -137,11 +138,16 @@ impl<'a> Step<'a> {
     }
 
     /// The end: what is pinned is released, then the finalizer goes. It goes in any case, at the latest at the limit.
-    pub(super) fn release(&mut self, deleted_at: Timestamp) -> Why {
+    pub(super) fn release(&mut self) -> Why {
         let deleting = |message: &str| Why::Deleting(message.to_owned());
         if !self.facts.is_held() {
             return deleting("being deleted");
         }
+        if let Some(why) = self.in_use() {
+            self.requeue = REQUEUE_WAITING;
+            return Why::Deleting(why);
+        }
+        let since = self.status.release_started_at.get_or_insert(Time(self.facts.now)).0;
         let id = format!("release-{}", self.facts.uid);
         let answers = self.answers(&id);
         let waits: Vec<u32> = self
@@ -159,7 +165,7 @@ impl<'a> Step<'a> {
             (None, true) => "no pod of the aggregation answers".to_owned(),
             (None, false) => "the pods are asked".to_owned(),
         };
-        let until = deleted_at.saturating_add(RELEASE_LIMIT).unwrap_or(Timestamp::MAX);
+        let until = since.saturating_add(RELEASE_LIMIT).unwrap_or(Timestamp::MAX);
         if self.facts.now >= until || asks.is_empty() && self.is_hopeless() {
             self.note(true, "PinsNotReleased", self.left_behind(&waits, &words));
             return self.let_go();
@@ -175,6 +181,17 @@ impl<'a> Step<'a> {
         self.requeue = REQUEUE_ACTIVE;
         Why::Deleting(format!(
             "being deleted: what it keeps of tasks {waits:?} is released ({words}), until {until} at most"
+        ))
+    }
+
+    /// An aggregation that goes back to it needs it until all its tasks have.
+    fn in_use(&self) -> Option<String> {
+        let facts = self.facts;
+        let aggregation = facts.aggregation.as_ref().filter(|found| !found.observed.deleting())?;
+        let nonce = restore::needs(&facts.name, &aggregation.observed)?;
+        Some(format!(
+            "being deleted: StreamAggregation {} goes back to it (restoreFrom nonce {nonce}); it is released when all tasks have",
+            facts.of
         ))
     }
 

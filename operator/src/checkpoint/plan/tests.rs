@@ -9,6 +9,7 @@ use streamagg_crds::admin::{
     CHECKPOINT_MISSING, OperationPhase, PodStatus, Problem, Stage, TaskOperation, TaskState, TaskStatus,
 };
 use streamagg_crds::assignment::Assignment;
+use streamagg_crds::v1alpha1::Rollout;
 
 use super::*;
 use crate::controller::fixtures;
@@ -33,6 +34,8 @@ struct World {
     two_stages: bool,
     /// The aggregation was deleted and made anew.
     replaced: bool,
+    /// Its rollout goes back to this checkpoint.
+    goes_back: bool,
     /// What the pods remember of operations, and what the operator remembers of the pods.
     operations: BTreeMap<(u32, String), u64>,
     /// Tasks asked for a checkpoint so far: when one was taken.
@@ -59,6 +62,7 @@ fn world() -> World {
         store_broken: false,
         two_stages: false,
         replaced: false,
+        goes_back: false,
         operations: BTreeMap::new(),
         asked: 0,
         checkpoints: BTreeMap::new(),
@@ -95,6 +99,7 @@ impl World {
     fn aggregation(&self) -> Aggregation {
         let mut observed = fixtures::observed(self.now);
         observed.paused = self.paused;
+        observed.status.rollout = self.goes_back.then(goes_back);
         let tasks = (0..2 * PODS).map(|task| (task, task % PODS)).collect();
         observed.assignment = Some(AssignmentFacts {
             resource_version: "1".to_owned(),
@@ -296,6 +301,15 @@ impl World {
     }
 }
 
+/// A log that names the checkpoint.
+fn goes_back() -> Rollout {
+    let log = serde_json::json!({
+        "id": "restore-1", "kind": "Restore", "generation": 1, "targetRevision": "a", "targetReplicas": 2, "step": "Commit",
+        "startedAt": "2026-01-01T00:00:00Z", "restore": {"nonce": 3, "checkpoint": "before", "tasks": []},
+    });
+    serde_json::from_value(log).unwrap()
+}
+
 fn settled(task: u32, reason: Option<&str>) -> TaskOperation {
     TaskOperation {
         task,
@@ -454,8 +468,8 @@ fn a_store_that_is_away_while_it_is_pinned_is_waited_for() {
 fn a_deleted_one_is_held_for_the_store_but_not_for_ever() {
     let ends: [(Harm, usize); 4] = [
         // It is waited for as long as it may come back.
-        (|world| world.store_broken = true, 300),
-        (|world| world.suspended = true, 300),
+        (|world| world.store_broken = true, 301),
+        (|world| world.suspended = true, 301),
         // No pod will ever come.
         (|world| world.aggregation = false, 1),
         (|world| (world.suspended, world.has_store) = (true, false), 1),
@@ -477,6 +491,27 @@ fn a_deleted_one_is_held_for_the_store_but_not_for_ever() {
         !world.gone && world.finalizers.len() == 1,
         "one that was never looked at is not ours to hold"
     );
+}
+
+#[test]
+fn a_deleted_one_is_held_while_its_aggregation_goes_back_to_it_and_that_time_does_not_count() {
+    let mut world = world();
+    world.rounds(10);
+    world.goes_back = true;
+    world.delete();
+    world.rounds(1_000);
+    assert!(!world.gone && world.pins.len() == 4);
+    let message = world.status.message.clone().unwrap();
+    assert!(
+        message.contains("sample goes back to it (restoreFrom nonce 3)"),
+        "{message}"
+    );
+    (world.goes_back, world.store_broken) = (false, true);
+    world.rounds(200);
+    assert!(!world.gone, "the store is waited for from now on");
+    world.store_broken = false;
+    world.rounds(5);
+    assert!(world.gone && world.pins.is_empty());
 }
 
 /// What may happen between two looks.

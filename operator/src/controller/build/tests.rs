@@ -5,10 +5,11 @@ mod fields;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use streamagg_crds::job_file::{JobFile, Restore};
 use streamagg_crds::v1alpha1::StreamAggregation;
 
 use super::{Desired, build};
-use crate::controller::fixtures::desired;
+use crate::controller::fixtures::{desired, desired_with};
 use crate::controller::observed::{References, StatefulSetFacts, VolumeFacts};
 use crate::controller::validate::validate;
 
@@ -46,7 +47,13 @@ fn render(path: &Path, text: &str) -> Value {
     manifest["metadata"]["namespace"] = "default".into();
     manifest["metadata"]["uid"] = "00000000-0000-0000-0000-000000000000".into();
     let aggregation: StreamAggregation = serde_json::from_value(manifest).unwrap();
-    let validated = validate(&aggregation, None, Some("localhost/streamagg:dev"), &References::None);
+    let validated = validate(
+        &aggregation,
+        None,
+        Some("localhost/streamagg:dev"),
+        &References::None,
+        None,
+    );
     let desired = build(&validated.unwrap_or_else(|problems| panic!("{}: {problems:?}", path.display())));
     objects(&desired)
 }
@@ -91,13 +98,34 @@ fn only_what_pods_see_changes_the_revision() {
 }
 
 #[test]
+fn an_order_to_go_back_is_in_the_job_file_and_changes_no_pipeline() {
+    let base = desired(&json!({}), None);
+    let order = Restore {
+        nonce: 1,
+        checkpoint: "before".to_owned(),
+        tasks: [(0, "a".to_owned())].into(),
+    };
+    let back = desired_with(&json!({}), None, Some(order.clone()));
+    assert_eq!(back.pipeline_revision, base.pipeline_revision);
+    assert_ne!(back.revision, base.revision, "pods are replaced");
+    let text = &back.objects.job.data.as_ref().unwrap()["job.json"];
+    assert_eq!(JobFile::parse(text).unwrap().restore, Some(order));
+    let asked = json!({"restoreFrom": {"checkpoint": "before", "nonce": 1}});
+    assert_eq!(
+        desired(&asked, None).revision,
+        base.revision,
+        "the wish alone is nothing for pods"
+    );
+}
+
+#[test]
 fn a_request_to_restart_makes_a_revision_that_stays_when_the_annotation_goes() {
     let base = desired(&json!({}), None);
     let build_with = |request: Option<&str>, live: Option<&StatefulSetFacts>| {
         let mut aggregation = crate::controller::fixtures::aggregation(&json!({}));
         let annotations = request.map(|text| [("streamagg.io/restart".to_owned(), text.to_owned())].into());
         aggregation.metadata.annotations = annotations;
-        let validated = validate(&aggregation, live, None, &References::None);
+        let validated = validate(&aggregation, live, None, &References::None, None);
         build(&validated.unwrap())
     };
     let asked = build_with(Some("now"), None);
@@ -139,7 +167,7 @@ fn the_default_image_is_pinned_until_the_nonce_changes() {
 fn the_job_file_loads_as_the_pods_load_it() {
     let desired = desired(&json!({}), None);
     let text = &desired.objects.job.data.as_ref().unwrap()["job.json"];
-    let job = streamagg_crds::job_file::JobFile::parse(text).unwrap();
+    let job = JobFile::parse(text).unwrap();
     assert_eq!((job.name.as_str(), job.uid.as_str()), ("sample", "uid-1"));
     assert_eq!(job.revision, desired.pipeline_revision);
 }
@@ -171,7 +199,7 @@ fn a_volume_grows_but_neither_shrinks_nor_changes_its_class() {
         ),
     ] {
         let aggregation = crate::controller::fixtures::aggregation(&json!({"state": {"volume": change}}));
-        let problems = validate(&aggregation, Some(&live), None, &References::None)
+        let problems = validate(&aggregation, Some(&live), None, &References::None, None)
             .err()
             .unwrap_or_default();
         let found: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
@@ -194,7 +222,7 @@ fn a_volume_grows_but_neither_shrinks_nor_changes_its_class() {
 fn what_the_spec_refers_to_is_part_of_the_revision_and_what_is_missing_stays_as_it_was() {
     let aggregation = crate::controller::fixtures::aggregation(&json!({}));
     let revision = |references: &References, live: Option<&StatefulSetFacts>| {
-        build(&validate(&aggregation, live, None, references).unwrap()).revision
+        build(&validate(&aggregation, live, None, references, None).unwrap()).revision
     };
     let digest = |text: &str| References::Digest(text.to_owned());
     let first = revision(&digest("a"), None);

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
 
 use super::assignment::{balance, moves};
-use super::{Note, Plan, Verdict, difference, policy, upkeep};
+use super::{Note, Plan, Verdict, difference, policy, restoring, upkeep};
 use crate::controller::desired::Desired;
 use crate::controller::observed::{Observed, StatefulSetFacts};
 
@@ -43,7 +43,7 @@ pub fn rollout(desired: Option<&Desired>, observed: &Observed, plan: &mut Plan) 
 
 fn committed(rollout: &Rollout, set: &StatefulSetFacts) -> bool {
     match rollout.kind {
-        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume => {
+        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume | RolloutKind::Restore => {
             rollout.step > RolloutStep::Commit && rollout.target_revision == set.revision
         }
         RolloutKind::Rescale | RolloutKind::Suspend => rollout.step >= RolloutStep::Commit,
@@ -90,20 +90,31 @@ fn still_wanted(rollout: &Rollout, desired: &Desired, observed: &Observed, repli
             !desired.suspend && rollout.target_replicas.unsigned_abs() == replicas && same
         }
         RolloutKind::Suspend => desired.suspend,
+        // Of a suspended set only the template changes.
+        RolloutKind::Restore => {
+            let pods = observed.stateful_set.as_ref().is_none_or(|set| set.replicas > 0);
+            !(desired.suspend && pods) && rollout.target_revision == desired.revision
+        }
     }
 }
 
 /// What the difference between spec and world asks for. It rests on the live objects only, so that a rollout whose
 /// log was lost is found again.
 fn kind(desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas: u32) -> Option<RolloutKind> {
-    if desired.suspend {
-        // Without pods there is nothing to roll out; `rollout` applies the template.
-        return (set.replicas > 0 || !observed.pods.is_empty()).then_some(RolloutKind::Suspend);
+    if desired.suspend && (set.replicas > 0 || !observed.pods.is_empty()) {
+        return Some(RolloutKind::Suspend);
     }
     if set.replicas == 0 {
-        return Some(RolloutKind::Resume);
+        if restoring::unmounted(desired, observed) {
+            return Some(RolloutKind::Restore);
+        }
+        // Without pods there is nothing else to roll out; `rollout` applies the template.
+        return (!desired.suspend).then_some(RolloutKind::Resume);
     }
     if set.revision != desired.revision || stale_pod(desired, observed) {
+        if restoring::pending(desired, observed) {
+            return Some(RolloutKind::Restore);
+        }
         let asked = set.restart_nonce != Some(desired.restart_nonce) || set.restart_request != desired.restart_request;
         let restart = set.content == desired.content && asked;
         return Some(if restart {
@@ -124,12 +135,13 @@ fn stale_pod(desired: &Desired, observed: &Observed) -> bool {
 
 fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &StatefulSetFacts, replicas: u32) -> Rollout {
     let target_replicas = match kind {
-        RolloutKind::Upgrade | RolloutKind::Restart => set.replicas,
+        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Restore => set.replicas,
         RolloutKind::Rescale | RolloutKind::Resume => replicas,
         RolloutKind::Suspend => 0,
     };
     let step = match kind {
         RolloutKind::Resume => RolloutStep::Apply,
+        RolloutKind::Restore => restoring::first_step(desired, observed),
         RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Rescale | RolloutKind::Suspend => RolloutStep::Plan,
     };
     let kind_name = format!("{kind:?}").to_lowercase();
@@ -141,6 +153,7 @@ fn begin(kind: RolloutKind, desired: &Desired, observed: &Observed, set: &Statef
         target_replicas: i32::try_from(target_replicas).unwrap_or(i32::MAX),
         target_restart_nonce: desired.restart_nonce,
         step,
+        restore: restoring::ordered(kind, desired),
         checkpoint: None,
         without_checkpoint: None,
         started_at: Time(observed.now),
@@ -169,6 +182,7 @@ fn describe(rollout: &Rollout, set: &StatefulSetFacts, desired: &Desired, observ
         RolloutKind::Rescale => format!("rescale from {} to {} replicas", set.replicas, rollout.target_replicas),
         RolloutKind::Suspend => "suspend".to_owned(),
         RolloutKind::Resume => format!("resume with {} replicas", rollout.target_replicas),
+        RolloutKind::Restore => restoring::describe(rollout, set, desired, observed),
     };
     let tail = if observed.rollout().is_some() {
         "; the rollout that was under way is superseded"

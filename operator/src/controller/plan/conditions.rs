@@ -3,11 +3,11 @@
 //! Must not hold when the status is written (`status`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep, StreamAggregationStatus};
+use streamagg_crds::v1alpha1::{RestoreOrder, Rollout, RolloutKind, RolloutStep, StreamAggregationStatus};
 
 use super::{Note, Plan, Verdict, Wish, health, upkeep, volumes};
 use crate::controller::observed::Observed;
-use crate::controller::summary;
+use crate::controller::{restore, summary};
 use crate::labels;
 
 /// A condition that holds now.
@@ -71,6 +71,7 @@ pub fn status(name: &str, wish: &Wish, observed: &Observed, plan: &Plan) -> Stre
             .or_else(|| old.last_stable_revision.clone()),
         image: set.map(|set| set.image.clone()),
         restart_nonce: set.and_then(|set| set.restart_nonce),
+        restored: restore::done(observed).as_ref().map(RestoreOrder::from),
         aborted_rollout: aborted(observed, plan),
         rollout: plan.rollout.clone(),
         checkpoint_request: plan
@@ -165,6 +166,9 @@ fn stalled(wish: &Wish, observed: &Observed, plan: &Plan) -> Option<Verdict> {
     if plan.verdict.is_some() {
         return plan.verdict.clone();
     }
+    if let Wish::Stalled(verdict) = wish {
+        return Some(verdict.clone());
+    }
     // Problems of the pods that a rollout is about to replace are its reason, not its failure.
     if plan.rollout.is_some() {
         return None;
@@ -198,6 +202,9 @@ fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict
         let message = "paused by the annotation streamagg.io/paused before the spec is in force; remove it to go on";
         return Held::new("Ready", false, "Paused", message);
     }
+    if let Wish::Waits(verdict) = wish {
+        return Held::new("Ready", false, verdict.reason.clone(), verdict.message.clone());
+    }
     if let Some(message) = wish.desired().and_then(|desired| volumes::pending(desired, observed)) {
         return Held::new("Ready", false, "Resizing", message);
     }
@@ -212,7 +219,13 @@ fn ready(wish: &Wish, observed: &Observed, plan: &Plan, stalled: Option<&Verdict
     };
     if suspended && set.replicas == 0 {
         let message = "suspended: no pods run, state is kept; set spec.suspend to false to go on";
-        return Held::new("Ready", true, "Suspended", message);
+        let back = restore::under_way(observed).map(|order| format!(" from StreamCheckpoint {}", order.checkpoint));
+        return Held::new(
+            "Ready",
+            true,
+            "Suspended",
+            format!("{message}{}", back.unwrap_or_default()),
+        );
     }
     if upkeep::all_running(observed) {
         if let Some(message) = health::overdue(wish.desired(), observed) {
@@ -241,7 +254,18 @@ fn progress(rollout: &Rollout, observed: &Observed) -> String {
         RolloutStep::Checkpoint | RolloutStep::Verify => "tasks drain to their committed positions".to_owned(),
         RolloutStep::Commit => "committed".to_owned(),
         RolloutStep::Apply => "pods are being changed".to_owned(),
-        RolloutStep::Restore | RolloutStep::Stabilize => summary::waiting_for(observed),
+        RolloutStep::Restore | RolloutStep::Stabilize => match restore::under_way(observed) {
+            Some(order) => {
+                let (left, of) = (restore::left(&order, observed).len(), order.tasks.len());
+                let waits = summary::waiting_for(observed);
+                format!(
+                    "{} of {of} tasks went back to StreamCheckpoint {}, {waits}",
+                    of - left,
+                    order.checkpoint
+                )
+            }
+            None => summary::waiting_for(observed),
+        },
     };
     format!(
         "{:?} of generation {}, step {:?}: {what}",
@@ -255,6 +279,9 @@ fn reconciling(wish: &Wish, observed: &Observed, plan: &Plan, held: &[Held]) -> 
         return None;
     }
     let message = held.first().map(|ready| ready.message.clone()).unwrap_or_default();
+    if let Wish::Waits(verdict) = wish {
+        return Some(Held::new("Reconciling", true, verdict.reason.clone(), message));
+    }
     if wish
         .desired()
         .and_then(|desired| volumes::pending(desired, observed))
@@ -299,10 +326,12 @@ fn spec_valid(wish: &Wish, plan: &Plan) -> Held {
             let list = problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
             Held::new("SpecValid", false, "SpecInvalid", list)
         }
-        (Wish::Valid(_), Some(verdict)) if verdict.reason == "SpecInvalid" => {
+        (Wish::Valid(_) | Wish::Stalled(_) | Wish::Waits(_), Some(verdict)) if verdict.reason == "SpecInvalid" => {
             Held::new("SpecValid", false, "SpecInvalid", verdict.message.clone())
         }
-        (Wish::Valid(_), _) => Held::new("SpecValid", true, "Valid", "the spec can be carried out"),
+        (Wish::Valid(_) | Wish::Stalled(_) | Wish::Waits(_), _) => {
+            Held::new("SpecValid", true, "Valid", "the spec can be carried out")
+        }
     }
 }
 
@@ -317,7 +346,9 @@ fn state(observed: &Observed, plan: &Plan, stalled: Option<&Verdict>, ready: &He
             RolloutKind::Rescale => "Rescaling",
             RolloutKind::Suspend => "Suspending",
             RolloutKind::Resume => "Resuming",
+            RolloutKind::Restore => "Restoring",
         },
+        (None, None) if ready.reason == "WaitingForCheckpoint" => "Waiting",
         (None, None) if ready.reason == "Suspended" => "Suspended",
         (None, None) if ready.status => "Running",
         (None, None) if observed.status.last_stable_revision.is_none() => "Starting",

@@ -113,6 +113,7 @@ fn last_checkpoint(observed: &Observed, deleted_at: Timestamp) -> Rollout {
         target_replicas: 0,
         target_restart_nonce: 0,
         step: RolloutStep::Checkpoint,
+        restore: None,
         checkpoint: None,
         without_checkpoint: None,
         started_at: Time(deleted_at),

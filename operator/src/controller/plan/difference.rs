@@ -16,6 +16,11 @@ const DEFAULT: &str = "default";
 /// What the template in force and the desired one differ in, as far as a user wrote it: fields of the spec, the image.
 /// Secrets are in neither.
 pub fn describe(set: &StatefulSetFacts, desired: &Desired, observed: &Observed) -> String {
+    changes(set, desired, observed).unwrap_or_else(|| "podTemplate, or what the spec refers to".to_owned())
+}
+
+/// The same; absent where nothing was found.
+pub fn changes(set: &StatefulSetFacts, desired: &Desired, observed: &Observed) -> Option<String> {
     let mut found = Vec::new();
     if set.image != desired.image {
         found.push(format!("image: {} → {}", set.image, desired.image));
@@ -23,10 +28,7 @@ pub fn describe(set: &StatefulSetFacts, desired: &Desired, observed: &Observed) 
     if let (Some(old), Some(new)) = (live(set, observed), job(desired)) {
         compare("", &old, &new, &mut found);
     }
-    if found.is_empty() {
-        found.push("podTemplate, or what the spec refers to".to_owned());
-    }
-    short(&found)
+    (!found.is_empty()).then(|| short(&found))
 }
 
 fn short(found: &[String]) -> String {

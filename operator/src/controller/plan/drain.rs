@@ -94,9 +94,11 @@ pub(super) fn concerned(rollout: &Rollout, observed: &Observed) -> Vec<(u32, u32
             let replicas = rollout.target_replicas.unsigned_abs();
             moves(tasks, &balance(tasks, upkeep::task_count(observed), replicas))
         }
-        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Suspend | RolloutKind::Resume => {
-            tasks.iter().map(|(task, owner)| (*task, *owner)).collect()
-        }
+        RolloutKind::Upgrade
+        | RolloutKind::Restart
+        | RolloutKind::Suspend
+        | RolloutKind::Resume
+        | RolloutKind::Restore => tasks.iter().map(|(task, owner)| (*task, *owner)).collect(),
     }
 }
 

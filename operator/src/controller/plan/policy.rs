@@ -36,9 +36,11 @@ pub(super) fn after_failure(
 /// A task that keeps no volume where it goes, and has no checkpoint either.
 fn without_base(desired: Option<&Desired>, observed: &Observed, rollout: &Rollout) -> Option<u32> {
     let keeps_volume = match rollout.kind {
-        RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Suspend | RolloutKind::Resume => {
-            desired.is_some_and(|desired| desired.volume.is_some())
-        }
+        RolloutKind::Upgrade
+        | RolloutKind::Restart
+        | RolloutKind::Suspend
+        | RolloutKind::Resume
+        | RolloutKind::Restore => desired.is_some_and(|desired| desired.volume.is_some()),
         RolloutKind::Rescale => false,
     };
     let has_checkpoint = |task: u32| {

@@ -7,11 +7,11 @@ use streamagg_crds::v1alpha1::{Rollout, RolloutKind, RolloutStep};
 
 use super::assignment::{balance, successor};
 use super::drain::{self, Drained};
-use super::{Action, Note, Plan, Verdict, policy, upkeep};
+use super::{Action, Note, Plan, Verdict, policy, restoring, upkeep};
 use crate::controller::build::{PARTITION_HOLD, PARTITION_OPEN, stateful_set_with};
 use crate::controller::desired::Desired;
 use crate::controller::observed::{Observed, StatefulSetFacts};
-use crate::controller::summary;
+use crate::controller::{restore, summary};
 
 /// How long pods may take to drain.
 const CHECKPOINT_LIMIT: SignedDuration = SignedDuration::from_secs(120);
@@ -25,6 +25,9 @@ pub(super) const ATTEMPTS_BEFORE_VERDICT: i32 = 3;
 const PODS_LIMIT: SignedDuration = SignedDuration::from_secs(300);
 /// How long restoring may take before it counts as stuck; it goes on after that.
 const RESTORE_LIMIT: SignedDuration = SignedDuration::from_secs(600);
+
+/// What new pods have to come to.
+const AIM: &str = "run all their tasks";
 
 /// How long a step may take before it gets a verdict.
 pub fn limit(step: RolloutStep) -> SignedDuration {
@@ -88,14 +91,26 @@ pub fn plan(desired: Option<&Desired>, observed: &Observed, chosen: Option<Rollo
     policy::note(&rollout, &outcome, plan);
     if matches!(outcome, Outcome::Done) {
         plan.completed = true;
-        let runs = rollout.kind != RolloutKind::Suspend;
+        let runs = rollout.kind != RolloutKind::Suspend && set.replicas > 0;
         plan.stable_revision = runs.then(|| set.revision.clone());
         plan.notes.push(Note {
             warning: false,
             reason: "RolloutCompleted".to_owned(),
             subject: rollout.id.clone(),
-            message: format!("{:?} of generation {} is complete", rollout.kind, rollout.generation),
+            message: format!(
+                "{:?} of generation {} {}",
+                rollout.kind,
+                rollout.generation,
+                end(&rollout, set)
+            ),
         });
+    }
+}
+
+fn end(rollout: &Rollout, set: &StatefulSetFacts) -> &'static str {
+    match rollout.kind {
+        RolloutKind::Restore if set.replicas == 0 => "is carried out when the aggregation is resumed",
+        _ => "is complete",
     }
 }
 
@@ -261,7 +276,7 @@ impl Step<'_> {
     /// Apply: the StatefulSet and its pods become what was committed.
     fn apply(&self, plan: &mut Plan) -> Outcome {
         match self.rollout.kind {
-            RolloutKind::Upgrade | RolloutKind::Restart => self.replace_pods(plan),
+            RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Restore => self.replace_pods(plan),
             RolloutKind::Rescale if self.shrunk(plan) => Outcome::Go(RolloutStep::Restore),
             RolloutKind::Suspend if self.shrunk(plan) => Outcome::Done,
             RolloutKind::Rescale | RolloutKind::Suspend => Outcome::Stay,
@@ -355,12 +370,16 @@ impl Step<'_> {
     /// Restore: every pod is of the target revision and ready, every task runs.
     fn restore(&self, plan: &mut Plan) -> Outcome {
         let replaces = match self.rollout.kind {
-            RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume => true,
+            RolloutKind::Upgrade | RolloutKind::Restart | RolloutKind::Resume | RolloutKind::Restore => true,
             RolloutKind::Rescale | RolloutKind::Suspend => false,
         };
         if replaces && self.observed.pods.iter().any(|pod| pod.revision != self.set.revision) {
             // A pod that was evicted in the wrong moment came back as it was.
             self.replace_pods(plan);
+            return Outcome::Stay;
+        }
+        if let Some(order) = restore::under_way(self.observed).filter(|_| replaces && self.set.replicas > 0) {
+            plan.verdict = restoring::verdict(&order, self.rollout, self.observed).or_else(|| self.pods_verdict(AIM));
             return Outcome::Stay;
         }
         if upkeep::all_running(self.observed) {
@@ -371,7 +390,7 @@ impl Step<'_> {
                 Outcome::Done
             };
         }
-        plan.verdict = self.pods_verdict("run all their tasks");
+        plan.verdict = self.pods_verdict(AIM);
         Outcome::Stay
     }
 

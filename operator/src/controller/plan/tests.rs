@@ -6,6 +6,7 @@ mod life;
 mod policy;
 mod reasons;
 mod request;
+mod restoring;
 mod world;
 
 use serde_json::json;

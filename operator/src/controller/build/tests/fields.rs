@@ -47,8 +47,8 @@ fn operators_own() -> Vec<(&'static str, Value, Reaches)> {
     ]
 }
 
-/// Read where it counts, from the object itself (`observe`); the API server tests change it on a live object.
-const READ_ELSEWHERE: [&str; 1] = ["deletionPolicy"];
+/// Read where they count, from the object itself (`observe`, `restore`); the API server tests change them on a live object.
+const READ_ELSEWHERE: [&str; 2] = ["deletionPolicy", "restoreFrom"];
 /// Refused in this version.
 const REFUSED: [&str; 1] = ["autoscaling"];
 
@@ -131,6 +131,7 @@ fn what_the_operator_acts_on_itself_reaches_its_place_and_no_job_file() {
     }
     for path in READ_ELSEWHERE {
         let pods = |change: &Value| pods_part(&aggregation(change).spec);
-        assert_eq!(pods(&json!({path: {"state": "Delete"}})), pods(&json!({})), "{path}");
+        let changed = json!({path: future()[path]});
+        assert_eq!(pods(&changed), pods(&json!({})), "{path}");
     }
 }

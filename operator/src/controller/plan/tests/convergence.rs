@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::world::World;
+use crate::controller::fixtures;
 
 /// What may happen between two looks.
 #[derive(Clone, Debug)]
@@ -31,6 +32,13 @@ enum Event {
     Policy(&'static str),
     /// Tasks have checkpoints in the store.
     Saved(bool),
+    /// `spec.restoreFrom` with so much added to its nonce, or taken off.
+    RestoreFrom(Option<(&'static str, i64)>),
+    /// A StreamCheckpoint comes to be in a phase.
+    Checkpoint(&'static str, &'static str),
+    CheckpointDeleted(&'static str),
+    /// The store loses a task's part of it.
+    CheckpointLost(&'static str, u32),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -53,7 +61,16 @@ fn event() -> impl Strategy<Value = Event> {
         1 => any::<bool>().prop_map(Event::KeepsState),
         1 => prop_oneof![Just("Block"), Just("UseLatest"), Just("Abort")].prop_map(Event::Policy),
         1 => any::<bool>().prop_map(Event::Saved),
+        2 => prop::option::of((name(), 0i64..2)).prop_map(Event::RestoreFrom),
+        2 => (name(), prop_oneof![3 => Just("Complete"), 1 => Just("Pinning"), 1 => Just("Failed")])
+            .prop_map(|(name, phase)| Event::Checkpoint(name, phase)),
+        1 => name().prop_map(Event::CheckpointDeleted),
+        1 => (name(), 0u32..4).prop_map(|(name, task)| Event::CheckpointLost(name, task)),
     ]
+}
+
+fn name() -> impl Strategy<Value = &'static str> {
+    prop_oneof![Just("a"), Just("b")]
 }
 
 fn happen(world: &mut World, event: &Event) {
@@ -74,7 +91,7 @@ fn happen(world: &mut World, event: &Event) {
         Event::StoreBroken(broken) => world.store_broken = *broken,
         Event::StatusWiped => world.status = Default::default(),
         Event::Grow(size) => {
-            let size = u64::from(*size).max(world.wish().desired().unwrap().volume.as_ref().unwrap().bytes >> 30);
+            let size = u64::from(*size).max(fixtures::desired(&world.spec, None).volume.unwrap().bytes >> 30);
             world.change("state", json!({"volume": {"size": format!("{size}Gi")}}));
         }
         Event::Orphan => world.set = None,
@@ -84,6 +101,18 @@ fn happen(world: &mut World, event: &Event) {
         }
         Event::Policy(policy) => world.change("upgrade", json!({"onCheckpointFailure": policy})),
         Event::Saved(saved) => world.saved = *saved,
+        Event::RestoreFrom(None) => world.change("restoreFrom", json!(null)),
+        Event::RestoreFrom(Some((name, more))) => {
+            let (old, before) = (&world.spec["restoreFrom"], world.spec["restoreFrom"]["nonce"].as_i64());
+            // As the API server has it: another checkpoint needs a higher nonce.
+            let more = if old["checkpoint"] == *name { *more } else { 1 };
+            let nonce = before.map_or(1, |before| before + more);
+            world.change("restoreFrom", json!({"checkpoint": name, "nonce": nonce}));
+        }
+        Event::Checkpoint(name, phase) if !world.kept.contains_key(*name) => world.keep(name, phase),
+        Event::Checkpoint(..) => {}
+        Event::CheckpointDeleted(name) => world.delete_checkpoint(name),
+        Event::CheckpointLost(name, task) => drop(world.lost.insert(((*name).to_owned(), *task))),
         Event::Partitions(count) => world.task_count = world.task_count.max(*count),
     }
 }
@@ -101,6 +130,7 @@ proptest! {
         world.pods.values_mut().for_each(|pod| pod.down = false);
         // What was given up is tried again with the next generation.
         world.change("upgrade", json!({"onCheckpointFailure": "Block"}));
+        can_go_back(&mut world);
         world.settle(600);
         reached(&world);
         let before = world.observe();
@@ -141,6 +171,19 @@ fn ends(mut world: World) {
     panic!("not gone: {:?}\n{:#?}", world.finalizers, world.status);
 }
 
+/// What the spec asks to go back to is there and whole; else a higher number asks for one that is.
+fn can_go_back(world: &mut World) {
+    // Pods have to tell how many tasks there are.
+    for _ in 0..60 {
+        world.tick();
+        world.reconcile(None);
+    }
+    if world.resolve().is_err() || !world.lost.is_empty() {
+        world.keep("c", "Complete");
+        world.change("restoreFrom", json!({"checkpoint": "c", "nonce": 1_000}));
+    }
+}
+
 /// What the spec asks for is in force.
 fn reached(world: &World) {
     let set = world.set.as_ref().unwrap();
@@ -151,6 +194,12 @@ fn reached(world: &World) {
     if desired.suspend {
         assert_eq!((set.replicas, world.pods.len()), (0, 0));
         return;
+    }
+    if let Some(order) = &desired.restore {
+        let done = |task: &u32| world.positions.get(task) >= Some(&order.nonce);
+        assert!(order.tasks.keys().all(done), "{order:?}: {:?}", world.positions);
+        let restored = world.status.restored.as_ref().map(|last| last.nonce.unsigned_abs());
+        assert_eq!(restored, Some(order.nonce));
     }
     assert_eq!(set.replicas, desired.replicas);
     let (_, assignment) = world.assignment.as_ref().unwrap();

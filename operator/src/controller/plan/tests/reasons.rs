@@ -100,6 +100,17 @@ fn changes(seen: &mut Reasons) {
     live(&mut world, 2, seen);
 }
 
+fn back(seen: &mut Reasons) {
+    let mut world = running();
+    world.change("restoreFrom", json!({"checkpoint": "a", "nonce": 1}));
+    live(&mut world, 2, seen);
+    world.keep("a", "Pinning");
+    live(&mut world, 2, seen);
+    world.kept.clear();
+    world.keep("a", "Complete");
+    live(&mut world, 60, seen);
+}
+
 fn damage(seen: &mut Reasons) {
     let world = running();
     let mut look = |change: &dyn Fn(&mut Observed)| {
@@ -169,6 +180,7 @@ fn stuck(seen: &mut Reasons) {
 fn every_documented_reason_can_come_about_and_every_other_is_documented() {
     let mut seen = Reasons::new();
     changes(&mut seen);
+    back(&mut seen);
     damage(&mut seen);
     stuck(&mut seen);
     let documented = documented();

@@ -2,13 +2,16 @@
 //! do their part. It checks, at every action, what must never happen.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use streamagg_crds::admin::{CheckpointInfo, OperationStatus, PodStatus, Problem, TaskState, TaskStatus};
 use streamagg_crds::assignment::Assignment;
-use streamagg_crds::v1alpha1::{RolloutKind, RolloutStep, StreamAggregationStatus};
+use streamagg_crds::job_file::Restore;
+use streamagg_crds::v1alpha1::{
+    RolloutKind, RolloutStep, StreamAggregation, StreamAggregationStatus, StreamCheckpoint,
+};
 use streamagg_crds::value::Quantity;
 
 use crate::controller::fixtures;
@@ -17,15 +20,19 @@ use crate::controller::observed::{
 };
 use crate::controller::plan::{Action, Plan, Propagation, Wish, conditions, plan};
 use crate::controller::requests::Requests;
+use crate::controller::restore;
 
 mod asked;
 mod nature;
+mod restores;
 
 /// One pod of the model.
 #[derive(Clone, Debug)]
 pub struct PodModel {
     uid: String,
     pub revision: String,
+    /// Job file that it mounts.
+    job: Option<String>,
     deleting: bool,
     /// Ticks until it answers.
     boot: u32,
@@ -47,6 +54,8 @@ pub struct World {
     pub set: Option<StatefulSetFacts>,
     /// Revision that pods below the partition get.
     current_revision: String,
+    /// Job file that they get.
+    current_job: Option<String>,
     pub assignment: Option<(u64, Assignment)>,
     pub pods: BTreeMap<u32, PodModel>,
     pub status: StreamAggregationStatus,
@@ -69,7 +78,14 @@ pub struct World {
     /// Every assignment ever written.
     written: BTreeMap<u64, BTreeMap<u32, u32>>,
     pub steps: Vec<(RolloutKind, RolloutStep)>,
-    built: RefCell<Option<(i64, Wish)>>,
+    /// StreamCheckpoints, by name.
+    pub kept: BTreeMap<String, StreamCheckpoint>,
+    /// What is not in the store, whatever is kept: StreamCheckpoint and task.
+    pub lost: BTreeSet<(String, u32)>,
+    /// The nonce in each task's committed position.
+    pub positions: BTreeMap<u32, u64>,
+    aggregation: RefCell<Option<(i64, StreamAggregation)>>,
+    built: RefCell<Option<(i64, Option<Restore>, Wish)>>,
 }
 
 impl World {
@@ -83,6 +99,7 @@ impl World {
             version: 1,
             set: None,
             current_revision: String::new(),
+            current_job: None,
             assignment: None,
             pods: BTreeMap::new(),
             status: StreamAggregationStatus::default(),
@@ -100,6 +117,10 @@ impl World {
             broken_revision: None,
             written: BTreeMap::new(),
             steps: Vec::new(),
+            kept: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            positions: BTreeMap::new(),
+            aggregation: RefCell::default(),
             built: RefCell::default(),
         }
     }
@@ -109,26 +130,15 @@ impl World {
         self.generation += 1;
     }
 
-    /// The spec, validated and built; kept per generation, since that is most of a round's cost. (The image is given
-    /// in every spec here, so nothing of the live set flows in.)
-    pub fn wish(&self) -> Wish {
-        let mut built = self.built.borrow_mut();
-        let fresh = || Wish::Valid(Box::new(fixtures::desired(&self.spec, None)));
-        match built.as_ref() {
-            Some((generation, wish)) if *generation == self.generation => wish.clone(),
-            Some(_) | None => built.insert((self.generation, fresh())).1.clone(),
-        }
-    }
-
     pub fn observe(&self) -> Observed {
         let pods = self.pods.iter().map(|(ordinal, pod)| self.pod_facts(*ordinal, pod));
-        Observed {
+        let mut observed = Observed {
             now: self.now,
             generation: self.generation,
             deleted_at: self.deleted_at,
             finalizers: self.finalizers.clone(),
             resource_version: self.generation.to_string(),
-            deletion_policy: fixtures::aggregation(&self.spec).spec.deletion_policy,
+            deletion_policy: self.aggregation().spec.deletion_policy,
             status: self.status.clone(),
             stateful_set: self.set.clone(),
             assignment: self.assignment.clone().map(|(version, assignment)| AssignmentFacts {
@@ -139,6 +149,8 @@ impl World {
             token_exists: self.token,
             children: self.children.clone(),
             job_config_maps: self.jobs.clone(),
+            orders: restore::in_job_files(&self.children),
+            restore_source: None,
             pods: pods.collect(),
             claims: self.claims.values().cloned().collect(),
             references: References::None,
@@ -146,7 +158,9 @@ impl World {
             paused: self.paused,
             lag_samples: Vec::new(),
             running_since: None,
-        }
+        };
+        observed.restore_source = self.source(&observed);
+        observed
     }
 
     fn pod_facts(&self, ordinal: u32, pod: &PodModel) -> PodFacts {
@@ -155,6 +169,7 @@ impl World {
             task: *task,
             state: *state,
             checkpoint: self.saved.then(CheckpointInfo::default),
+            restore_nonce: self.positions.get(task).copied().unwrap_or(0),
             ..TaskStatus::default()
         });
         let admin = PodStatus {
@@ -180,7 +195,7 @@ impl World {
                 message: "no such image".to_owned(),
             }),
             crash: None,
-            job_config_map: None,
+            job_config_map: pod.job.clone(),
             admin: answers.then_some(admin),
             drain: pod.drain.clone(),
             checkpoint: pod.checkpoint.clone(),
@@ -294,6 +309,7 @@ impl World {
             }
         } else {
             self.current_revision = facts.revision.clone();
+            self.current_job = facts.job_config_map.clone();
         }
         facts.settled = self.current_revision == facts.revision;
         facts.uid = match &self.set {

@@ -26,6 +26,9 @@ impl World {
                     take(*ordinal, pod, &mounted);
                 }
             }
+        }
+        self.go_back();
+        for pod in self.pods.values_mut() {
             for state in pod.tasks.values_mut() {
                 *state = match *state {
                     TaskState::Starting => TaskState::Running,
@@ -70,9 +73,11 @@ impl World {
             });
             let held = i64::from(ordinal) < i64::from(set.partition);
             let revision = if held { &self.current_revision } else { &set.revision };
+            let job = if held { &self.current_job } else { &set.job_config_map };
             self.pods.entry(ordinal).or_insert_with(|| PodModel {
                 uid: format!("pod-{ordinal}-{version}-{}", self.now.as_second()),
                 revision: revision.clone(),
+                job: job.clone(),
                 deleting: false,
                 boot: 2,
                 down: false,
@@ -88,6 +93,7 @@ impl World {
             .all(|pod| pod.revision == set.revision && pod.boot == 0 && !pod.down);
         if updated && self.pods.len() == set.replicas as usize {
             self.current_revision = set.revision.clone();
+            self.current_job = set.job_config_map.clone();
         }
         set.settled = self.current_revision == set.revision;
     }
