@@ -1,12 +1,13 @@
 //! Reads source and outputs of a job from a broker and has the checker compare them. Must not produce or kill.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Value;
 use streamagg_crds::resolved::Resolved;
 
 use crate::broker::{Broker, Reader};
-use crate::checker::{Added, Report, compare, expect};
+use crate::checker::{Added, OutputRecord, Report, compare, expect};
 use crate::wait::{Seen, await_condition};
 
 /// The four topics of a job.
@@ -20,6 +21,9 @@ pub struct Verifier {
     pub added: Vec<Added>,
     /// The same record may come again, as at-least-once delivery has it.
     pub may_repeat: bool,
+    /// The job went back to a checkpoint: of a window's results those of the highest revision hold, and late and dead
+    /// records behind it come again.
+    pub went_back: bool,
 }
 
 impl Verifier {
@@ -37,6 +41,7 @@ impl Verifier {
             job: job.clone(),
             added: Vec::new(),
             may_repeat: false,
+            went_back: false,
         })
     }
 
@@ -68,13 +73,23 @@ impl Verifier {
         let expected = expect(&self.job, &self.source.source());
         let outputs = |reader: &Reader| {
             let (mut list, mut seen) = (reader.outputs(), BTreeSet::new());
-            if self.may_repeat {
+            if self.may_repeat || self.went_back {
                 list.retain(|record| seen.insert((record.key.clone(), record.value.clone(), record.headers.clone())));
             }
             list
         };
-        let (results, late, dead) = (outputs(&self.results), outputs(&self.late), outputs(&self.dead));
+        let (mut results, late, dead) = (outputs(&self.results), outputs(&self.late), outputs(&self.dead));
+        if self.went_back {
+            results = newest(results);
+        }
         Ok(compare(&self.job, &expected, &results, &late, &dead, &self.added))
+    }
+
+    /// Highest revision of a result that was read so far.
+    pub fn revision(&self) -> u64 {
+        let outputs = self.results.outputs();
+        let revisions = outputs.iter().filter_map(|record| pane(record)?["revision"].as_u64());
+        revisions.max().unwrap_or(0)
     }
 
     /// Waits until everything is there; gives up at once when something is repeated or wrong.
@@ -109,4 +124,28 @@ impl Verifier {
     pub fn source_len(&self) -> usize {
         self.source.records.len()
     }
+}
+
+fn pane(record: &OutputRecord) -> Option<Value> {
+    let mut value: Value = serde_json::from_str(&record.value).ok()?;
+    Some(value.get_mut("pane")?.take())
+}
+
+/// Of each pane of a window and key (which the record's key names) what has the highest revision: more than one is a
+/// repetition, which the checker finds.
+fn newest(records: Vec<OutputRecord>) -> Vec<OutputRecord> {
+    let mut panes: BTreeMap<(String, Option<u64>), (u64, Vec<OutputRecord>)> = BTreeMap::new();
+    for record in records {
+        let pane = pane(&record).unwrap_or_default();
+        let revision = pane["revision"].as_u64().unwrap_or(0);
+        let (newest, held) = panes.entry((record.key.clone(), pane["index"].as_u64())).or_default();
+        if revision > *newest {
+            held.clear();
+        }
+        if revision >= *newest {
+            *newest = revision;
+            held.push(record);
+        }
+    }
+    panes.into_values().flat_map(|(_, held)| held).collect()
 }

@@ -3,6 +3,7 @@
 //! Needs a cluster (`make cluster`, or `KUBECONFIG` and `E2E_KAFKA`), the image in it (`make image`), kubectl and helm.
 #![expect(clippy::panic, reason = "helpers of tests fail the test that calls them")]
 
+mod back;
 mod kills;
 mod run;
 
@@ -362,7 +363,7 @@ fn set(document: &mut Value, pointer: &str, value: Value) {
 
 type Step = fn(&mut Run) -> Result<(), String>;
 
-const STEPS: [(&str, Step); 15] = [
+const STEPS: [(&str, Step); 16] = [
     ("install the chart", installed),
     ("apply the sample: Ready, columns", sample_is_ready),
     ("results equal the batch answer", results_are_the_batch_answer),
@@ -382,6 +383,7 @@ const STEPS: [(&str, Step); 15] = [
     ),
     ("resources changed under load", resources_changed_under_load),
     ("an aggregate added under load", aggregate_added_under_load),
+    ("back to a checkpoint under load", back::to_a_checkpoint_under_load),
     ("suspend and resume", suspended_and_resumed),
     (
         "a failed revision stops with a clear condition",

@@ -284,6 +284,24 @@ impl Run {
         Ok(())
     }
 
+    /// From here on of a window's results those of the highest revision hold.
+    pub fn went_back(&mut self) -> Result<(), String> {
+        self.verifier()?.went_back = true;
+        Ok(())
+    }
+
+    /// Waits until results come that replace others.
+    pub fn await_replaced(&mut self) -> Result<(), String> {
+        let verifier = self.verifier()?;
+        await_condition("results of a higher revision", VERIFY_MAX, || {
+            match verifier.results() {
+                Ok(_) if verifier.revision() > 0 => Seen::Done(()),
+                Ok(all) => Seen::NotYet(format!("{all} results, all of revision 0")),
+                Err(error) => Seen::NotYet(error),
+            }
+        })
+    }
+
     pub fn keep_diagnostics(&mut self) -> PathBuf {
         let directory = std::env::temp_dir().join(format!("streamagg-{}", self.cluster.namespace));
         // The directory is printed in any case; a failure to make it shows as a missing file.
