@@ -87,8 +87,11 @@ fn disturb(broker: &Broker, job: &Job, processor: &mut Process, admin: u16, figu
     let before = Snapshots::read(admin)?;
     let after = await_condition("a checkpoint of every task", DEADLINE, || {
         match Snapshots::read(admin) {
-            Ok(after) if after.checkpoints >= before.checkpoints + f64::from(PARTITIONS) => Seen::Done(after),
-            Ok(after) => Seen::NotYet(format!("{} checkpoints", after.checkpoints)),
+            Ok(after) if after.is_behind(&before, f64::from(PARTITIONS)) => Seen::Done(after),
+            Ok(after) => Seen::NotYet(format!(
+                "{} snapshots, {} checkpoints",
+                after.snapshots, after.checkpoints
+            )),
             Err(error) => Seen::NotYet(error),
         }
     })?;
@@ -167,6 +170,12 @@ struct Snapshots {
 }
 
 impl Snapshots {
+    /// Whether so many were begun and so many completed since: an upload takes longer than its snapshot, and those that
+    /// complete first were begun before.
+    fn is_behind(&self, before: &Self, count: f64) -> bool {
+        self.snapshots >= before.snapshots + count && self.checkpoints >= before.checkpoints + count
+    }
+
     fn read(admin: u16) -> Result<Self, String> {
         let text = metrics(admin).map_err(|error| error.to_string())?;
         let sum = |name: &str| sum_of(&text, name);
