@@ -79,7 +79,7 @@ impl Inner {
         pod.generation = assignment.generation;
         let is_kept = |task, id: &str| self.pins.iter().any(|(_, of, pinned)| *of == task && pinned == id);
         let mut state = |task| match &pod.file {
-            Some(file) => self.positions.start(file, task, &is_kept),
+            Some(file) => self.positions.start(file, task, is_kept),
             None => TaskState::Running,
         };
         let tasks = assignment.tasks_of(ordinal.parse().ok()?);
