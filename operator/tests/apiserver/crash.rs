@@ -63,6 +63,17 @@ async fn delete(world: &World) -> usize {
     .await
 }
 
+/// Until the StreamCheckpoint `kept` is complete.
+async fn keep(world: &World) -> usize {
+    world.checkpoint("kept", "sample").await;
+    let checkpoints = world.api::<StreamCheckpoint>();
+    die_until(world, &json!("checkpoint"), || async {
+        let status = checkpoints.get("kept").await.unwrap().status.unwrap_or_default();
+        status.phase == Some(CheckpointPhase::Complete)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn an_operator_that_dies_after_each_single_write_gets_everywhere() {
     let world = World::new("crashes").await;
@@ -121,13 +132,8 @@ async fn one_that_dies_while_tasks_go_back_replaces_each_pod_once_and_lets_go_of
     let world = World::new("crash-back").await;
     world.create(&json!({})).await;
     let mut deaths = die_until(&world, &json!("created"), || settled(&world)).await;
-    world.checkpoint("kept", "sample").await;
+    deaths += keep(&world).await;
     let checkpoints = world.api::<StreamCheckpoint>();
-    deaths += die_until(&world, &json!("checkpoint"), || async {
-        let status = checkpoints.get("kept").await.unwrap().status.unwrap_or_default();
-        status.phase == Some(CheckpointPhase::Complete)
-    })
-    .await;
     let back = json!({"restoreFrom": {"checkpoint": "kept", "nonce": 1}, "image": "example.org/streamagg:2"});
     world.change(back.clone()).await;
     deaths += die_until(&world, &back, || async {
@@ -167,13 +173,8 @@ async fn one_that_dies_while_checkpoints_are_taken_pins_each_once_and_lets_go_of
         request.is_some_and(|request| request.phase == RequestPhase::Complete)
     })
     .await;
-    world.checkpoint("kept", "sample").await;
+    deaths += keep(&world).await;
     let checkpoints = world.api::<StreamCheckpoint>();
-    deaths += die_until(&world, &json!("checkpoint"), || async {
-        let status = checkpoints.get("kept").await.unwrap().status.unwrap_or_default();
-        status.phase == Some(CheckpointPhase::Complete)
-    })
-    .await;
     assert_eq!(world.node.processors.pins().len(), 4, "one of each task");
     checkpoints.delete("kept", &DeleteParams::default()).await.unwrap();
     deaths += die_until(&world, &json!("checkpoint deleted"), || async {

@@ -25,6 +25,18 @@ fn checkpoint(job: &Job, processor: &Processor, name: &str) -> BTreeMap<String, 
     found
 }
 
+/// A job that has published more since its checkpoint, which is returned.
+fn behind_a_checkpoint(test: &str) -> (Job, Processor, BTreeMap<String, String>) {
+    let job = job(test);
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    let before = checkpoint(&job, &processor, "before");
+    job.produce(1_000);
+    job.assert_exact();
+    (job, processor, before)
+}
+
 fn start(job: &Job, order: &str) -> Processor {
     job.start_with("data", &["--assign-all", "--restore", order], None, "")
 }
@@ -71,13 +83,7 @@ fn both_stages_go_back_and_what_the_first_wrote_since_is_passed_over() {
 
 #[test]
 fn a_crash_of_either_stage_on_either_side_of_its_commit_converges() {
-    let job = job("stagerewindcrash");
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let ids = checkpoint(&job, &processor, "before");
-    job.produce(1_000);
-    job.assert_exact();
+    let (job, mut processor, ids) = behind_a_checkpoint("stagerewindcrash");
     processor.kill();
     let mut generation = 1;
     let mut nonce = 0;
@@ -105,13 +111,7 @@ fn a_crash_of_either_stage_on_either_side_of_its_commit_converges() {
 
 #[test]
 fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
-    let job = job("stagerewindapart");
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let before = checkpoint(&job, &processor, "before");
-    job.produce(1_000);
-    job.assert_exact();
+    let (job, mut processor, before) = behind_a_checkpoint("stagerewindapart");
     let behind = checkpoint(&job, &processor, "behind");
     processor.kill();
     // The wrong way round: window tasks of a later checkpoint than the first stage.
@@ -141,13 +141,7 @@ fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
 
 #[test]
 fn it_leads_out_of_an_emptied_control_topic_in_both_stages() {
-    let job = job("stagerewindlost");
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let ids = checkpoint(&job, &processor, "before");
-    job.produce(1_000);
-    job.assert_exact();
+    let (job, mut processor, ids) = behind_a_checkpoint("stagerewindlost");
     processor.kill();
     job.delete_topic(&format!("{}-control", job.name));
     let mut processor = job.start("data");
