@@ -97,11 +97,16 @@ fn standing(restore_from: Option<&RestoreFrom>, observed: &Observed) -> Option<R
 }
 
 /// Whether what an order has not moved yet may go on where it is: all of that is stopped, so nothing of it goes back in this
-/// moment. Of two stages one alone must never go back: what is between them would no longer fit.
+/// moment. Of two stages one alone must never go back: what is between them would no longer fit. Window tasks wait for all of
+/// the first stage, so they are not stopped while that is.
 pub fn can_be_taken_back(order: &Restore, observed: &Observed) -> bool {
     let left = left(order, observed);
     let rows: Vec<_> = order.tasks.keys().filter_map(|task| row(*task, observed)).collect();
-    let stopped = |task: &u32| row(*task, observed).is_some_and(|row| row.state == TaskState::Stopped);
+    let first_is_left = left
+        .iter()
+        .any(|task| row(*task, observed).is_some_and(|row| row.stage == Stage::Combine));
+    let stays = |row: &TaskStatus| row.state == TaskState::Stopped || (row.stage == Stage::Window && first_is_left);
+    let stopped = |task: &u32| row(*task, observed).is_some_and(stays);
     let alone = rows.iter().all(|row| row.stage == Stage::Whole);
     !left.is_empty() && left.iter().all(stopped) && (alone || left.len() == order.tasks.len())
 }

@@ -73,6 +73,11 @@ impl ControlCopy {
             .collect()
     }
 
+    /// Whether every decision between `after` and K is there: each has a number, so that one which is gone is missed.
+    pub fn has_all_decisions(&self, committed: &Position, after: u64) -> bool {
+        self.decisions_of(committed, after).len() as u64 == committed.control_seq.saturating_sub(after)
+    }
+
     /// A rewind was committed, with these decisions.
     pub fn rewound(&mut self, position: Position, decisions: Vec<Decision>) {
         let first = (position.control_seq + 1).saturating_sub(decisions.len() as u64);
@@ -250,5 +255,20 @@ mod tests {
         assert_eq!(obeyed(0), [0, 1, 2, 4, 5].map(decision));
         assert_eq!(obeyed(2), [2, 4, 5].map(decision));
         assert_eq!(copy.decisions_of(&forked, 1), [1, 2].map(decision));
+        for after in 0..=5 {
+            assert!(copy.has_all_decisions(&committed, after), "{after}");
+        }
+        // What went with the control topic is missed, in the parent and in the fork; what lies below the base is not.
+        for (gone, lineage) in [(2, trunk), (4, fork)] {
+            let mut emptied = copy.clone();
+            emptied.decisions.remove(&(gone, lineage.to_owned()));
+            for after in 0..=5 {
+                assert_eq!(
+                    emptied.has_all_decisions(&committed, after),
+                    after >= gone,
+                    "{after} without {gone}"
+                );
+            }
+        }
     }
 }

@@ -180,9 +180,18 @@ impl Topics {
 
     /// One past the last record that was ever written to a partition.
     pub fn end_of(&self, topic: &str, partition: u32) -> Result<i64, Stop> {
+        Ok(self.watermarks(topic, partition)?.1)
+    }
+
+    /// The first record of a partition that is still there.
+    pub fn start_of(&self, topic: &str, partition: u32) -> Result<i64, Stop> {
+        Ok(self.watermarks(topic, partition)?.0)
+    }
+
+    fn watermarks(&self, topic: &str, partition: u32) -> Result<(i64, i64), Stop> {
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         let watermarks = self.admin.inner().fetch_watermarks(topic, partition, ADMIN_TIMEOUT);
-        watermarks.map(|(_, end)| end).map_err(|error| self.unreachable(&error))
+        watermarks.map_err(|error| self.unreachable(&error))
     }
 
     /// Deletes the records of a partition below `offset`; those that are gone already are no failure.

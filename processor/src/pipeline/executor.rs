@@ -12,6 +12,7 @@ pub mod clock;
 mod commit;
 mod decisions;
 pub mod failpoint;
+mod follow;
 mod records;
 mod replay;
 mod rewind;
@@ -211,9 +212,8 @@ impl From<ShuffleError> for End {
     fn from(error: ShuffleError) -> Self {
         let reason = match error {
             ShuffleError::Format { .. } | ShuffleError::Layout { .. } => Reason::IncompatibleState,
-            ShuffleError::Damaged { .. } | ShuffleError::Lineage { .. } | ShuffleError::Sequence { .. } => {
-                Reason::InputRecreated
-            }
+            ShuffleError::Damaged { .. } | ShuffleError::Sequence { .. } => Reason::InputRecreated,
+            ShuffleError::Lineage { .. } => Reason::CommittedPositionBehindState,
         };
         Self::Stop(Stop::new(reason, error.to_string()))
     }

@@ -164,6 +164,14 @@ impl Worker {
         }
     }
 
+    /// Whether a window task has heard of a source partition.
+    pub fn has_heard(&self, source: u32) -> bool {
+        match self {
+            Self::Whole(_) | Self::Combine(_) => false,
+            Self::Window(task) => task.has_heard(source),
+        }
+    }
+
     /// The clock as the shell read it before the records that follow; `None` (a replay) decides nothing anew.
     pub fn set_clock(&mut self, now_ms: Option<i64>) {
         match self {

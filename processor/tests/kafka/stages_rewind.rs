@@ -41,6 +41,18 @@ fn start(job: &Job, order: &str) -> Processor {
     job.start_with("data", &["--assign-all", "--restore", order], None, "")
 }
 
+/// Waits until this task, of all that may have one, tells a problem.
+fn await_problem_of(processor: &Processor, task: usize, reason: &str) -> String {
+    eventually(reason, || {
+        let status = processor.status()?;
+        let problem = &status["tasks"][task]["problem"];
+        match problem["reason"] == reason {
+            true => Ok(problem["message"].to_string()),
+            false => Err(status.to_string()),
+        }
+    })
+}
+
 #[test]
 fn both_stages_go_back_and_what_the_first_wrote_since_is_passed_over() {
     let job = job("stagerewind");
@@ -114,6 +126,19 @@ fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
     let (job, mut processor, before) = behind_a_checkpoint("stagerewindapart");
     let behind = checkpoint(&job, &processor, "behind");
     processor.kill();
+    // A window task that cannot follow is seen before the first stage commits: without the order all is as it was.
+    let mut missing = before.clone();
+    missing.insert("1".to_owned(), "000000000009-00000000".to_owned());
+    let processor = start(&job, &order(&job, 1, &missing));
+    for task in [2, 3] {
+        let message = await_problem_of(&processor, task, "RestoreFailed");
+        assert!(message.contains("000000000009-00000000 of task 1"), "{message}");
+    }
+    drop(processor);
+    let mut processor = job.start("data");
+    job.produce(500);
+    job.assert_exact();
+    processor.kill();
     // The wrong way round: window tasks of a later checkpoint than the first stage.
     let mut mixed = before.clone();
     for task in ["0", "1"] {
@@ -140,6 +165,23 @@ fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
 }
 
 #[test]
+fn nothing_goes_back_where_the_log_of_one_task_does_not_reach() {
+    let (job, processor, before) = behind_a_checkpoint("stagerewindlog");
+    processor.terminate();
+    let (_, end) = job.offsets(&job.name, 1);
+    job.delete_records_before(1, end);
+    let processor = start(&job, &order(&job, 1, &before));
+    await_problem_of(&processor, 3, "InputTruncated");
+    let message = await_problem_of(&processor, 2, "RestoreFailed");
+    assert!(message.contains(&format!("task 3 starts at offset {end}")), "{message}");
+    // Neither has gone back, so that without the order all is as it was.
+    drop(processor);
+    let _processor = job.start("data");
+    job.produce(500);
+    job.assert_exact();
+}
+
+#[test]
 fn it_leads_out_of_an_emptied_control_topic_in_both_stages() {
     let (job, mut processor, ids) = behind_a_checkpoint("stagerewindlost");
     processor.kill();
@@ -153,7 +195,33 @@ fn it_leads_out_of_an_emptied_control_topic_in_both_stages() {
     assert_newest(&job);
     processor.kill();
     job.lose("data");
-    let _processor = job.start("data");
+    let mut processor = job.start("data");
+    job.produce(500);
+    assert_newest(&job);
+    // Emptied again: the order was carried out, and the first stage does not go back by it once more.
+    processor.operate("/v1/checkpoint?id=followed&tasks=0,1");
+    processor.kill();
+    job.delete_topic(&format!("{}-control", job.name));
+    let mut processor = start(&job, &order(&job, 1, &ids));
+    for task in [2, 3] {
+        let message = await_problem_of(&processor, task, "CommittedPositionBehindState");
+        assert!(message.contains("from behind restore 1"), "{message}");
+    }
+    processor.kill();
+    let mut processor = start(&job, &order(&job, 2, &ids));
+    await_restored(&processor, 2);
+    job.produce(500);
+    assert_newest(&job);
+    processor.kill();
+    // And before any window task has put a checkpoint behind it: the first stage cannot know, the second stands still.
+    job.delete_topic(&format!("{}-control", job.name));
+    let mut processor = start(&job, &order(&job, 2, &ids));
+    for task in [0, 1] {
+        await_problem_of(&processor, task, "CommittedPositionBehindState");
+    }
+    processor.kill();
+    let processor = start(&job, &order(&job, 3, &ids));
+    await_restored(&processor, 3);
     job.produce(500);
     assert_newest(&job);
     eventually("there are records between the stages", || {

@@ -155,6 +155,38 @@ fn of_two_stages_none_is_left_where_it_is_once_the_other_went_back() {
 }
 
 #[test]
+fn window_tasks_that_wait_for_a_first_stage_that_is_stopped_keep_no_order() {
+    let row = |(task, stage, state)| TaskStatus {
+        task,
+        stage,
+        state,
+        ..TaskStatus::default()
+    };
+    let can = |combine: TaskState, window: TaskState, nonces: [u64; 2]| {
+        let mut tasks = [(0, Stage::Combine, combine), (1, Stage::Window, window)].map(row);
+        (tasks[0].restore_nonce, tasks[1].restore_nonce) = (nonces[0], nonces[1]);
+        let mut observed = observed();
+        observed.pods = vec![PodFacts {
+            admin: Some(PodStatus {
+                tasks: tasks.to_vec(),
+                ..PodStatus::default()
+            }),
+            ..PodFacts::default()
+        }];
+        can_be_taken_back(&order(1, "a"), &observed)
+    };
+    assert!(can(TaskState::Stopped, TaskState::Starting, [0, 0]));
+    assert!(
+        !can(TaskState::Starting, TaskState::Starting, [0, 0]),
+        "it may be going back now"
+    );
+    assert!(
+        !can(TaskState::Running, TaskState::Stopped, [1, 0]),
+        "the first stage is back"
+    );
+}
+
+#[test]
 fn a_set_that_is_gone_comes_back_with_what_it_had() {
     let mut observed = observed();
     observed.stateful_set = None;

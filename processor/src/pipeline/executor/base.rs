@@ -103,9 +103,10 @@ impl Executor {
     /// What the task has in the store.
     pub(super) fn list_store(&self, control: &ControlCopy, local: &Local) -> Result<Listing, End> {
         let is_ordered = self.ordered(control).is_some();
-        // A combine task has no use for its own but to go back to them.
-        let ordered = self.context.checkpoints.as_ref().filter(|_| is_ordered);
-        let Some((store, _)) = self.checkpoints().or(ordered) else {
+        // A combine task has no use for its own but to go back to them, and to know that it was born.
+        let is_of_use = is_ordered || control.position.is_none();
+        let of_use = self.context.checkpoints.as_ref().filter(|_| is_of_use);
+        let Some((store, _)) = self.checkpoints().or(of_use) else {
             return Ok(Listing::default());
         };
         self.board.beat();

@@ -86,12 +86,18 @@ impl Executor {
         if !shuffle_has_records(&self.context)? {
             return Ok(());
         }
+        let mut damaged = None;
         for task in self.others(found) {
             let other = committer.read_control_of(task)?;
+            damaged = damaged.or(other.damage.map(|damage| (task, damage)));
             // Where the control topic was emptied and a user restored the job there are no births any more.
             if other.birth.is_some() || other.position.is_some_and(|position| position.restore_nonce > 0) {
                 return Ok(());
             }
+        }
+        if let Some((task, damage)) = damaged {
+            // A restore mends it, and then it says whether this one may be born.
+            return Err(End::Again(format!("the birth waits for task {task}: {damage}")));
         }
         Err(Stop::new(
             Reason::CommittedPositionBehindState,
@@ -109,10 +115,21 @@ impl Executor {
             return Ok(true);
         }
         for task in self.others(found) {
-            if self.context.role(task).stage == Stage::Combine
-                && let Some(birth) = committer.read_control_of(task)?.birth
-                && birth.partitions <= self.role.partition
-            {
+            if self.context.role(task).stage != Stage::Combine {
+                continue;
+            }
+            let other = committer.read_control_of(task)?;
+            let added = match (other.birth, other.position) {
+                (Some(birth), _) => birth.partitions <= self.role.partition,
+                (None, _) if other.damage.is_some() => {
+                    return Err(End::Again(format!(
+                        "the birth waits for task {task}, whose position is damaged"
+                    )));
+                }
+                // The control topic was emptied and the job restored: births are gone, and this one is no first.
+                (None, position) => position.is_some(),
+            };
+            if added {
                 return Ok(true);
             }
         }

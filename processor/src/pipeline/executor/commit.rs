@@ -106,11 +106,11 @@ impl<'a> Committer<'a> {
         Ok(copy)
     }
 
-    /// Reads the control partition of any task of the job.
+    /// Reads the control partition of any task of the job; a position that cannot be read is told beside it.
     pub fn read_control_of(&self, task: u32) -> Result<control::ControlCopy, End> {
         let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
         self.board.beat();
-        Ok(control::read(&settings, &self.control_topic, task)?)
+        Ok(control::look(&settings, &self.control_topic, task)?)
     }
 
     /// Commits. Returns only when K is `epoch.sent`.

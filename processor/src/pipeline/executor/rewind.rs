@@ -3,6 +3,7 @@
 //! Must not hold: whether there is a rewind, or the position it begins with (`state::recovery::rewind`).
 
 use streamagg_crds::job_file::Restore;
+use uuid::Uuid;
 
 use super::commit::{Committer, Epoch};
 use super::failpoint::Place;
@@ -13,10 +14,11 @@ use crate::kafka::control::ControlCopy;
 use crate::pipeline::operator::merge::Cut;
 use crate::pipeline::position::{Decision, DecisionKind};
 use crate::pipeline::stage::Stage;
+use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
 use crate::state::checkpoint::Manifest;
 use crate::state::local::{self, LocalState};
-use crate::state::recovery::{LastInputCheck, Local, Order, Position, Reason, Stop, rewind};
+use crate::state::recovery::{LastInputCheck, Local, Order, Owner, Position, Reason, Stop, rewind};
 use crate::state::store::{FetchError, Store, StoreError};
 
 const HOLDER_PREFIX: &str = "task-restore-";
@@ -80,6 +82,7 @@ impl Executor {
             return Err(self.failed(format!("{id} is not in the store")).into());
         };
         let stored = &manifest.position;
+        self.check_followers(found, committer, stored)?;
         let cuts = self.cuts(found, committer, stored)?;
         self.verify(found, &manifest, &cuts)?;
         let decisions: Vec<Decision> = cuts
@@ -90,7 +93,14 @@ impl Executor {
             })
             .collect();
         let known: Vec<_> = found.listing.manifests.iter().map(Manifest::fact).collect();
-        let rewound = rewind::position(&self.facts(found, &known), &order, stored, decisions.len() as u64);
+        let lineage = rewind::lineage(order.nonce, Uuid::new_v4().as_u128());
+        let rewound = rewind::position(
+            &self.facts(found, &known),
+            &order,
+            stored,
+            lineage,
+            decisions.len() as u64,
+        );
         let failpoints = &self.context.failpoints;
         failpoints.pass(Place::BeforeRewind);
         committer.commit(Epoch {
@@ -126,7 +136,7 @@ impl Executor {
         }
     }
 
-    fn failed(&self, what: String) -> Stop {
+    pub(super) fn failed(&self, what: String) -> Stop {
         let (nonce, name) = match &self.context.restore {
             Some(restore) => (restore.nonce, restore.checkpoint.as_str()),
             None => (0, ""),
@@ -134,14 +144,14 @@ impl Executor {
         Stop::new(
             Reason::RestoreFailed,
             format!(
-                "restore {nonce} to checkpoint {name:?}, task {}: {what}. Nothing was changed; order another checkpoint under \
-                 a higher nonce, or take the order back",
-                self.task
+                "restore {nonce} to checkpoint {name:?}, task {}: {what}. {}",
+                self.task,
+                rewind::WAY_OUT
             ),
         )
     }
 
-    fn store(&self) -> Result<&Store, Stop> {
+    pub(super) fn store(&self) -> Result<&Store, Stop> {
         match &self.context.checkpoints {
             Some((store, _)) => Ok(store),
             None => Err(self.failed("the job has no spec.state.checkpoints.store".to_owned())),
@@ -162,43 +172,45 @@ impl Executor {
         let mut cuts = Vec::new();
         for task in found.setup.shuffle_partitions..found.tasks {
             let source = self.context.role(task).partition;
-            let position = committer.read_control_of(task)?.position;
-            let went_back =
-                position.map(|position| position.restore_nonce >= restore.nonce && position.uid == found.owner.uid);
-            match (restore.tasks.get(&task), went_back) {
-                (Some(id), Some(true)) => {
-                    let at = self.position_of(found, task, id)?;
-                    cuts.push(rewind::cut(&found.owner, (restore.nonce, id), source, &at, stored)?);
+            let control = committer.read_control_of(task)?;
+            match restore.tasks.get(&task) {
+                Some(id) => {
+                    let Some(lineage) = self.begun_by(found, task, &control, restore.nonce)? else {
+                        let nonce = restore.nonce;
+                        return Err(End::Again(format!(
+                            "restore {nonce} waits for task {task}, which goes back first"
+                        )));
+                    };
+                    let at = self.manifest_of(found, task, id)?.position;
+                    rewind::check_together((restore.nonce, id), &at, stored)?;
+                    cuts.push(rewind::cut(source, lineage, &at));
                 }
-                (Some(_), Some(false) | None) => {
-                    let nonce = restore.nonce;
-                    return Err(End::Again(format!(
-                        "restore {nonce} waits for task {task}, which goes back first"
-                    )));
-                }
-                (None, Some(false)) => {
+                None if came_before(&control, found, restore.nonce) => {
                     let what = format!("it has nothing of task {task}, source partition {source}, which came later");
                     return Err(self.failed(what).into());
                 }
-                // Born behind this restore, or not yet: nothing of it is taken back.
-                (None, Some(true) | None) => {}
+                // Born behind this restore, or not yet: nothing of it is taken back (`check_unheard`).
+                None => {}
             }
         }
         Ok(cuts)
     }
 
-    /// Where a checkpoint of a combine task stands.
-    fn position_of(&self, found: &Found, task: u32, id: &str) -> Result<Position, Stop> {
-        let manifest = self.context.runtime.block_on(self.store()?.manifest(task, id));
-        let at = match manifest.map_err(unreachable)? {
-            Some(Ok(manifest)) => manifest.position,
-            Some(Err(why)) => return Err(self.failed(format!("manifest {id} of task {task}: {why}"))),
-            None => return Err(self.failed(format!("{id} of task {task} is not in the store"))),
+    /// Source partitions that the order has nothing of must be none that the checkpoint has heard of.
+    fn check_unheard(&self, found: &Found, task: &Worker) -> Result<(), Stop> {
+        let Some(restore) = &self.context.restore else {
+            return Ok(());
         };
-        if at.job_id != found.owner.job_id || at.task != task {
-            return Err(self.failed(format!("{id} is of task {} of job {}", at.task, at.job_id)));
+        for other in (found.setup.shuffle_partitions..found.tasks).filter(|other| !restore.tasks.contains_key(other)) {
+            let source = self.context.role(other).partition;
+            if task.has_heard(source) {
+                let what = format!(
+                    "it has nothing of task {other}, source partition {source}, which the checkpoint has heard of"
+                );
+                return Err(self.failed(what));
+            }
         }
-        Ok(at)
+        Ok(())
     }
 
     /// Fetches the checkpoint beside local state, and reads the whole task that it holds.
@@ -237,6 +249,7 @@ impl Executor {
                 .failed(format!("{id} does not stand where its manifest says"))
                 .into());
         }
+        self.check_unheard(found, &task)?;
         for cut in cuts {
             task.rewound(cut).map_err(|refused| self.failed(refused.to_string()))?;
         }
@@ -266,6 +279,19 @@ impl Executor {
     }
 }
 
-fn unreachable(error: StoreError) -> Stop {
+/// Whether a task that an order has nothing of was there before that, as far as its control partition tells.
+pub(super) fn came_before(control: &ControlCopy, found: &Found, nonce: u64) -> bool {
+    match &control.position {
+        Some(position) => !has_followed(position, &found.owner, nonce),
+        None => control.damage.is_some(),
+    }
+}
+
+/// Whether a position comes from behind this object's restore.
+pub(super) fn has_followed(position: &Position, owner: &Owner, nonce: u64) -> bool {
+    position.uid == owner.uid && position.restore_nonce >= nonce
+}
+
+pub(super) fn unreachable(error: StoreError) -> Stop {
     Stop::new(Reason::CheckpointFailed, error.to_string())
 }

@@ -308,6 +308,14 @@ impl Executor {
         let Some(committed) = found.control.position.clone() else {
             return Err(End::Again("no committed position".to_owned()));
         };
+        // Such a base would be rebuilt into another state, and nobody would notice where no hash is compared.
+        if self.context.delivery == Delivery::ExactlyOnce
+            && !(found.control).has_all_decisions(&committed, resume.from.control_seq)
+        {
+            tracing::warn!(task = self.task, base = ?resume.base, "base refused: decision records behind it are gone");
+            found.refused.push((resume.base.clone(), Refusal::DecisionsGone));
+            return Ok(None);
+        }
         let refusal = match self.load(found, &resume.base, state)? {
             Err(why) => {
                 tracing::warn!(task = self.task, base = ?resume.base, why, "base refused");

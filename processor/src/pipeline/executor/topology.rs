@@ -32,11 +32,7 @@ const SHUFFLE_RECORD_BYTES_LEAST: usize = 2 * RECORD_BYTES_MAX;
 fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
     const FIELD: &str = "spec.source.kafka.topics";
     let job = &context.job;
-    let source = Topics::open(&config::admin(
-        &job.source.bootstrap_servers,
-        &job.job_id,
-        &context.source_connection()?,
-    ))?;
+    let source = source(context)?;
     let mut counts = Vec::with_capacity(job.source.topics.len());
     for topic in &job.source.topics {
         counts.push(source.existing(FIELD, topic)?);
@@ -132,6 +128,33 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<(), 
     Ok(())
 }
 
+/// The logs that the tasks of a job read.
+pub(super) struct Inputs<'a> {
+    context: &'a JobContext,
+    source: Topics,
+    sink: Topics,
+}
+
+impl<'a> Inputs<'a> {
+    pub fn open(context: &'a JobContext) -> Result<Self, Stop> {
+        Ok(Self {
+            source: source(context)?,
+            sink: sink(context)?,
+            context,
+        })
+    }
+
+    /// First offset of what a task reads.
+    pub fn start_of(&self, role: Role) -> Result<i64, Stop> {
+        let cluster = match role.stage {
+            Stage::Whole | Stage::Combine => &self.source,
+            Stage::Window => &self.sink,
+        };
+        let (topic, partition) = config::input(&self.context.job, role);
+        cluster.start_of(&topic, partition)
+    }
+}
+
 /// Whether anything was ever written between the stages.
 pub(super) fn shuffle_has_records(context: &JobContext) -> Result<bool, Stop> {
     let job = &context.job;
@@ -170,6 +193,15 @@ pub(super) async fn trim(context: &JobContext, task: u32, offset: i64) {
             context.metrics.error(task, ErrorClass::Retry, "ShuffleNotTrimmed", 1);
         }
     }
+}
+
+fn source(context: &JobContext) -> Result<Topics, Stop> {
+    let job = &context.job;
+    Topics::open(&config::admin(
+        &job.source.bootstrap_servers,
+        &job.job_id,
+        &context.source_connection()?,
+    ))
 }
 
 fn sink(context: &JobContext) -> Result<Topics, Stop> {

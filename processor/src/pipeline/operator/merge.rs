@@ -152,6 +152,11 @@ impl WindowTask {
         self.sources.cut(cut)
     }
 
+    /// Whether anything came of a source partition, or a rewind of it was told.
+    pub fn has_heard(&self, source: u32) -> bool {
+        self.sources.have_heard(source)
+    }
+
     /// Where the task stands; its input is the shuffle partition.
     pub fn position(&self) -> TaskPosition {
         self.task.position

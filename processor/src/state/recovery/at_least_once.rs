@@ -13,9 +13,10 @@ use crate::pipeline::position::TaskPosition;
 /// # Errors
 /// When only an older log could bring the state back.
 pub fn committed(facts: &Facts<'_>) -> Result<Option<Position>, Stop> {
-    let stands = newest(facts);
+    let head = head(facts);
+    let stands = newest(facts, head);
     let Some(known) = facts.committed else {
-        return Ok(stands.cloned());
+        return Ok(stands.map(|position| in_history_of(head, position.clone())));
     };
     if known.uid != facts.owner.uid || known.job_id != facts.owner.job_id {
         // Somebody else's: the table says so.
@@ -38,12 +39,8 @@ pub fn committed(facts: &Facts<'_>) -> Result<Option<Position>, Stop> {
             ));
         }
     };
+    let stands = in_history_of(head, stands);
     // Who owns the task is the committed position's to say.
-    let stands = if stands.restore_nonce < known.restore_nonce {
-        behind_rewind(known, stands)
-    } else {
-        stands
-    };
     Ok(Some(Position {
         generation: known.generation,
         epoch: known.epoch.max(stands.epoch),
@@ -51,7 +48,27 @@ pub fn committed(facts: &Facts<'_>) -> Result<Option<Position>, Stop> {
     }))
 }
 
-/// A state from before the rewind that the committed position came from: it goes on in the history of that.
+/// What came last of all that is known of the task: behind a rewind is later than anything from before it, and the
+/// committed position may be gone, or be of a process from before, which nothing fences.
+fn head<'a>(facts: &Facts<'a>) -> Option<&'a Position> {
+    let local = match facts.local {
+        Local::Held(position) => Some(position.as_ref()),
+        Local::Absent | Local::Damaged(_) => None,
+    };
+    let stored = facts.checkpoints.iter().map(|checkpoint| &checkpoint.position);
+    let own = (stored.chain(local).chain(facts.committed)).filter(|position| is_own(facts, position));
+    own.max_by_key(|position| (position.restore_nonce, position.place()))
+}
+
+/// A state from before the last rewind goes on in the history that this began.
+fn in_history_of(head: Option<&Position>, stands: Position) -> Position {
+    match head {
+        Some(head) if stands.restore_nonce < head.restore_nonce => behind_rewind(head, stands),
+        Some(_) | None => stands,
+    }
+}
+
+/// A state from before the rewind that `known` came from: it goes on in the history of that.
 fn behind_rewind(known: &Position, stands: Position) -> Position {
     Position {
         uid: known.uid.clone(),
@@ -68,11 +85,11 @@ fn behind_rewind(known: &Position, stands: Position) -> Position {
 }
 
 /// Local state, else the checkpoint that has come furthest; what was tried in this start-up and put aside is none.
-fn newest<'a>(facts: &Facts<'a>) -> Option<&'a Position> {
+fn newest<'a>(facts: &Facts<'a>, head: Option<&Position>) -> Option<&'a Position> {
     let is_usable = |base: &Base, position: &Position| {
         // What a rewind took back is in the past of nothing.
-        let holds = facts.committed.is_none_or(|known| {
-            position.restore_nonce >= known.restore_nonce || known.descends_from(&position.lineage, position.place())
+        let holds = head.is_none_or(|head| {
+            position.restore_nonce >= head.restore_nonce || head.descends_from(&position.lineage, position.place())
         });
         is_own(facts, position) && holds && facts.refused.iter().all(|(refused, _)| refused != base)
     };

@@ -2,14 +2,16 @@
 //! task goes on from. Pure.
 //! Must not hold: how a checkpoint is fetched, or what start-up does without an order (`startup`).
 
-use xxhash_rust::xxh3::xxh3_128;
-
 use super::input::{LastInputCheck, recreated};
-use super::position::{Ancestor, Owner, Position};
+use super::position::{Ancestor, Position};
 use super::problem::{Reason, Stop};
 use super::startup::{Facts, Local, Startup, is_own, stop};
 use crate::pipeline::operator::merge::Cut;
 use crate::pipeline::position::TaskPosition;
+
+/// What a user can do about a rewind that cannot be. Tasks go back one by one: this one knows nothing of the others.
+pub const WAY_OUT: &str = "Nothing of this task was changed, other tasks may have gone back already: order a checkpoint that \
+                           all can go back to under a higher nonce or, if none has gone back, take the order back";
 
 /// A user's order to go back to a checkpoint, as far as it is about one task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,10 +60,7 @@ pub(super) fn decide(facts: &Facts<'_>, order: &Order<'_>) -> Startup {
     let failed = |what: String| {
         stop(
             Reason::RestoreFailed,
-            format!(
-                "restore {nonce} to checkpoint {name:?}: {what}. Nothing was changed; order another checkpoint under a \
-                 higher nonce, or take the order back"
-            ),
+            format!("restore {nonce} to checkpoint {name:?}: {what}. {WAY_OUT}"),
         )
     };
     let Some(id) = order.id else {
@@ -75,11 +74,12 @@ pub(super) fn decide(facts: &Facts<'_>, order: &Order<'_>) -> Startup {
     if stored.job_id != facts.owner.job_id || stored.task != task {
         return failed(format!("{id} is of task {} of job {}", stored.task, stored.job_id));
     }
-    if stored.restore_nonce >= *nonce {
-        // Of an earlier object: the nonces of a history rise.
-        let before = stored.restore_nonce;
+    // Of an earlier object: the nonces of a history rise, and what it left is the task's own from here on.
+    let its_own = known(facts).filter(|position| position.uid == stored.uid || stored.adopted.contains(&position.uid));
+    let before = its_own.map(|position| position.restore_nonce).max().unwrap_or(0);
+    if before >= *nonce {
         return failed(format!(
-            "{id} was made behind restore {before}, so the nonce has to be above that"
+            "the history of {id} has had restore {before}, so the nonce has to be above that"
         ));
     }
     if let Some(stop) = recreated(facts.log, order.last_input, stored) {
@@ -90,8 +90,7 @@ pub(super) fn decide(facts: &Facts<'_>, order: &Order<'_>) -> Startup {
             Reason::InputTruncated,
             format!(
                 "restore {nonce} to checkpoint {name:?}: the input log starts at offset {}, the checkpoint of task {task} \
-                 ends at {}, and windows would be published again without the records between. Nothing was changed; order \
-                 a newer checkpoint under a higher nonce, or take the order back",
+                 ends at {}, and windows would be published again without the records between. {WAY_OUT}",
                 facts.log.start,
                 stored.unread_from()
             ),
@@ -110,11 +109,9 @@ fn stored<'a>(facts: &Facts<'a>, id: &str) -> Option<&'a Position> {
     Some(&found.position)
 }
 
-/// The position that the rewind begins with: the checkpoint's, in a lineage of its own, above everything known. `decisions`
+/// The position that the rewind begins with: the checkpoint's, in a `lineage` of its own, above everything known. `decisions`
 /// are made with it.
-pub fn position(facts: &Facts<'_>, order: &Order<'_>, stored: &Position, decisions: u64) -> Position {
-    let id = order.id.unwrap_or_default();
-    let lineage = lineage(facts.owner, facts.owner.task, order.nonce, id);
+pub fn position(facts: &Facts<'_>, order: &Order<'_>, stored: &Position, lineage: String, decisions: u64) -> Position {
     let most = |of: fn(&Position) -> u64| known(facts).map(of).max().unwrap_or(0);
     let revision = known(facts)
         .map(|position| position.engine_position.result_revision)
@@ -155,11 +152,10 @@ pub fn position(facts: &Facts<'_>, order: &Order<'_>, stored: &Position, decisio
 
 const LINEAGE_PREFIX: &str = "rewind-";
 
-/// The lineage that a rewind of a task to a checkpoint begins: a function of the order, so that the second stage knows
-/// those of the first, and one from which the nonce can be read.
-pub fn lineage(owner: &Owner, task: u32, nonce: u64, checkpoint: &str) -> String {
-    let of = format!("{}/{}/{task}/{checkpoint}", owner.uid, owner.job_id);
-    format!("{LINEAGE_PREFIX}{nonce}-{:032x}", xxh3_128(of.as_bytes()))
+/// The lineage that a rewind begins. `random` is drawn for it: were an order carried out twice, for the control topic lost
+/// the first time, the second stage would see two histories. The nonce can be read from it.
+pub fn lineage(nonce: u64, random: u128) -> String {
+    format!("{LINEAGE_PREFIX}{nonce}-{random:032x}")
 }
 
 /// Nonce of the rewind that began a lineage; 0 for any other.
@@ -170,34 +166,41 @@ pub fn nonce_of(lineage: &str) -> u64 {
     nonce.and_then(|nonce| nonce.parse().ok()).unwrap_or(0)
 }
 
-/// What the rewind of a combine task to `position` takes back of what window tasks read. `window` is where the window task
-/// goes back to.
+/// The lineage that the rewind of `nonce` began, in the history that a combine task stands in.
+pub fn begun_by(nonce: u64, committed: &Position) -> Option<&str> {
+    let ancestors = committed.ancestors.iter().map(|ancestor| ancestor.lineage.as_str());
+    let mut chain = std::iter::once(committed.lineage.as_str()).chain(ancestors);
+    chain.find(|lineage| nonce_of(lineage) == nonce)
+}
+
+/// What the rewind of a combine task to `position`, which began `lineage`, takes back of what window tasks read.
+pub fn cut(source: u32, lineage: &str, position: &Position) -> Cut {
+    Cut {
+        source,
+        lineage: lineage.to_owned(),
+        parent: position.lineage.clone(),
+        sequence: position.engine_position.output_seq,
+    }
+}
+
+/// Whether what a combine task and a window task go back to, by an order with this nonce and these checkpoints, belongs
+/// together.
 ///
 /// # Errors
-/// When the two are not of one checkpoint of the job: a rewind lies between them that the window task does not know of.
-pub fn cut(
-    owner: &Owner,
-    order: (u64, &str),
-    source: u32,
-    position: &Position,
-    window: &Position,
-) -> Result<Cut, Stop> {
+/// When the two are not of one checkpoint of the job: a rewind lies between them that the window task does not know of. A
+/// birth behind an order carries its nonce and has gone back nowhere, so the history is asked.
+pub fn check_together(order: (u64, &str), position: &Position, window: &Position) -> Result<(), Stop> {
     let (nonce, checkpoint) = order;
-    if position.restore_nonce > window.restore_nonce || position.uid != window.uid {
+    let went_back = nonce_of(&position.lineage);
+    if went_back > window.restore_nonce || position.uid != window.uid {
         let message = format!(
             "restore {nonce}: checkpoint {checkpoint} of task {} was made behind restore {} of uid {}, that of task {} behind \
-             restore {} of uid {}: they are not of one checkpoint of the job. Nothing was changed; order one that is, under a \
-             higher nonce",
-            position.task, position.restore_nonce, position.uid, window.task, window.restore_nonce, window.uid
+             restore {} of uid {}: they are not of one checkpoint of the job. {WAY_OUT}",
+            position.task, went_back, position.uid, window.task, window.restore_nonce, window.uid
         );
         return Err(Stop::new(Reason::RestoreFailed, message));
     }
-    Ok(Cut {
-        source,
-        lineage: lineage(owner, position.task, nonce, checkpoint),
-        parent: position.lineage.clone(),
-        sequence: position.engine_position.output_seq,
-    })
+    Ok(())
 }
 
 #[cfg(test)]

@@ -45,6 +45,8 @@ pub enum Refusal {
     Diverged,
     /// It is damaged or cannot be read.
     Unreadable,
+    /// The control topic has lost decisions between it and K.
+    DecisionsGone,
 }
 
 /// Everything the decision depends on.
@@ -161,7 +163,8 @@ pub fn decide(facts: &Facts<'_>) -> Startup {
             Reason::CommittedPositionBehindState,
             format!(
                 "{ahead} is ahead of the committed position at offset {}: the control topic has lost commits, and \
-                 going on would publish results twice; restore the control topic, or start a job with another jobId",
+                 going on would publish results twice; restore the control topic, go back to a checkpoint, or start a job \
+                 with another jobId",
                 committed.engine_position.input_offset
             ),
         );
@@ -208,7 +211,8 @@ fn without_position(facts: &Facts<'_>) -> Startup {
             Reason::CommittedPositionBehindState,
             format!(
                 "{found} of this job exists but the control topic holds no position: it was deleted or emptied, and \
-                 going on would publish results twice; restore the control topic, or start a job with another jobId"
+                 going on would publish results twice; restore the control topic, go back to a checkpoint, or start a job \
+                 with another jobId"
             ),
         );
     }
@@ -393,6 +397,19 @@ fn nothing_left(facts: &Facts<'_>, why: &str) -> Startup {
             "replay from every base gave other results than were committed; keep the volume and the checkpoints, and \
              report this as a defect of the engine"
                 .to_owned(),
+        );
+    }
+    if facts
+        .refused
+        .iter()
+        .any(|(_, refusal)| *refusal == Refusal::DecisionsGone)
+    {
+        return stop(
+            Reason::CommittedPositionBehindState,
+            format!(
+                "{why}: the control topic has lost decision records that are needed on the way to the committed position; \
+                 restore the control topic, bring back the volume or a newer checkpoint, or go back to a checkpoint"
+            ),
         );
     }
     stop(

@@ -48,8 +48,9 @@ impl World {
         let found = self.store.iter().find(|checkpoint| checkpoint.manifest.id == id);
         let (stored, store) = &found.expect("decided on").held;
         let (stored, store) = (stored.clone(), store.snapshot());
-        let rewound = rewind::position(&facts, &order, &stored, 0);
         let committed = self.committed.as_ref().expect("K is there");
+        let lineage = rewind::lineage(order.nonce, committed.epoch.into());
+        let rewound = rewind::position(&facts, &order, &stored, lineage, 0);
         assert!(rewound.epoch > committed.epoch && rewound.lineage != committed.lineage);
         let forward = rewound.place() > committed.place();
         // The newest revision of a result holds: what comes from here on takes the place of what came then.

@@ -31,8 +31,9 @@ pub enum ShuffleError {
     },
     /// A source partition went on in another history.
     #[error(
-        "shuffle record at offset {offset}: source partition {source_partition} writes history {found:?} and this task knows {known:?}; \
-         it must be told of a rewind"
+        "shuffle record at offset {offset}: source partition {source_partition} writes history {found:?} and this task knows {known:?}: \
+         no rewind that it was told of leads there, so the control topic has lost commits; restore it, or go back to a checkpoint \
+         under a higher nonce"
     )]
     Lineage {
         /// Of the record.

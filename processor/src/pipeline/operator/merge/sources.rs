@@ -110,6 +110,12 @@ impl Heard {
         })
     }
 
+    /// Whether nothing was taken yet of the history that the last rewind began.
+    fn awaits_newest(&self) -> bool {
+        let parent = self.chain.iter().rev().nth(1);
+        parent.is_some_and(|parent| parent.until.is_some_and(|until| self.sequence <= until))
+    }
+
     fn newest(&self) -> String {
         self.chain
             .last()
@@ -129,8 +135,9 @@ impl Sources {
         let Some(history) = history else {
             let newest = heard.newest();
             // Behind a rewind only what it goes on from holds: histories of rewinds before it that are not in the chain
-            // were taken back, also those that began and ended behind what this task has read.
-            let taken_back = nonce_of(&newest) > nonce_of(header.lineage);
+            // were taken back, also those that began and ended behind what this task has read. They end where the newest
+            // begins: whatever comes then began without anybody's order.
+            let taken_back = nonce_of(&newest) > nonce_of(header.lineage) && heard.awaits_newest();
             if taken_back || heard.superseded.iter().any(|lineage| lineage == header.lineage) {
                 return Ok(false);
             }
@@ -165,6 +172,11 @@ impl Sources {
         self.heard
             .values()
             .fold(Shed::NOTHING, |all, heard| all.with(&heard.shed))
+    }
+
+    /// Whether a source partition was heard of.
+    pub fn have_heard(&self, source: u32) -> bool {
+        self.heard.contains_key(&source)
     }
 
     /// Takes notice of a rewind; one known already changes nothing, nor does one that is refused.
@@ -383,6 +395,10 @@ mod tests {
         }
         let later = sources.hear(2, &header(0, 1, 7, "rewind-3-0c"));
         assert!(matches!(later, Err(ShuffleError::Lineage { .. })), "nobody told of it");
+        // Nor of what comes without a rewind, were the task of the source partition born anew: it is not dropped for ever.
+        let anew = sources.hear(2, &header(0, 1, 7, "born-anew"));
+        assert!(matches!(anew, Err(ShuffleError::Lineage { .. })), "{anew:?}");
+        assert!(sources.have_heard(0) && !sources.have_heard(1));
     }
 
     #[test]

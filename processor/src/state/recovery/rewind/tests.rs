@@ -33,7 +33,7 @@ fn carried_out(world: &World) -> World {
     let facts = world.facts();
     let order = pending(&facts).expect("it is pending");
     let stored = stored(&facts, order.id.expect("given")).expect("in the store").clone();
-    let rewound = super::position(&facts, &order, &stored, 0);
+    let rewound = super::position(&facts, &order, &stored, lineage(order.nonce, 7), 0);
     World {
         committed: Some(rewound),
         ..world.clone().local(stored)
@@ -122,6 +122,13 @@ fn another_object_goes_on_with_the_history_of_a_former_one_by_an_order_only() {
     assert_eq!(own.reason(), Reason::RestoreFailed);
     own.order = Some((8, Some("former".to_owned())));
     assert_goes_back(&own, "former");
+    // Nor that any other of its history has had: it would be ahead of the position right after the commit.
+    own.checkpoints.push(own.checkpoints[1].clone());
+    (own.checkpoints[2].id, own.checkpoints[2].position.restore_nonce) = ("last".to_owned(), 8);
+    assert_eq!(own.reason(), Reason::RestoreFailed);
+    own.order = Some((9, Some("former".to_owned())));
+    assert_goes_back(&own, "former");
+    assert_eq!(carried_out(&own).resume().how, How::GoOn);
 }
 
 #[test]
@@ -241,14 +248,13 @@ fn the_position_is_the_checkpoints_above_everything_known() {
     let facts = world.facts();
     let order = pending(&facts).expect("pending");
     let stored = &world.checkpoints[0].position;
-    let rewound = super::position(&facts, &order, stored, 2);
+    let rewound = super::position(&facts, &order, stored, lineage(1, 7), 2);
     assert_eq!((rewound.epoch, rewound.restore_nonce, rewound.generation), (71, 1, 3));
     assert_eq!((rewound.control_seq, rewound.decision_floor), (5, 2));
     assert_eq!((rewound.revision.as_str(), rewound.revision_since), ("r2", 4));
     assert_eq!(rewound.engine_position.result_revision, 5);
     assert!(rewound.same_state(&stored.engine_position, 5));
-    assert_eq!(rewound.lineage, lineage(&world.owner, 0, 1, "old"));
-    assert_eq!(nonce_of(&rewound.lineage), 1);
+    assert_eq!(rewound.lineage, lineage(1, 7));
     let (place, trunk) = (stored.place(), stored.lineage.as_str());
     assert!(rewound.descends_from(trunk, place));
     assert!(!rewound.descends_from(trunk, position(5).place()));
@@ -256,7 +262,7 @@ fn the_position_is_the_checkpoints_above_everything_known() {
     // Decisions that are gone bar a base from before them, never the checkpoint itself.
     let mut gone = world.clone();
     gone.committed.as_mut().expect("set").decision_floor = 9;
-    let rewound = super::position(&gone.facts(), &order, stored, 0);
+    let rewound = super::position(&gone.facts(), &order, stored, lineage(1, 8), 0);
     assert_eq!(rewound.decision_floor, 3);
 }
 
@@ -326,21 +332,60 @@ fn at_least_once_a_rewind_takes_the_state_back_that_is_the_truth() {
         );
         assert_eq!((stands.restore_nonce, stands.engine_position.result_revision), (1, 1));
     }
-    let gone_on = committed.advanced(&owner(), position(6).engine_position, None, 0);
-    let stands = truth(&behind.clone().local(gone_on));
+    let engine_position = TaskPosition {
+        result_revision: 1,
+        ..position(6).engine_position
+    };
+    let gone_on = committed.advanced(&owner(), engine_position, None, 0);
+    let stands = truth(&behind.clone().local(gone_on.clone()));
     assert_eq!(stands.place(), position(6).place());
+    // Also where the control topic was emptied, or a process from before has written its own there: what was left has
+    // come further, in the store and there, and is not taken.
+    for known in [None, Some(position(9))] {
+        let lost = World {
+            committed: known,
+            ..behind.clone().local(gone_on.clone())
+        };
+        let stands = truth(&lost);
+        assert_eq!(
+            (stands.place(), &stands.lineage),
+            (position(6).place(), &committed.lineage)
+        );
+        // Without its state the rewind's checkpoint goes on in the history that the rewind began.
+        let mut damaged = lost.stored("behind", gone_on.clone()).local(position(9));
+        damaged.refused = vec![(Base::Checkpoint("behind".to_owned()), Refusal::Unreadable)];
+        let stands = truth(&damaged);
+        assert_eq!(
+            (stands.place(), &stands.lineage),
+            (position(4).place(), &committed.lineage)
+        );
+        assert_eq!((stands.restore_nonce, stands.engine_position.result_revision), (1, 1));
+    }
 }
 
 #[test]
-fn both_stages_know_the_lineage_and_window_tasks_what_is_taken_back() {
+fn window_tasks_know_what_is_taken_back_of_the_first_stage() {
     let window = position(4);
     let combine = Position { task: 3, ..position(7) };
-    let cut = |combine: &Position| cut(&owner(), (2, "id"), 1, combine, &window);
-    let found = cut(&combine).expect("of one checkpoint");
-    assert_eq!(found.lineage, lineage(&owner(), 3, 2, "id"));
-    assert_eq!((found.source, found.parent.as_str(), found.sequence), (1, "line-a", 7));
+    let found = cut(1, &lineage(2, 7), &combine);
+    let expected = Cut {
+        source: 1,
+        lineage: lineage(2, 7),
+        parent: "line-a".to_owned(),
+        sequence: 7,
+    };
+    assert_eq!(found, expected);
+    let together = |combine: &Position| check_together((2, "id"), combine, &window);
+    together(&combine).expect("of one checkpoint");
+    // Born while another order stood, which was refused or taken back: it never went back.
+    let born_behind_an_order = Position {
+        restore_nonce: 1,
+        ..combine.clone()
+    };
+    together(&born_behind_an_order).expect("no rewind");
     let behind_another = Position {
         restore_nonce: 1,
+        lineage: lineage(1, 7),
         ..combine.clone()
     };
     let of_another = Position {
@@ -348,17 +393,24 @@ fn both_stages_know_the_lineage_and_window_tasks_what_is_taken_back() {
         ..combine
     };
     for apart in [behind_another, of_another] {
-        let stop = cut(&apart).expect_err("they are not of one checkpoint");
+        let stop = together(&apart).expect_err("they are not of one checkpoint");
         assert_eq!(stop.reason, Reason::RestoreFailed);
     }
-    let different = [
-        lineage(&owner(), 3, 2, "id"),
-        lineage(&owner(), 4, 2, "id"),
-        lineage(&owner(), 3, 3, "id"),
-        lineage(&owner(), 3, 2, "other"),
-    ];
-    for (index, lineage) in different.iter().enumerate() {
-        assert!(different[..index].iter().all(|other| other != lineage), "{lineage}");
+}
+
+#[test]
+fn the_lineage_of_a_rewind_is_found_in_the_history_behind_it() {
+    let first = carried_out(&ordered()).committed.expect("set");
+    assert_eq!(begun_by(1, &first), Some(first.lineage.as_str()));
+    let mut again = carried_out(&ordered()).stored("behind", first.clone());
+    again.order = Some((3, Some("behind".to_owned())));
+    let second = carried_out(&again).committed.expect("set");
+    assert_eq!(begun_by(3, &second), Some(second.lineage.as_str()));
+    assert_eq!(begun_by(1, &second), Some(first.lineage.as_str()));
+    for never in [2, 4] {
+        assert_eq!(begun_by(never, &second), None, "{never}");
     }
+    assert_ne!(lineage(1, 7), lineage(1, 8));
     assert_eq!([nonce_of("line-a"), nonce_of("rewind-x-1"), nonce_of("")], [0, 0, 0]);
+    assert_eq!(nonce_of(&lineage(12, 7)), 12);
 }
