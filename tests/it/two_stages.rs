@@ -16,11 +16,11 @@ use streamagg_processor::pipeline::operator::merge::{Cut, ShuffleError, WindowTa
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_processor::state::backend::{Backend, Changes};
-use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::oracle::{self, Expected};
 
 use self::scene::{Scene, combine_entries, scene, source};
 use super::engine::{cases, expected_form, plan};
+use super::paging::Store;
 
 /// What happens to a combine task next.
 #[derive(Clone, Debug)]
@@ -162,21 +162,53 @@ fn commit(stage: &mut Stage, partitions: &mut [Vec<Vec<u8>>]) {
     stage.published.append(&mut stage.refused);
 }
 
-/// A restart of a window task after so many records: with what was committed (true), or with what was committed before.
-fn consume(scene: &Scene, log: &[Vec<u8>], restarts: &[(Index, bool)], batch: usize) -> Vec<Expected> {
+/// What happens to a window task after some records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Stop {
+    /// A commit, behind which so many quarters of its state stay in memory.
+    Commit { quarters: usize },
+    /// A restart with what was committed just before, of which so many bytes may be read.
+    Restart { bytes: usize },
+    /// A crash: a restart with what was committed before.
+    Crash { bytes: usize },
+}
+
+fn stops() -> impl Strategy<Value = Vec<(Index, Stop)>> {
+    let bytes = (0..4usize).prop_map(|thousands| thousands * 1000);
+    let stop = prop_oneof![
+        2 => (0..5usize).prop_map(|quarters| Stop::Commit { quarters }),
+        1 => bytes.clone().prop_map(|bytes| Stop::Restart { bytes }),
+        1 => bytes.prop_map(|bytes| Stop::Crash { bytes }),
+    ];
+    prop::collection::vec((any::<Index>(), stop), 0..8)
+}
+
+/// The window task that a store holds, of which no more than these bytes are read, or one without state.
+fn window_task(plan: &Arc<Plan>, store: &Store, bytes: usize) -> WindowTask {
+    let reader = store.reader();
+    let restored = WindowTask::restore_paged(Arc::clone(plan), &reader, bytes).expect("readable");
+    restored.unwrap_or_else(|| {
+        let mut task = WindowTask::new(Arc::clone(plan), 0).expect("windows for two stages");
+        task.page(reader);
+        task
+    })
+}
+
+/// What a window task gives of its log, whatever happens to it.
+fn consume(scene: &Scene, log: &[Vec<u8>], stops: &[(Index, Stop)], batch: usize) -> Vec<Expected> {
     let plan = plan(&scene.spec);
-    let mut stops: Vec<(usize, bool)> = restarts
+    let mut stops: Vec<(usize, Stop)> = stops
         .iter()
-        .map(|(at, kept)| (at.index(log.len() + 1), *kept))
+        .map(|(at, stop)| (at.index(log.len() + 1), *stop))
         .collect();
     stops.sort();
-    stops.push((log.len(), true));
-    let mut backend = MemoryBackend::default();
-    let mut task = WindowTask::new(Arc::clone(&plan), 0).expect("windows for two stages");
+    stops.push((log.len(), Stop::Restart { bytes: usize::MAX }));
+    let mut store = Store::default();
+    let mut task = window_task(&plan, &store, 0);
     let (mut published, mut pending) = (Vec::new(), Vec::new());
     let (mut at, mut committed) = (0, 0);
-    for (stop, kept) in stops {
-        let records: Vec<Record<'_>> = (at..stop.max(at))
+    for (place, stop) in stops {
+        let records: Vec<Record<'_>> = (at..place)
             .map(|offset| Record::new(offset as i64, &log[offset]))
             .collect();
         for records in records.chunks(batch) {
@@ -190,31 +222,33 @@ fn consume(scene: &Scene, log: &[Vec<u8>], restarts: &[(Index, bool)], batch: us
             );
             pending.extend(expected_form(&outputs, &[], 0));
         }
-        at = stop.max(at);
-        if kept {
-            let mut changes = Changes::default();
-            task.take_changes(&mut changes);
-            backend.apply(&changes).expect("memory takes everything");
-            published.append(&mut pending);
-            committed = at;
+        at = place;
+        assert!(task.take_failure().is_none(), "what has left memory is in the store");
+        if let Stop::Crash { bytes } = stop {
+            task = window_task(&plan, &store, bytes);
+            pending.clear();
+            at = committed;
+            continue;
         }
-        let before = kept.then(|| (task.position(), task.rows(), task.keys(), task.next_due_ms()));
-        task = match WindowTask::restore(Arc::clone(&plan), &backend).expect("readable") {
-            Some(task) => task,
-            None => WindowTask::new(Arc::clone(&plan), 0).expect("windows for two stages"),
-        };
-        if let Some(before) = before {
-            assert_eq!((task.position(), task.rows(), task.keys(), task.next_due_ms()), before);
+        let mut changes = Changes::default();
+        task.take_changes(&mut changes);
+        store.apply(&changes).expect("memory takes everything");
+        published.append(&mut pending);
+        committed = at;
+        let before = (task.position(), task.rows(), task.open_windows(), task.next_due_ms());
+        match stop {
+            Stop::Commit { quarters } => task.evict_to(task.state_bytes() / 4 * quarters),
+            Stop::Restart { bytes } | Stop::Crash { bytes } => task = window_task(&plan, &store, bytes),
         }
-        pending.clear();
-        at = committed;
+        let after = (task.position(), task.rows(), task.open_windows(), task.next_due_ms());
+        assert_eq!(after, before, "wherever the rows are");
     }
     if log.is_empty() {
         return published;
     }
     assert_eq!((task.rows(), task.keys()), (0, 0), "every source partition has ended");
     let mut left = 0;
-    backend
+    store
         .scan(&[], &mut |key, _| {
             left += usize::from((0x02..0x40).contains(&key[0]));
             Ok(())
@@ -267,12 +301,12 @@ proptest! {
     /// Lateness is judged where an event comes in: the last pane of each window is the batch answer.
     #[test]
     fn the_last_panes_are_the_batch_answer_whatever_the_interleaving_the_epochs_and_the_crashes(
-        scene in scene(1..=4, 160), turns in turns(), restarts in prop::collection::vec((any::<Index>(), any::<bool>()), 0..6), batch in 1..20usize,
+        scene in scene(1..=4, 160), turns in turns(), stops in stops(), batch in 1..20usize,
     ) {
         let (partitions, refused) = shuffle(&scene, &turns);
         let mut published = Vec::new();
         for log in &partitions {
-            let seen = results(&consume(&scene, log, &restarts, batch));
+            let seen = results(&consume(&scene, log, &stops, batch));
             let straight = results(&consume(&scene, log, &[], 1000));
             prop_assert_eq!(&seen, &straight, "the results are a function of the shuffle partition");
             assert_panes_are_in_order(&seen);

@@ -124,9 +124,10 @@ pub struct JobContext {
     pub secrets: Secrets,
 }
 
-/// Memory for the state of one task: its share of the budget. Without a limit state takes what it needs.
+/// Memory for the state of one task: its share of the budget among those that keep state. Without a limit state takes what
+/// it needs.
 fn state_budget(context: &JobContext, board: &Board) -> Option<usize> {
-    let share = context.budget.state_bytes() / board.tasks_here();
+    let share = context.budget.state_bytes() / board.count_here(|task| context.role(task).stage.keeps_state());
     match context.budget.origin {
         Origin::Declared | Origin::Limit { .. } => Some(usize::try_from(share).unwrap_or(usize::MAX)),
         Origin::Default => None,

@@ -83,8 +83,7 @@ impl Setup {
     }
 
     /// The task that a store holds, or `None` when it holds none. A combine task is what its committed position says.
-    /// With `paging`, rows may leave memory for that store, and no more are read than these bytes take; a window task
-    /// keeps all its rows in memory.
+    /// With `paging`, rows may leave memory for that store, and no more are read than these bytes take.
     ///
     /// # Errors
     /// As [`Task::restore`]; [`Error::Incompatible`] also when a window of a job of two stages needs its events in one
@@ -105,7 +104,13 @@ impl Setup {
                 let task = task.map(|task| task.of_partition(self.role.partition));
                 task.map(Box::new).map(Worker::Whole)
             }
-            Stage::Window => WindowTask::restore(plan, backend)?.map(Box::new).map(Worker::Window),
+            Stage::Window => {
+                let task = match paging {
+                    Some((reader, budget_bytes)) => WindowTask::restore_paged(plan, &reader, budget_bytes)?,
+                    None => WindowTask::restore(plan, backend)?,
+                };
+                task.map(Box::new).map(Worker::Window)
+            }
             Stage::Combine => {
                 let state = CombineState {
                     position: committed.engine_position,
@@ -246,7 +251,8 @@ impl Worker {
     pub fn page(&mut self, reader: Reader) {
         match self {
             Self::Whole(task) => task.page(reader),
-            Self::Combine(_) | Self::Window(_) => {}
+            Self::Window(task) => task.page(reader),
+            Self::Combine(_) => {}
         }
     }
 
@@ -255,7 +261,8 @@ impl Worker {
     pub fn applied(&mut self, budget_bytes: usize) {
         match self {
             Self::Whole(task) => task.applied(budget_bytes),
-            Self::Combine(_) | Self::Window(_) => {}
+            Self::Window(task) => task.applied(budget_bytes),
+            Self::Combine(_) => {}
         }
     }
 
@@ -263,7 +270,8 @@ impl Worker {
     pub fn wants_commit(&self) -> bool {
         match self {
             Self::Whole(task) => task.wants_commit(),
-            Self::Combine(_) | Self::Window(_) => false,
+            Self::Window(task) => task.wants_commit(),
+            Self::Combine(_) => false,
         }
     }
 
@@ -271,7 +279,8 @@ impl Worker {
     pub fn take_failure(&mut self) -> Option<Error> {
         match self {
             Self::Whole(task) => task.take_failure(),
-            Self::Combine(_) | Self::Window(_) => None,
+            Self::Window(task) => task.take_failure(),
+            Self::Combine(_) => None,
         }
     }
 
@@ -279,7 +288,8 @@ impl Worker {
     pub fn rows_left_in_store(&self) -> usize {
         match self {
             Self::Whole(task) => task.rows_left_in_store(),
-            Self::Combine(_) | Self::Window(_) => 0,
+            Self::Window(task) => task.rows_left_in_store(),
+            Self::Combine(_) => 0,
         }
     }
 
@@ -315,7 +325,7 @@ impl Worker {
         match self {
             Self::Whole(task) => task.bytes_in_use(),
             Self::Combine(task) => task.state_bytes(),
-            Self::Window(task) => task.state_bytes(),
+            Self::Window(task) => task.bytes_in_use(),
         }
     }
 

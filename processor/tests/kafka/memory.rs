@@ -6,8 +6,8 @@ use super::child::Processor;
 use super::rig::{Job, More, eventually};
 
 /// A job whose windows stay open, with memory that does not hold their rows: half of this is theirs.
-fn job(name: &str) -> Job {
-    let mut job = Job::new(name, 1);
+fn job(name: &str, partitions: u32) -> Job {
+    let mut job = Job::new(name, partitions);
     job.more = More {
         window: ", allowedLateness: 1h",
         state: ", memoryBudget: 256Ki",
@@ -16,21 +16,29 @@ fn job(name: &str) -> Job {
     job
 }
 
-/// Waits until more rows than these are on the volume only.
+/// Waits until more rows than these are on the volume only, of all tasks together.
 fn await_rows_on_volume(processor: &Processor, more_than: u64) {
     eventually("rows on the volume", || {
         let metrics = processor.metrics();
-        let line = metrics
-            .lines()
-            .find(|line| line.starts_with("streamagg_state_rows_on_volume{"));
-        let rows = line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
-        rows.filter(|rows| *rows > more_than).ok_or(metrics)
+        let lines = metrics.lines();
+        let tasks = lines.filter(|line| line.starts_with("streamagg_state_rows_on_volume{"));
+        let rows = tasks.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        let rows = rows.sum::<u64>();
+        Some(rows).filter(|rows| *rows > more_than).ok_or(metrics)
     });
 }
 
 #[test]
 fn a_task_beyond_its_memory_reads_rows_back_across_crashes_and_loses_nothing() {
-    let job = job("memory");
+    goes_on_across_crashes(&job("memory", 1));
+}
+
+#[test]
+fn so_does_a_window_task_behind_a_first_stage() {
+    goes_on_across_crashes(&job("memory-stages", 2).in_two_stages(2));
+}
+
+fn goes_on_across_crashes(job: &Job) {
     for round in 0..3 {
         let mut processor = job.start("data");
         job.produce(20_000);
@@ -42,7 +50,7 @@ fn a_task_beyond_its_memory_reads_rows_back_across_crashes_and_loses_nothing() {
 
 #[test]
 fn rows_on_the_volume_follow_a_changed_spec_and_are_there_for_questions() {
-    let job = job("memory-spec");
+    let job = job("memory-spec", 1);
     let processor = job.start("data");
     job.produce(20_000);
     job.assert_exact();

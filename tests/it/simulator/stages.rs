@@ -12,7 +12,6 @@ use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::combine::CombineState;
 use streamagg_processor::pipeline::operator::merge::WindowTask;
 use streamagg_processor::pipeline::output::{Outputs, Record};
-use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_processor::state::recovery::startup::{self, OnTruncated};
 use streamagg_processor::state::recovery::{
     AfterFence, AfterUnknown, Base, Birth, Facts, InputLog, LastInputCheck, Local, Owner, Position, Refusal, Startup,
@@ -22,6 +21,7 @@ use streamagg_tests::oracle::{self, Entry, Expected};
 
 use super::{cases, picked, splitmix64};
 use crate::engine::{expected_form, plan};
+use crate::paging::Store;
 use crate::two_stages::scene::{Scene, mark_shed, scene};
 use crate::two_stages::{assert_panes_are_in_order, results};
 
@@ -47,7 +47,7 @@ struct Pod {
     released: BTreeMap<u32, u64>,
     combining: BTreeMap<u32, combine::Process>,
     windows: BTreeMap<u32, window::Process>,
-    volumes: BTreeMap<u32, (Position, MemoryBackend)>,
+    volumes: BTreeMap<u32, (Position, Store)>,
 }
 
 /// How a transaction ended for the one who sent it.
@@ -63,6 +63,8 @@ struct World {
     plan: Arc<Plan>,
     random: u64,
     faults: bool,
+    /// Whether rows of window tasks leave memory.
+    pages: bool,
     initialised: u64,
     assignment: Assignment,
     pods: Vec<Pod>,
@@ -96,6 +98,7 @@ impl World {
             plan: plan(&scene.spec),
             random: seed,
             faults: true,
+            pages: seed % 2 == 1,
             initialised: 0,
             assignment: Assignment {
                 version: 1,
@@ -419,6 +422,8 @@ fn two_stages_give_the_batch_answer_each_result_once_whatever_happens() {
         "unknown",
         "sent again",
         "volume lost",
+        "rows left memory",
+        "starts with rows on the volume",
     ] {
         assert!(
             seen.get(what).is_some_and(|times| *times > 0),

@@ -9,7 +9,7 @@ use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::memory::MemoryBackend;
 
 use super::scene::{Scene, scene};
-use super::{FirstStage, consume, merge, results, turns};
+use super::{FirstStage, consume, merge, results, stops, turns};
 use crate::engine::{cases, plan};
 use crate::migration::widened;
 
@@ -21,7 +21,7 @@ proptest! {
     #[test]
     fn a_window_task_born_under_a_changed_spec_reads_what_was_written_before(
         scene in scene(1..=3, 120), before in turns(), between in turns(), after in turns(), first_to_change in any::<Index>(),
-        widens in any::<bool>(), restarts in prop::collection::vec((any::<Index>(), any::<bool>()), 0..6), batch in 1..20usize,
+        widens in any::<bool>(), stops in stops(), batch in 1..20usize,
     ) {
         let wide = Scene { spec: widened(&scene.spec), ..scene.clone() };
         let (old, new) = if widens { (scene, wide) } else { (wide, scene) };
@@ -45,7 +45,7 @@ proptest! {
             backend.apply(&changes).unwrap();
             let mut had = WindowTask::restore(Arc::clone(&new_plan), &backend).unwrap().unwrap();
             let expected = results(&merge(&mut had, log, log.len()).unwrap());
-            prop_assert_eq!(results(&consume(&new, log, &restarts, batch)), expected);
+            prop_assert_eq!(results(&consume(&new, log, &stops, batch)), expected);
         }
     }
 }

@@ -129,7 +129,14 @@ impl Board {
 
     /// Tasks that the assignment in force gives this pod, at least one: they share its memory.
     pub fn tasks_here(&self) -> u64 {
-        self.lock().assignment.tasks_of(self.ordinal).count().max(1) as u64
+        self.count_here(|_| true)
+    }
+
+    /// Those of them that `counts` picks, at least one.
+    pub fn count_here(&self, counts: impl Fn(u32) -> bool) -> u64 {
+        let inner = self.lock();
+        let tasks = inner.assignment.tasks_of(self.ordinal);
+        tasks.filter(|task| counts(*task)).count().max(1) as u64
     }
 
     /// Puts another assignment in force; the caller made sure that its generation is higher.

@@ -7,6 +7,7 @@
 mod earlier;
 mod error;
 mod fire;
+mod paging;
 mod persist;
 mod sources;
 
@@ -200,11 +201,6 @@ impl WindowTask {
             *slowest = self.sources.slowest();
         }
         answer
-    }
-
-    /// Bytes of memory that the state takes on the heap.
-    pub fn state_bytes(&self) -> usize {
-        self.task.state_bytes() + self.barred.values().map(PaneSet::heap_bytes).sum::<usize>()
     }
 
     /// Rows of state.

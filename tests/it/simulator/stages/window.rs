@@ -12,6 +12,7 @@ use streamagg_tests::oracle::Expected;
 
 use super::{Sent, World};
 use crate::engine::expected_form;
+use crate::paging::Store;
 
 /// Turns of one start-up: a claim, a discard and a base.
 const STARTUP_TURNS_MAX: usize = 6;
@@ -19,6 +20,8 @@ const STARTUP_TURNS_MAX: usize = 6;
 pub(super) struct Process {
     token: u64,
     task: WindowTask,
+    /// Where its rows are; the volume, once they were saved.
+    store: Store,
     committed: Position,
     pending: Vec<Expected>,
 }
@@ -52,20 +55,50 @@ impl World {
             return;
         }
         process.committed = sent;
-        self.save(pod, task, &mut process.task, &process.committed);
+        self.save(pod, task, &mut process.task, process.store.clone(), &process.committed);
         self.pods[pod as usize].windows.insert(task, process);
     }
 
     /// L is written after K.
-    fn save(&mut self, pod: u32, task: u32, state: &mut WindowTask, position: &Position) {
+    fn save(&mut self, pod: u32, task: u32, state: &mut WindowTask, mut store: Store, position: &Position) {
+        assert!(state.take_failure().is_none(), "what has left memory is on the volume");
         let mut changes = Changes::default();
         state.take_changes(&mut changes);
-        let held = self.pods[pod as usize].volumes.remove(&task);
-        let mut backend = held.map(|(_, backend)| backend).unwrap_or_default();
-        backend.apply(&changes).expect("memory takes everything");
-        self.pods[pod as usize]
-            .volumes
-            .insert(task, (position.clone(), backend));
+        store.apply(&changes).expect("memory takes everything");
+        self.pods[pod as usize].volumes.insert(task, (position.clone(), store));
+        if self.pages {
+            // What a budget decides elsewhere.
+            state.evict_to(state.state_bytes() / 4 * (self.trace.len() % 5));
+            if state.rows_left_in_store() > 0 {
+                self.note("rows left memory", pod, task);
+            }
+        }
+    }
+
+    /// The task that a volume holds, else an empty one, and where its rows are.
+    fn load(&mut self, pod: u32, task: u32) -> (WindowTask, Store) {
+        let plan = Arc::clone(&self.plan);
+        let Some((_, store)) = self.pods[pod as usize].volumes.get(&task) else {
+            let (mut state, store) = (
+                WindowTask::new(plan, 0).expect("windows for two stages"),
+                Store::default(),
+            );
+            if self.pages {
+                state.page(store.reader());
+            }
+            return (state, store);
+        };
+        let store = store.clone();
+        let state = if self.pages {
+            WindowTask::restore_paged(plan, &store.reader(), self.trace.len() % 4 * 1_000)
+        } else {
+            WindowTask::restore(plan, &store)
+        };
+        let state = state.expect("readable").expect("a task is there");
+        if state.rows_left_in_store() > 0 {
+            self.note("starts with rows on the volume", pod, task);
+        }
+        (state, store)
     }
 
     pub(super) fn start_window(&mut self, pod: u32, task: u32, token: u64) {
@@ -130,13 +163,7 @@ impl World {
 
     /// Loads what the volume holds, brings it to K with output suppressed, and runs.
     fn run_window(&mut self, pod: u32, task: u32, token: u64) {
-        let plan = Arc::clone(&self.plan);
-        let mut state = match self.pods[pod as usize].volumes.get(&task) {
-            Some((_, backend)) => WindowTask::restore(plan, backend)
-                .expect("readable")
-                .expect("a task is there"),
-            None => WindowTask::new(plan, 0).expect("windows for two stages"),
-        };
+        let (mut state, store) = self.load(pod, task);
         let committed = self.ledgers[task as usize].committed.clone().expect("K is there");
         let behind = committed.engine_position.input_offset - state.position().input_offset;
         let log = &self.shuffle[self.partition(task)];
@@ -149,10 +176,11 @@ impl World {
         if self.crashes(pod, task) {
             return;
         }
-        self.save(pod, task, &mut state, &committed);
+        self.save(pod, task, &mut state, store.clone(), &committed);
         let process = Process {
             token,
             task: state,
+            store,
             committed,
             pending: Vec::new(),
         };

@@ -10,7 +10,7 @@ use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::{Plan, StateLayout};
 use crate::pipeline::operator::Task;
 use crate::pipeline::operator::persist::{Migration, corrupt, parse_layout};
-use crate::state::backend::{Backend, Changes, Error};
+use crate::state::backend::{Backend, Changes, Error, Reader};
 use crate::state::codec;
 
 impl WindowTask {
@@ -44,11 +44,28 @@ impl WindowTask {
     /// # Errors
     /// As [`Task::restore`]; [`Error::Incompatible`] also when a window of the job needs its events in one task.
     pub fn restore(plan: Arc<Plan>, backend: &dyn Backend) -> Result<Option<Self>, Error> {
+        Self::restore_with(plan, backend, |plan| Task::restore(plan, backend))
+    }
+
+    /// As [`Self::restore`], of a task whose clean rows may leave memory ([`Self::page`]).
+    ///
+    /// # Errors
+    /// As [`Self::restore`].
+    pub fn restore_paged(plan: Arc<Plan>, reader: &Reader, budget_bytes: usize) -> Result<Option<Self>, Error> {
+        Self::restore_with(plan, reader.backend(), |plan| {
+            Task::restore_paged(plan, reader, budget_bytes)
+        })
+    }
+
+    fn restore_with(
+        plan: Arc<Plan>,
+        backend: &dyn Backend,
+        restore: impl FnOnce(Arc<Plan>) -> Result<Option<Task>, Error>,
+    ) -> Result<Option<Self>, Error> {
         plan.in_two_stages().map_err(|error| Error::Incompatible {
             what: error.to_string(),
         })?;
-        let (Some(layout), Some(task)) = (backend.get(codec::LAYOUT)?, Task::restore(Arc::clone(&plan), backend)?)
-        else {
+        let (Some(layout), Some(task)) = (backend.get(codec::LAYOUT)?, restore(Arc::clone(&plan))?) else {
             return Ok(None);
         };
         let stored = parse_layout(&layout)?;
