@@ -273,6 +273,7 @@ fn position() -> Position {
         revision: "a1b2c3d4e5".to_owned(),
         engine: "0.1.0".to_owned(),
         revision_since: 12,
+        decisions_since: 0,
         generation: 7,
         epoch: 99,
         engine_position: task.position(),

@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::sample::Index;
+use streamagg_crds::manifest::parse_manifest;
+use streamagg_crds::validate::resolve;
+use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::Task;
+use streamagg_processor::pipeline::output::{Outputs, Record};
+use streamagg_processor::state::backend::Error;
 use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::generator::{self, Case};
 use streamagg_tests::oracle::{self, Expected, Function, Spec};
@@ -148,6 +153,71 @@ proptest! {
                     prop_assert!(*entry < at || value == expected, "{value} is not {expected}");
                 }
                 (seen, expected) => prop_assert_eq!(seen, expected),
+            }
+        }
+    }
+}
+
+/// A job over these windows.
+fn with_windows(windows: &[&str]) -> Arc<Plan> {
+    let manifest = format!(
+        r#"
+apiVersion: streamagg.io/v1alpha1
+kind: StreamAggregation
+metadata: {{name: panes}}
+spec:
+  source: {{kafka: {{bootstrapServers: ["b:1"], topics: [t]}}, partitioning: {{byKey: {{}}}}}}
+  event: {{timestamp: {{field: /ts, unit: Milliseconds}}, watermark: {{boundedOutOfOrderness: {{bound: 0s}}}}}}
+  groupBy: [{{name: k, field: /k}}]
+  windows: [{}]
+  aggregates: [{{name: n, count: {{}}}}]
+  sink: {{kafka: {{topic: r}}}}
+"#,
+        windows.join(", ")
+    );
+    let manifest = parse_manifest(&manifest).unwrap();
+    Arc::new(Plan::compile(&resolve(&manifest.spec, "tests", "panes").unwrap()))
+}
+
+const MINUTE: &str = "{name: minute, tumbling: {size: 60s}}";
+const HOP: &str = "{name: hop, sliding: {size: 1200s, slide: 60s}}";
+const PART: &str = "{name: part, tumbling: {size: 20s}}";
+
+/// Which windows share panes depends on their order: none may leave the panes that have its events.
+#[test]
+fn windows_are_found_on_the_panes_that_have_their_events_or_refused() {
+    for (before, after, goes_on) in [
+        (&[MINUTE, HOP, PART][..], &[PART, MINUTE, HOP][..], false),
+        (&[MINUTE, HOP], &[PART, MINUTE, HOP], false),
+        (&[MINUTE, HOP], &[MINUTE, HOP, PART], true),
+        (&[MINUTE, HOP], &[HOP, MINUTE], true),
+    ] {
+        let mut task = Task::new(with_windows(before), 0);
+        let lines = [0, 30_000].map(|ts| format!(r#"{{"ts":{ts},"k":"a"}}"#));
+        let records = lines
+            .iter()
+            .zip(0..)
+            .map(|(line, offset)| Record::new(offset, line.as_bytes()));
+        task.step(&records.collect::<Vec<_>>(), &mut Outputs::default());
+        let mut backend = MemoryBackend::default();
+        commit(&mut task, &mut backend);
+        let restored = Task::restore(with_windows(after), &backend);
+        match restored {
+            Err(Error::Incompatible { what }) => {
+                assert!(!goes_on && what.contains("\"minute\""), "{before:?} {after:?}: {what}")
+            }
+            Err(error) => panic!("{error}"),
+            Ok(task) => {
+                assert!(goes_on, "{before:?} {after:?}");
+                let mut outputs = Outputs::default();
+                let line = br#"{"ts":60000,"k":"a"}"#;
+                task.expect("there is a task")
+                    .step(&[Record::new(2, line)], &mut outputs);
+                let results = format!("{:?}", crate::engine::expected_form(&outputs, &[], 0));
+                assert!(
+                    results.contains("minute") && results.contains(r#"\\\"n\\\":2"#),
+                    "{results}"
+                );
             }
         }
     }

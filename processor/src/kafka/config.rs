@@ -7,6 +7,7 @@ use streamagg_crds::resolved::Resolved;
 use streamagg_crds::v1alpha1::Compression;
 
 pub use super::settings::Settings;
+use crate::pipeline::sink::QUEUE_BYTES;
 use crate::pipeline::stage::{Role, Stage};
 
 /// How long the broker keeps an open transaction of a task that vanished: readers wait no longer than this.
@@ -180,9 +181,12 @@ pub fn admin(bootstrap_servers: &[String], job_id: &str, connection: &Settings) 
     settings
 }
 
+/// Bytes of a batch where the topics take it, before it is compressed: librdkafka's own bound.
+const BATCH_BYTES_MAX: usize = 1_000_000;
+
 /// The transactional producer of a task.
-pub fn producer(job: &Resolved, connection: &Settings, role: Role) -> Settings {
-    let mut settings = plain_producer(job, connection);
+pub fn producer(job: &Resolved, connection: &Settings, role: Role, batch_bytes: usize) -> Settings {
+    let mut settings = plain_producer(job, connection, batch_bytes);
     set(
         &mut settings,
         &[
@@ -193,8 +197,8 @@ pub fn producer(job: &Resolved, connection: &Settings, role: Role) -> Settings {
     settings
 }
 
-/// The producer of a task that delivers at least once.
-pub fn plain_producer(job: &Resolved, connection: &Settings) -> Settings {
+/// The producer of a task that delivers at least once. `batch_bytes`: of a batch, at most.
+pub fn plain_producer(job: &Resolved, connection: &Settings, batch_bytes: usize) -> Settings {
     let mut settings = common(&job.sink.bootstrap_servers, &job.job_id, connection);
     let compression = match job.sink.compression {
         Compression::None => "none",
@@ -214,9 +218,10 @@ pub fn plain_producer(job: &Resolved, connection: &Settings) -> Settings {
             // With the default of 100 ms, transactions in a row take 106 ms each.
             ("retry.backoff.ms", "5"),
             ("retry.backoff.max.ms", "200"),
-            // What waits in the client is a second copy of the epoch: enough to keep the broker busy, no more.
             ("queue.buffering.max.messages", "100000"),
-            ("queue.buffering.max.kbytes", "32768"),
+            ("queue.buffering.max.kbytes", &(QUEUE_BYTES >> 10).to_string()),
+            // A topic's bound is one of batches.
+            ("batch.size", &batch_bytes.clamp(1, BATCH_BYTES_MAX).to_string()),
             // Only failures are looked at.
             ("delivery.report.only.error", "true"),
             ("compression.type", compression),

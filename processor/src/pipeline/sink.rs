@@ -6,7 +6,7 @@ mod trace;
 
 use std::ops::Range;
 
-pub use self::plan::{OutputTopic, SinkPlan};
+pub use self::plan::{OutputTopic, QUEUE_BYTES, SinkPlan};
 use self::trace::Tracing;
 use super::output::{Output, Outputs};
 use super::position::NO_WATERMARK;

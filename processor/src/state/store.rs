@@ -103,6 +103,8 @@ pub struct Listing {
     pub doomed: BTreeSet<String>,
     /// Ids that somebody pins.
     pub pinned: BTreeSet<String>,
+    /// Why the store could not be asked, where it seemed not to be needed.
+    pub unlisted: Option<String>,
 }
 
 /// What retention did.

@@ -257,6 +257,21 @@ fn a_sink_that_takes_nothing_is_told_and_forgotten_when_it_does_again() {
 }
 
 #[test]
+fn a_topic_that_takes_small_batches_only_gets_every_result() {
+    let job = Job::new("smallbatches", 1);
+    // A broker holds this against a batch, not a record.
+    job.create_topic_with(&format!("{}-out", job.name), 1, &[("max.message.bytes", "8192")]);
+    job.produce(20_000);
+    let _processor = job.start("data");
+    job.assert_exact();
+    assert_eq!(
+        job.offsets(&format!("{}-dead", job.name), 0),
+        (0, 0),
+        "no result is too large"
+    );
+}
+
+#[test]
 fn a_task_reads_no_more_a_second_than_it_may() {
     let mut job = Job::new("rate", 1);
     job.more = More {

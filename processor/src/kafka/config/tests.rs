@@ -71,10 +71,18 @@ fn positions_and_results_share_the_sink_cluster() {
     let job = job(&[]);
     let plain = Settings::default();
     assert_eq!(control_consumer(&job, &plain).get("bootstrap.servers"), Some("c:3"));
-    let producer = producer(&job, &plain, Role::of(4, None));
+    let producer = producer(&job, &plain, Role::of(4, None), 1 << 20);
     assert_eq!(producer.get("bootstrap.servers"), Some("c:3"));
     assert_eq!(producer.get("transactional.id"), Some("ns.job/task/events/4"));
     assert_eq!(control_topic("ns.job"), "ns.job-control");
+}
+
+#[test]
+fn a_batch_is_no_larger_than_what_every_topic_takes() {
+    let (job, plain) = (job(&[]), Settings::default());
+    for (least, set) in [(0, "1"), (65_000, "65000"), (usize::MAX, "1000000")] {
+        assert_eq!(plain_producer(&job, &plain, least).get("batch.size"), Some(set));
+    }
 }
 
 #[test]
@@ -85,7 +93,7 @@ fn each_stage_has_transactions_and_an_input_of_its_own() {
         (2, "ns.job/combine/events/0"),
         (4, "ns.job/combine/events/2"),
     ] {
-        let settings = producer(&job, &plain, Role::of(task, Some(2)));
+        let settings = producer(&job, &plain, Role::of(task, Some(2)), 1 << 20);
         assert_eq!(settings.get("transactional.id"), Some(id));
     }
     let settings = shuffle_consumer(&job, &plain, 64);
@@ -104,7 +112,7 @@ fn every_client_reaches_its_cluster_as_its_security_says_and_no_property_changes
         source_consumer(&job, &connection, 64),
         control_consumer(&job, &connection),
         admin(&job.sink.bootstrap_servers, &job.job_id, &connection),
-        producer(&job, &connection, Role::of(0, None)),
+        producer(&job, &connection, Role::of(0, None), 1 << 20),
     ] {
         assert_eq!(settings.get("security.protocol"), Some("sasl_ssl"));
         assert!(!format!("{settings:?}").contains("hidden"), "{settings:?}");

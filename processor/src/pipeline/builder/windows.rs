@@ -5,7 +5,7 @@ use streamagg_crds::resolved::{self, Gap, Trigger, WindowKind};
 use streamagg_crds::v1alpha1::Panes;
 use streamagg_crds::value::time_zone;
 
-use super::StoredWindow;
+use super::{StateLayout, StoredPaneSet, StoredWindow};
 use crate::core::json::FieldTree;
 use crate::window::assigner::{Aligned, greatest_common_divisor};
 use crate::window::calendar::Calendar;
@@ -168,28 +168,28 @@ pub(super) fn places(windows: &mut [CompiledWindow], pane_sets: &[PaneSetPlan]) 
     own
 }
 
-/// Puts windows on shared panes (width = greatest common divisor) where that keeps panes few.
-pub(super) fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
-    let mut sets: Vec<PaneSetPlan> = Vec::new();
-    for (index, window) in windows.iter().enumerate() {
-        let Some(aligned) = shares_panes(&window.plan) else {
-            continue;
-        };
-        let member = PaneWindow {
-            index,
-            rank: window.rank,
-            aligned: *aligned,
-            allowed_lateness_ms: window.plan.allowed_lateness_ms,
-        };
-        let (width, offset) = aligned.pane_grid();
+/// Windows whose panes are the same.
+struct Shared {
+    width_ms: i64,
+    offset_ms: i64,
+    /// By number, with their grids.
+    windows: Vec<(usize, Aligned)>,
+}
+
+/// Puts windows on shared panes (width = greatest common divisor) where that keeps panes few. Their order matters: each
+/// joins the first that it can.
+fn share(windows: impl Iterator<Item = (usize, Aligned)>) -> Vec<Shared> {
+    let mut sets: Vec<Shared> = Vec::new();
+    for member in windows {
+        let (width, offset) = member.1.pane_grid();
         let joined = sets.iter_mut().find_map(|set| {
             let shared = greatest_common_divisor(
                 greatest_common_divisor(set.width_ms, width),
                 (set.offset_ms - offset).abs(),
             );
-            let few = set.windows.iter().chain([&member]).all(|member| {
-                let alone = member.aligned.size_ms() / member.aligned.pane_grid().0;
-                member.aligned.size_ms() / shared <= alone.max(SHARED_PANES_MAX)
+            let few = set.windows.iter().chain([&member]).all(|(_, aligned)| {
+                let alone = aligned.size_ms() / aligned.pane_grid().0;
+                aligned.size_ms() / shared <= alone.max(SHARED_PANES_MAX)
             });
             few.then_some((set, shared))
         });
@@ -199,7 +199,7 @@ pub(super) fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
                 set.offset_ms = set.offset_ms.rem_euclid(shared);
                 set.windows.push(member);
             }
-            None => sets.push(PaneSetPlan {
+            None => sets.push(Shared {
                 width_ms: width,
                 offset_ms: offset,
                 windows: vec![member],
@@ -209,11 +209,65 @@ pub(super) fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
     sets
 }
 
+/// The pane sets of a spec.
+pub(super) fn pane_sets(windows: &[CompiledWindow]) -> Vec<PaneSetPlan> {
+    let aligned = |(index, window): (usize, &CompiledWindow)| Some((index, *shares_panes(&window.plan)?));
+    let shared = share(windows.iter().enumerate().filter_map(aligned));
+    let member = |(index, aligned): (usize, Aligned)| PaneWindow {
+        index,
+        rank: windows[index].rank,
+        aligned,
+        allowed_lateness_ms: windows[index].plan.allowed_lateness_ms,
+    };
+    let set = |shared: Shared| PaneSetPlan {
+        width_ms: shared.width_ms,
+        offset_ms: shared.offset_ms,
+        windows: shared.windows.into_iter().map(member).collect(),
+    };
+    shared.into_iter().map(set).collect()
+}
+
+impl StateLayout {
+    /// Number of the pane set of each window, where it has one. `None`: these windows do not make these sets.
+    pub fn sets_of_windows(&self) -> Option<Vec<Option<usize>>> {
+        let shared = share(self.windows.iter().enumerate().filter_map(stored_grid));
+        let grid = |set: &Shared| StoredPaneSet {
+            width_ms: set.width_ms,
+            offset_ms: set.offset_ms,
+        };
+        if !shared.iter().map(grid).eq(self.pane_sets.iter().cloned()) {
+            return None;
+        }
+        let mut sets = vec![None; self.windows.len()];
+        for (number, set) in shared.iter().enumerate() {
+            for (window, _) in &set.windows {
+                sets[*window] = Some(number);
+            }
+        }
+        Some(sets)
+    }
+}
+
+/// The grid of a stored window, if it is on shared panes.
+fn stored_grid((index, window): (usize, &StoredWindow)) -> Option<(usize, Aligned)> {
+    let (size_ms, slide_ms, offset_ms) = (window.size_ms, window.slide_ms, window.offset_ms);
+    let is_whole = size_ms > 0 && slide_ms > 0;
+    let aligned = match window.kind.as_str() {
+        "" if is_whole => Aligned::sliding(size_ms, slide_ms, offset_ms),
+        CUMULATIVE if is_whole && size_ms % slide_ms == 0 => Aligned::cumulative(size_ms, slide_ms, offset_ms),
+        _ => return None,
+    };
+    Some((index, aligned))
+}
+
+/// How the layout document calls a cumulative window.
+const CUMULATIVE: &str = "cumulative";
+
 /// What of a window the layout document of the state says.
 pub(super) fn stored_window(window: &CompiledWindow, fields: &FieldTree) -> StoredWindow {
     let plan = &window.plan;
     let shape = match &plan.assigner {
-        Assigner::Aligned(aligned) if aligned.is_cumulative() => "cumulative".to_owned(),
+        Assigner::Aligned(aligned) if aligned.is_cumulative() => CUMULATIVE.to_owned(),
         Assigner::Aligned(_) => String::new(),
         Assigner::Calendar(calendar) => format!("calendar {}", calendar.description()),
         Assigner::Global => "global".to_owned(),

@@ -125,7 +125,10 @@ impl Executor {
                         && !is_ordered =>
                 {
                     tracing::warn!(task = self.task, %error, "checkpoint store not readable, local state is enough");
-                    Ok(Listing::default())
+                    Ok(Listing {
+                        unlisted: Some(error.to_string()),
+                        ..Listing::default()
+                    })
                 }
                 _ => Err(Stop::new(Reason::CheckpointFailed, error.to_string()).into()),
             },

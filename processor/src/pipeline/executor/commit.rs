@@ -55,6 +55,8 @@ pub(super) struct Committer<'a> {
     task: u32,
     role: Role,
     control_topic: String,
+    /// Bytes of a batch, at most.
+    batch_bytes: usize,
     producer: Option<TaskProducer>,
     stages: Stages,
     /// The problem that was told when the sink began to fail, while it fails.
@@ -63,7 +65,7 @@ pub(super) struct Committer<'a> {
 
 impl<'a> Committer<'a> {
     /// Initialises: every earlier owner is fenced.
-    pub fn init(context: &'a JobContext, board: &'a Board, task: u32) -> Result<Self, End> {
+    pub fn init(context: &'a JobContext, board: &'a Board, task: u32, batch_bytes: usize) -> Result<Self, End> {
         let control_topic = config::control_topic(&context.job.job_id);
         let mut this = Self {
             context,
@@ -71,6 +73,7 @@ impl<'a> Committer<'a> {
             task,
             role: context.role(task),
             control_topic,
+            batch_bytes,
             producer: None,
             stages: context.metrics.stages(task),
             told_before: RefCell::default(),
@@ -88,9 +91,10 @@ impl<'a> Committer<'a> {
         let (job, connection) = (&self.context.job, self.context.sink_connection()?);
         self.producer = Some(match self.context.delivery {
             Delivery::ExactlyOnce => {
-                TaskProducer::init(&config::producer(job, &connection, self.role), &|| self.board.beat())?
+                let settings = config::producer(job, &connection, self.role, self.batch_bytes);
+                TaskProducer::init(&settings, &|| self.board.beat())?
             }
-            Delivery::AtLeastOnce => TaskProducer::plain(&config::plain_producer(job, &connection))?,
+            Delivery::AtLeastOnce => TaskProducer::plain(&config::plain_producer(job, &connection, self.batch_bytes))?,
         });
         Ok(())
     }

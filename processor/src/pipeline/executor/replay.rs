@@ -77,6 +77,8 @@ impl Replay<'_> {
             if !self.obey_due(task, &mut next_decision, &mut put_out) {
                 return Ok(Reached::Missed);
             }
+            // Also behind the last decisions: what could not be read is no state to go on from.
+            check_reads(task, self.directory)?;
             if task.position().input_offset >= target {
                 return Ok(Reached::Committed);
             }
@@ -194,6 +196,8 @@ impl Replay<'_> {
                 offset: last.offset(),
                 digest: digest(last),
             }),
+            // K has seen further.
+            seen_offset: None,
             ..self.committed.clone()
         };
         let budget = state_budget(self.context, self.board);

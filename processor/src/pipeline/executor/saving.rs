@@ -167,10 +167,8 @@ impl<'a> Saving<'a> {
 
     /// Whether the newest checkpoint holds K.
     fn covers(&self, committed: &Position) -> bool {
-        !self.hurries
-            && self.newest.as_ref().is_some_and(|manifest| {
-                manifest.position.lineage == committed.lineage && manifest.position.place() == committed.place()
-            })
+        let newest = self.newest.as_ref().map(|manifest| &manifest.position);
+        !self.hurries && newest.is_some_and(|position| position.holds_what(committed))
     }
 
     /// Whether the task finishes for good: a drain or the end of the process.

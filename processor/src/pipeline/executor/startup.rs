@@ -23,8 +23,8 @@ use crate::state::checkpoint::Manifest;
 use crate::state::local::{LocalState, Opened};
 use crate::state::recovery::startup::{OnTruncated, decide};
 use crate::state::recovery::{
-    Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Refusal, Resume, Startup, Stop,
-    at_least_once, rewind,
+    Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
+    Startup, Stop, at_least_once, rewind,
 };
 use crate::state::store::Listing;
 
@@ -75,7 +75,7 @@ impl Executor {
         }
         let began = Instant::now();
         let topology = Topology::observe(&self.context)?;
-        let mut committer = Committer::init(&self.context, &self.board, self.task)?;
+        let mut committer = Committer::init(&self.context, &self.board, self.task, topology.batch_bytes())?;
         // In this order: the store is listed after K was read, so that no checkpoint is ahead of it unnoticed.
         let control = committer.read_control()?;
         let opened = self.open_state(&control)?;
@@ -203,7 +203,7 @@ impl Executor {
         loop {
             self.board.beat();
             let resume = match self.decide(found)? {
-                Startup::Stop(stop) => return Err(self.of_input(stop).into()),
+                Startup::Stop(stop) => return Err(self.without_store(found, stop).into()),
                 Startup::Release { generation } => return Err(End::Released { generation }),
                 Startup::Birth { discard_local } => {
                     let state = self.emptied(state.take(), discard_local.as_deref())?;
@@ -243,6 +243,14 @@ impl Executor {
                 }
                 None => continue,
             }
+        }
+    }
+
+    /// What the start-up table says, unless it might say something else of the checkpoints of a store that did not answer.
+    fn without_store(&self, found: &Found, stop: Stop) -> Stop {
+        match &found.listing.unlisted {
+            Some(why) if stop.reason == Reason::StateLost => Stop::new(Reason::CheckpointFailed, why.clone()),
+            Some(_) | None => self.of_input(stop),
         }
     }
 

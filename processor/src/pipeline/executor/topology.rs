@@ -277,6 +277,16 @@ impl Topology {
         }
     }
 
+    /// Bytes that a batch of records may have, before it is compressed: what every topic takes that is written. Of a larger
+    /// one the broker says that a record is too large.
+    pub fn batch_bytes(&self) -> usize {
+        /// What a batch has beside its records.
+        const FRAME_BYTES: usize = 256;
+        let others = [&self.shuffle, &self.late, &self.dead].into_iter().flatten();
+        let least = others.chain([&self.results]).map(|topic| topic.record_bytes_max).min();
+        least.unwrap_or(usize::MAX).saturating_sub(FRAME_BYTES)
+    }
+
     pub(super) fn sink_plan(&self, context: &JobContext, role: Role) -> SinkPlan {
         let job = &context.job;
         let (input_topic, partition) = config::input(job, role);

@@ -229,7 +229,30 @@ impl Migration {
                 None => return refuse("a window was added that cuts the panes of the others differently".to_owned()),
             }
         }
-        Ok(Self { sets, windows })
+        let migration = Self { sets, windows };
+        match migration.moved(stored, present) {
+            Some(window) => refuse(format!(
+                "window {window:?} would be on other panes than those that have its events: leave the windows in the order \
+                 in which they were, and put new ones behind them"
+            )),
+            None => Ok(migration),
+        }
+    }
+}
+
+impl Migration {
+    /// A window whose panes are in a set that it is not in any more. Which windows share panes depends on their order.
+    fn moved<'a>(&self, stored: &'a StateLayout, present: &StateLayout) -> Option<&'a str> {
+        let names = || stored.windows.iter().map(|window| window.name.as_str());
+        let (Some(before), Some(now)) = (stored.sets_of_windows(), present.sets_of_windows()) else {
+            return names().next();
+        };
+        let stays = |before: Option<usize>, window: usize| before.map(|set| self.sets[set]) == now[window];
+        let places = before.into_iter().zip(&self.windows);
+        let mut moved = names()
+            .zip(places)
+            .filter(|(_, (before, window))| !stays(*before, **window));
+        moved.next().map(|(name, _)| name)
     }
 }
 

@@ -5,6 +5,10 @@ use streamagg_crds::v1alpha1::Partitioner;
 
 use super::{Headers, ResultEntry, SideEntry, SourceRecord, header};
 
+/// What waits in the client is a second copy of the epoch: enough to keep the broker busy, no more. A record that is larger is
+/// never taken.
+pub const QUEUE_BYTES: usize = 32 << 20;
+
 /// A topic that is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputTopic {
@@ -95,7 +99,7 @@ impl SinkPlan {
         .into_iter()
         .flatten()
         .find(|found| found.name == topic)
-        .map_or(usize::MAX, |found| found.record_bytes_max)
+        .map_or(QUEUE_BYTES, |found| found.record_bytes_max.min(QUEUE_BYTES))
     }
 
     /// Lowers the bound of a topic that refused a record of at most its bound. `false`: it cannot be lowered further, or

@@ -196,6 +196,13 @@ fn a_record_that_is_too_large_becomes_one_that_says_so() {
 }
 
 #[test]
+fn no_record_is_larger_than_what_the_client_takes() {
+    let mut plan = plan();
+    plan.results.record_bytes_max = 100 << 20;
+    assert_eq!(plan.bound_of("results"), QUEUE_BYTES);
+}
+
+#[test]
 fn a_bound_is_lowered_only_so_far() {
     let mut plan = plan();
     assert!(plan.lower_bound("results"));

@@ -103,6 +103,10 @@ pub struct Position {
     pub engine: String,
     /// Input count from which on `revision` and `engine` alone have written.
     pub revision_since: u64,
+    /// Number of the decision from which on they alone have: a quiet partition is moved by decisions only. 0 in documents of
+    /// engines that did not note it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub decisions_since: u64,
     /// Generation in which its owner was named.
     pub generation: u64,
     /// Commits of this task since birth, claims included. For people and file names: never compared alone.
@@ -127,6 +131,11 @@ pub struct Position {
     pub combine: Option<Carried>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Ancestor {
     /// The last of the ancestor's decisions that the descendant obeys.
     pub fn decisions_limit(&self) -> u64 {
@@ -148,6 +157,7 @@ impl Position {
             revision: owner.revision.clone(),
             engine: owner.engine.clone(),
             revision_since: 0,
+            decisions_since: 0,
             generation: owner.generation,
             epoch: 0,
             engine_position: TaskPosition::start(birth.start_offset),
@@ -215,14 +225,16 @@ impl Position {
         decisions: u64,
     ) -> Self {
         let same_writer = self.revision == owner.revision && self.engine == owner.engine;
+        let (revision_since, decisions_since) = if same_writer {
+            (self.revision_since, self.decisions_since)
+        } else {
+            (self.engine_position.input_count, self.control_seq)
+        };
         Self {
             revision: owner.revision.clone(),
             engine: owner.engine.clone(),
-            revision_since: if same_writer {
-                self.revision_since
-            } else {
-                self.engine_position.input_count
-            },
+            revision_since,
+            decisions_since,
             generation: owner.generation,
             epoch: self.epoch + 1,
             engine_position,
@@ -246,6 +258,7 @@ impl Position {
             revision: owner.revision.clone(),
             engine: owner.engine.clone(),
             revision_since: base.input_count,
+            decisions_since: base.control_seq,
             generation: owner.generation,
             epoch: self.epoch + 1,
             engine_position: rebuilt,
@@ -266,6 +279,14 @@ impl Position {
             }
         }
         false
+    }
+
+    /// Whether a checkpoint here is one of `committed`: of a history, at a place, and the same there. A clock moves a combine
+    /// task, or one that delivers at least once, without moving its place.
+    pub fn holds_what(&self, committed: &Position) -> bool {
+        self.lineage == committed.lineage
+            && committed.same_state(&self.engine_position, self.control_seq)
+            && self.combine == committed.combine
     }
 
     /// Whether both describe the same state: same place and same hashes. Owner and epoch may differ, and what the next

@@ -137,6 +137,7 @@ pub fn position(facts: &Facts<'_>, order: &Order<'_>, stored: &Position, lineage
         engine: facts.owner.engine.clone(),
         // Results from before carry another `pane.revision`: what is replayed from there on is no exact replay.
         revision_since: stored.engine_position.input_count,
+        decisions_since: stored.control_seq,
         generation: facts.owner.generation,
         epoch: most(|position| position.epoch) + 1,
         engine_position: TaskPosition {

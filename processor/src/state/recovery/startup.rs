@@ -362,9 +362,10 @@ fn resume(facts: &Facts<'_>, committed: &Position) -> Startup {
         }
     }
     let same_writer = committed.revision == facts.owner.revision && committed.engine == facts.owner.engine;
+    let since = (committed.revision_since, committed.decisions_since);
     let how = if at_committed {
         How::GoOn
-    } else if same_writer && chosen.place.input_count >= committed.revision_since {
+    } else if same_writer && (chosen.place.input_count, chosen.place.control_seq) >= since {
         How::Replay
     } else {
         How::Rebuild

@@ -289,6 +289,41 @@ fn replay_is_exact_from_where_the_revision_began_and_a_rebuild_before() {
 }
 
 #[test]
+fn of_a_quiet_partition_decisions_say_where_the_revision_began() {
+    // The count stood at 9 when the revision changed, behind the seventh decision; three more came then.
+    let at = |control_seq: u64| Position {
+        control_seq,
+        ..position(9)
+    };
+    let mut changed = owner();
+    changed.revision = "r2".into();
+    let committed = at(7).advanced(&changed, position(9).engine_position, None, 3);
+    for (base, how) in [(6, How::Rebuild), (7, How::Replay), (8, How::Replay), (10, How::GoOn)] {
+        let mut world = World::at(9).local(at(base));
+        world.owner = changed.clone();
+        world.committed = Some(committed.clone());
+        assert_eq!(world.resume().how, how, "base at decision {base}");
+    }
+}
+
+#[test]
+fn a_checkpoint_holds_what_is_committed_where_nothing_moved_since() {
+    let stored = position(9);
+    let advanced = |watermark_ms: i64| {
+        let engine_position = TaskPosition {
+            watermark_ms,
+            ..stored.engine_position
+        };
+        stored.advanced(&owner(), engine_position, None, 0)
+    };
+    assert!(stored.holds_what(&advanced(stored.engine_position.watermark_ms)));
+    // The clock has moved a task whose decisions have no numbers.
+    let later = advanced(stored.engine_position.watermark_ms + 1);
+    assert_eq!(later.place(), stored.place());
+    assert!(!stored.holds_what(&later));
+}
+
+#[test]
 fn another_revision_or_engine_rebuilds_unless_the_base_is_the_position() {
     let change: [fn(&mut Owner); 2] = [|owner| owner.revision = "r2".into(), |owner| owner.engine = "e2".into()];
     for change in change {
@@ -491,6 +526,7 @@ fn an_epoch_moves_the_revision_mark_only_when_the_writer_changes() {
     other.revision = "r2".into();
     let changed = same.advanced(&other, engine_position(8), None, 0);
     assert_eq!((changed.revision_since, changed.revision.as_str()), (6, "r2"));
+    assert_eq!((same.decisions_since, changed.decisions_since), (0, 2));
     let claimed = same.claimed(9);
     assert_eq!((claimed.generation, claimed.epoch, claimed.revision_since), (9, 2, 0));
     assert_eq!(claimed.place(), same.place());
