@@ -9,7 +9,7 @@ use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::state::backend::{Error, Reader};
 use crate::state::codec;
 
-/// Records between two looks at the memory, at least and at most: a look visits every key.
+/// Events or partials between two looks at the memory, at least and at most: a look visits every key.
 const LOOK_RECORDS: (u64, u64) = (4_096, 500_000);
 /// What a row takes beside its stored key and value: header, number of the key, entries of the tables.
 const ROW_OVERHEAD_BYTES: usize = 96;
@@ -19,8 +19,10 @@ const ROW_OVERHEAD_BYTES: usize = 96;
 pub(super) struct Paging {
     reader: Option<Reader>,
     budget_bytes: usize,
-    /// Records of the task at which its memory is looked at next.
+    /// How much the task has taken when its memory is looked at next.
     next_look: u64,
+    /// Partials taken: a record of the first stage has many.
+    partials: u64,
     /// Number of the epoch: a row remembers when it was changed last.
     epoch: u64,
     /// The first read that failed.
@@ -47,6 +49,10 @@ impl Paging {
     /// How much of the state may be read into memory when a task begins; absent: all.
     pub fn room_at_start(&self) -> Option<usize> {
         self.reader.as_ref().map(|_| target(self.budget_bytes))
+    }
+
+    pub fn took_partial(&mut self) {
+        self.partials += 1;
     }
 
     fn fail(&mut self, error: Error) {
@@ -120,8 +126,8 @@ impl Task {
     /// leave memory, if the state takes more of it than this.
     pub fn applied(&mut self, budget_bytes: usize) {
         let before = std::mem::replace(&mut self.paging.budget_bytes, budget_bytes);
-        let records = self.stats.records;
-        let looks = records >= self.paging.next_look || budget_bytes < before;
+        let taken = self.taken();
+        let looks = taken >= self.paging.next_look || budget_bytes < before;
         if self.paging.reader.is_none() || !looks {
             return;
         }
@@ -133,12 +139,17 @@ impl Task {
         // An event makes a row in each set at most; half, for keys and variable state grow beside the rows.
         let row_bytes = (bytes / self.resident().max(1)).max(ROW_OVERHEAD_BYTES) * self.sets.len().max(1) * 2;
         let records_left = (budget_bytes.saturating_sub(bytes) / row_bytes) as u64;
-        self.paging.next_look = records + records_left.clamp(LOOK_RECORDS.0, LOOK_RECORDS.1);
+        self.paging.next_look = taken + records_left.clamp(LOOK_RECORDS.0, LOOK_RECORDS.1);
     }
 
     /// Whether the memory is to be looked at: rows leave it only when what they hold is committed and in the store.
     pub fn wants_commit(&self) -> bool {
-        self.paging.reader.is_some() && self.stats.records >= self.paging.next_look
+        self.paging.reader.is_some() && self.taken() >= self.paging.next_look
+    }
+
+    /// Records, and what came in them as partials.
+    fn taken(&self) -> u64 {
+        self.stats.records + self.paging.partials
     }
 
     /// Clean rows leave memory, those first that were not changed for the longest, until the state takes about so many
