@@ -65,6 +65,8 @@ pub struct Expectation {
     /// Of each window and key there is one pane, what the last result must say: which others there are depends on how
     /// events of several partitions met.
     pub last_only: bool,
+    /// The job went back to a checkpoint: what is left of the panes of a window need not begin with the first.
+    pub went_back: bool,
     totals: BTreeMap<(i64, WindowKey), Sums>,
 }
 

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use serde_json::Value;
 use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
 use crate::wait::{Seen, await_condition};
@@ -26,7 +27,12 @@ pub struct Home {
     pub data: PathBuf,
     /// What a checkpoint store of kind `volume` is in; shared by all homes of a job.
     pub checkpoints: PathBuf,
+    /// The order to go back to a checkpoint that processors are started with.
+    pub order: Option<PathBuf>,
 }
+
+/// What the admin server asks for.
+const TOKEN: &str = "of-the-crash-test";
 
 impl Home {
     /// Makes the directories.
@@ -37,10 +43,12 @@ impl Home {
         let data = directory.join("data");
         std::fs::create_dir_all(&data)?;
         std::fs::create_dir_all(checkpoints)?;
+        std::fs::write(directory.join("token"), TOKEN)?;
         Ok(Self {
             directory: directory.to_owned(),
             data,
             checkpoints: checkpoints.to_owned(),
+            order: None,
         })
     }
 
@@ -69,11 +77,31 @@ impl Home {
 
     /// A metric of the processor that was started here last, all tasks together; nothing while it does not answer.
     pub fn metric(&self, name: &str) -> Option<f64> {
+        Some(sum_of(&metrics(self.port()?).ok()?, name))
+    }
+
+    /// Where the processor that was started here last listens.
+    fn port(&self) -> Option<u16> {
         let log = std::fs::read_to_string(self.log()).ok()?;
         let (_, listen) = log.rsplit_once("listen")?;
         let (_, port) = listen.split_once("127.0.0.1:")?;
         let digits = port.find(|c: char| !c.is_ascii_digit()).unwrap_or(port.len());
-        Some(sum_of(&metrics(port[..digits].parse().ok()?).ok()?, name))
+        port[..digits].parse().ok()
+    }
+
+    /// Asks the processor that was started here last, under `/v1`.
+    ///
+    /// # Errors
+    /// When it does not answer, or not with what was asked for.
+    pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<Value, String> {
+        let port = self.port().ok_or("it does not listen yet")?;
+        let head = format!("{method} {path} HTTP/1.1\r\nAuthorization: Bearer {TOKEN}");
+        let answer = exchange(port, &head, body).map_err(|error| error.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
+        match head.split(' ').nth(1) {
+            Some("200") => serde_json::from_str(body).map_err(|error| format!("{error}: {body}")),
+            _ => Err(answer),
+        }
     }
 
     /// Starts a processor on the job file at `job`.
@@ -99,9 +127,14 @@ impl Home {
             .arg(&self.data)
             .arg("--checkpoint-volume")
             .arg(&self.checkpoints)
+            .arg("--token-file")
+            .arg(self.directory.join("token"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log);
+        if let Some(order) = &self.order {
+            command.arg("--restore").arg(order);
+        }
         if let Some(failpoint) = failpoint {
             command.env("STREAMAGG_FAILPOINT", failpoint);
         }
@@ -117,8 +150,14 @@ impl Home {
 /// # Errors
 /// When it does not answer.
 pub fn metrics(port: u16) -> std::io::Result<String> {
+    exchange(port, "GET /metrics HTTP/1.1", "")
+}
+
+fn exchange(port: u16, head: &str, body: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let length = body.len();
+    let request = format!("{head}\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(request.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     Ok(text)

@@ -70,17 +70,23 @@ impl Verifier {
         self.late.read_on()?;
         self.dead.read_on()?;
         self.source.read_on()?;
-        let expected = expect(&self.job, &self.source.source());
-        let outputs = |reader: &Reader| {
+        let mut expected = expect(&self.job, &self.source.source());
+        expected.went_back = self.went_back;
+        let outputs = |reader: &Reader, may_repeat: bool| {
             let (mut list, mut seen) = (reader.outputs(), BTreeSet::new());
-            if self.may_repeat || self.went_back {
+            if may_repeat {
                 list.retain(|record| seen.insert((record.key.clone(), record.value.clone(), record.headers.clone())));
             }
             list
         };
-        let (mut results, late, dead) = (outputs(&self.results), outputs(&self.late), outputs(&self.dead));
+        let side = |reader: &Reader| outputs(reader, self.may_repeat || self.went_back);
+        let (mut results, late, dead) = (
+            outputs(&self.results, self.may_repeat),
+            side(&self.late),
+            side(&self.dead),
+        );
         if self.went_back {
-            results = newest(results);
+            results = newest(results, expected.last_only);
         }
         Ok(compare(&self.job, &expected, &results, &late, &dead, &self.added))
     }
@@ -132,13 +138,15 @@ fn pane(record: &OutputRecord) -> Option<Value> {
 }
 
 /// Of each pane of a window and key (which the record's key names) what has the highest revision: more than one is a
-/// repetition, which the checker finds.
-fn newest(records: Vec<OutputRecord>) -> Vec<OutputRecord> {
+/// repetition, which the checker finds. `of_window`: all panes that have the window's highest revision, where only the last of
+/// them has to be what is expected.
+fn newest(records: Vec<OutputRecord>, of_window: bool) -> Vec<OutputRecord> {
     let mut panes: BTreeMap<(String, Option<u64>), (u64, Vec<OutputRecord>)> = BTreeMap::new();
     for record in records {
         let pane = pane(&record).unwrap_or_default();
         let revision = pane["revision"].as_u64().unwrap_or(0);
-        let (newest, held) = panes.entry((record.key.clone(), pane["index"].as_u64())).or_default();
+        let index = pane["index"].as_u64().filter(|_| !of_window);
+        let (newest, held) = panes.entry((record.key.clone(), index)).or_default();
         if revision > *newest {
             held.clear();
         }

@@ -5,11 +5,14 @@
 //! by side on one broker: most of a kill is waiting for the next start.
 #![expect(clippy::panic, reason = "helpers of tests fail the test that calls them")]
 
+#[path = "crash/back.rs"]
+mod back;
 #[path = "crash/manifest.rs"]
 mod manifest;
 #[path = "crash/phases.rs"]
 mod phases;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -36,6 +39,8 @@ const START_MS: i64 = 1_760_000_000_000;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
 const PROGRESS_MAX: Duration = Duration::from_secs(90);
+/// A kill on every side of a restore, and more.
+const RESTORES_LEAST: u64 = 5;
 /// The phase without transactions.
 const AT_LEAST_ONCE: &str = "at-least-once";
 /// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
@@ -68,10 +73,14 @@ struct Harness {
     /// What produces, at work.
     load: Option<Load>,
     tasks: u32,
-    /// A key's events are in any partition.
-    scattered: bool,
+    /// How many of them are the second stage's; they come first.
+    window_tasks: u32,
     random: Random,
     generation: u64,
+    /// Checkpoints of the job that are pinned: ids by task.
+    kept: Vec<BTreeMap<String, String>>,
+    /// Of the last order.
+    nonce: u64,
     started: Instant,
     counts: Counts,
 }
@@ -83,6 +92,8 @@ struct Counts {
     volumes_lost: u64,
     volumes_set_back: u64,
     zombies: u64,
+    /// By failpoint, and without one.
+    restores: Vec<&'static str>,
 }
 
 impl Harness {
@@ -99,7 +110,8 @@ impl Harness {
         broker.create_topics(&topics)?;
         let io = |error: std::io::Error| error.to_string();
         let home = Home::create(&directory.join("home-1"), &directory.join("store")).map_err(io)?;
-        let tasks = shape.partitions.unsigned_abs() + resolved.source.shuffle_partitions.unwrap_or(0);
+        let window_tasks = resolved.source.shuffle_partitions.unwrap_or(0);
+        let tasks = shape.partitions.unsigned_abs() + window_tasks;
         home.assign(1, tasks).map_err(io)?;
         let job = directory.join("job.json");
         let file = JobFile::new("e2e", name, "uid-of-the-crash-test", manifest.spec);
@@ -116,9 +128,11 @@ impl Harness {
             idle: Some((loader, Traffic::new(seed, shape, START_MS))),
             load: None,
             tasks,
-            scattered: shape.scattered,
+            window_tasks,
             random: Random::new(seed ^ 0x5eed),
             generation: 1,
+            kept: Vec::new(),
+            nonce: 0,
             started: Instant::now(),
             counts: Counts::default(),
         })
@@ -181,11 +195,8 @@ impl Harness {
         Ok(())
     }
 
-    /// Kills a processor that has rows on the volume only, where rows may leave memory.
+    /// Kills a processor that has rows on the volume only.
     fn kill_beyond_memory(&mut self) -> Result<(), String> {
-        if self.scattered {
-            return Ok(());
-        }
         let processor = self.start(None)?;
         let home = &self.home;
         await_condition("rows on the volume only", PROGRESS_MAX, || {
@@ -261,7 +272,8 @@ impl Harness {
         zombie.signal("STOP")?;
         self.generation += 1;
         let directory = self.directory.join(format!("home-{}", self.generation));
-        let next = Home::create(&directory, &self.home.checkpoints).map_err(|error| error.to_string())?;
+        let mut next = Home::create(&directory, &self.home.checkpoints).map_err(|error| error.to_string())?;
+        next.order.clone_from(&self.home.order);
         next.assign(self.generation, self.tasks)
             .map_err(|error| error.to_string())?;
         let old = std::mem::replace(&mut self.home, next);
@@ -384,11 +396,18 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     };
     let (one_stage, two_stages) = (kills.div_ceil(2), kills.div_ceil(3));
     let others = kills.saturating_sub(one_stage + two_stages).max(4);
+    let restores = (kills / 10).max(RESTORES_LEAST);
     let done = std::thread::scope(|scope| {
         let lanes = [
             scope.spawn(|| every_fault(&broker, "crash", seed, SHAPE, one_stage)),
-            scope.spawn(|| every_fault(&broker, "two-stages", seed, scattered, two_stages)),
-            scope.spawn(|| without_transactions_and_long(&broker, seed, others)),
+            scope.spawn(|| {
+                every_fault(&broker, "two-stages", seed, scattered, two_stages)
+                    + back_and_forth(&broker, "back", seed, SHAPE, restores)
+            }),
+            scope.spawn(|| {
+                without_transactions_and_long(&broker, seed, others)
+                    + back_and_forth(&broker, "back-two-stages", seed, scattered, restores)
+            }),
         ];
         lanes
             .map(|lane| lane.join().expect("every phase passes"))
@@ -398,6 +417,15 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     assert!(done >= kills, "only {done} of {kills} kills");
     println!("{done} kills");
     Broker::delete(BROKER).expect("the broker can be removed");
+}
+
+/// A phase in which a user goes back to checkpoints, and on to others.
+fn back_and_forth(broker: &Broker, name: &str, seed: u64, shape: Shape, restores: u64) -> u64 {
+    let counts = phase(broker, name, seed, shape, |harness| back::and_forth(harness, restores));
+    for place in back::PLACES {
+        assert!(counts.restores.contains(&place), "{name}: not at {place}: {counts:?}");
+    }
+    counts.kills
 }
 
 fn without_transactions_and_long(broker: &Broker, seed: u64, kills: u64) -> u64 {

@@ -166,7 +166,8 @@ fn compare_last(
             report.wrong.push(format!("not a result: {}", record.value));
             continue;
         };
-        let panes = seen.get(&result.id).map_or(0, |(panes, _)| *panes);
+        let begins_with = if expected.went_back { result.index } else { 0 };
+        let panes = seen.get(&result.id).map_or(begins_with, |(panes, _)| *panes);
         if result.index != panes {
             let list = if result.index < panes {
                 &mut report.repeated

@@ -5,10 +5,9 @@ const SHUFFLE_PARTITIONS: u32 = 2;
 
 /// The job of a run; `scattered`: a key's events are in any partition.
 pub fn manifest(bootstrap: &str, name: &str, delivery: &str, scattered: bool) -> String {
-    // Where rows may leave memory, there is none for most of them.
-    let (partitioning, memory) = match scattered {
-        true => (format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"), ""),
-        false => ("byKey: {}".to_owned(), "memoryBudget: 64Ki"),
+    let partitioning = match scattered {
+        true => format!("any: {{shufflePartitions: {SHUFFLE_PARTITIONS}}}"),
+        false => "byKey: {}".to_owned(),
     };
     format!(
         r#"
@@ -42,7 +41,8 @@ spec:
   state:
     backend: RocksDB
     volume: {{size: 1Gi}}
-    {memory}
+    # There is none for most rows.
+    memoryBudget: 64Ki
     checkpoints: {{interval: 2s, retain: {{count: 3}}, store: {{volume: {{path: checkpoints}}}}}}
 "#
     )
