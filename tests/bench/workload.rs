@@ -6,7 +6,9 @@ use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_tests::generator;
-use streamagg_tests::oracle::{Function, Missing, Panes, Repeat, Shape, Spec, Trigger, Unit, Watermark, Window};
+use streamagg_tests::oracle::{
+    Function, Missing, NO_WATERMARK, Panes, Repeat, Shape, Spec, Trigger, Unit, Watermark, Window,
+};
 
 /// The workloads whose ratio is W5.
 pub const ONE: &str = "tumble 10 s, 8 aggregates";
@@ -166,6 +168,7 @@ pub fn window(name: &str, shape: Shape, size_ms: i64, slide_ms: i64) -> Window {
         slide_ms,
         offset_ms: 0,
         lateness_ms: 0,
+        closed_ms: NO_WATERMARK,
         trigger: Trigger {
             on_time: true,
             early: None,

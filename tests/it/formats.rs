@@ -24,6 +24,7 @@ use streamagg_processor::pipeline::position::{Decision, DecisionKind, NO_WATERMA
 use streamagg_processor::pipeline::shuffle::{self, Header, Message, Partial};
 use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::checkpoint::{FileEntry, FileFormat, MANIFEST_VERSION, Manifest};
+use streamagg_processor::state::codec;
 use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_processor::state::recovery::position::{Ancestor, POSITION_VERSION, Place};
 use streamagg_processor::state::recovery::{Birth, LastInput, Position};
@@ -186,12 +187,23 @@ fn the_state_is_written_as_it_always_was() {
 #[test]
 fn state_of_format_1_is_read_and_gone_on_from() {
     for (state, _) in STATES {
-        let mut backend = store(&stored(state));
-        let before = dump(&backend);
-        let mut task = Task::restore(plan(state), &backend).unwrap().unwrap();
-        commit(&mut task, &mut backend);
-        assert_eq!(dump(&backend), before, "{state}: reading and writing changes nothing");
-        assert_fixture(&format!("{state}/results.jsonl"), &run(&mut task, SAVED_AT, EVENTS));
+        let with = stored(state);
+        // State from before it said what the windows allow: the entry is added, all others stay as they were.
+        let mut without = with.clone();
+        without.retain(|(key, _)| key != codec::LATENESSES);
+        assert_eq!(without.len() + 1, with.len(), "{state}");
+        for pairs in [&with, &without] {
+            let mut backend = store(pairs);
+            let mut task = Task::restore(plan(state), &backend).unwrap().unwrap();
+            commit(&mut task, &mut backend);
+            let written = dump(&backend);
+            assert_eq!(
+                written,
+                dump(&store(&with)),
+                "{state}: reading and writing changes nothing"
+            );
+            assert_fixture(&format!("{state}/results.jsonl"), &run(&mut task, SAVED_AT, EVENTS));
+        }
     }
 }
 

@@ -10,6 +10,7 @@ mod docs;
 mod embedded;
 mod engine;
 mod formats;
+mod lateness;
 mod migration;
 mod never_panics;
 mod oracle_cases;

@@ -9,6 +9,7 @@ fn window(name: &str, size_ms: i64, slide_ms: i64, offset_ms: i64, lateness_ms: 
         slide_ms,
         offset_ms,
         lateness_ms,
+        closed_ms: oracle::NO_WATERMARK,
         shape: oracle::Shape::default(),
         trigger: oracle::Trigger::default(),
         panes: oracle::Panes::default(),

@@ -2,6 +2,7 @@
 //! epochs, the crashes and the restores, every window's last values are the batch answer, byte for byte.
 
 mod cases;
+mod lateness;
 pub mod scene;
 mod specs;
 

@@ -3,6 +3,7 @@
 
 mod aggregates;
 mod around;
+mod run;
 mod shedding;
 mod sources;
 mod values;
@@ -15,6 +16,7 @@ use serde::de::IgnoredAny;
 pub use self::aggregates::Function;
 use self::aggregates::{Row, cells, compute};
 pub use self::around::{Around, PLACE, around};
+pub use self::run::{outputs, outputs_across};
 use self::shedding::Shedding;
 pub use self::shedding::is_kept;
 pub use self::sources::{answer_of_sources, refused};
@@ -139,63 +141,6 @@ pub enum Expected {
 }
 
 type Reason = &'static str;
-/// Everything a task must put out for this log, in order.
-pub fn outputs(spec: &Spec, log: &[Entry]) -> Vec<Expected> {
-    let (mut out, mut watermark, mut clock) = (Vec::new(), NO_WATERMARK, None);
-    let (mut state, mut shedding) = (windows::State::default(), Shedding::default());
-    for (entry, item) in log.iter().enumerate() {
-        let advance = match item {
-            Entry::IdleAdvance(to) => *to,
-            Entry::EndOfInput => i64::MAX,
-            Entry::Clock(now) => {
-                clock = Some(*now);
-                continue;
-            }
-            Entry::Shed(_) => continue,
-            Entry::Share(halvings) => {
-                shedding.decided(*halvings);
-                continue;
-            }
-            Entry::Tick(now) => {
-                let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing, &shedding));
-                state.tick(spec, *now, watermark, &mut emit);
-                continue;
-            }
-            Entry::Record(_) | Entry::Stamped(..) => match accept(spec, (entry, item), watermark, clock) {
-                Err(reason) => {
-                    out.push(Expected::Dead {
-                        entry,
-                        reason,
-                        watermark_ms: watermark,
-                    });
-                    continue;
-                }
-                Ok(events) => {
-                    let allows = events.iter().map(|event| event.allows).max().unwrap_or(NO_WATERMARK);
-                    let late = late(spec, &events);
-                    for event in events.into_iter().filter(|event| !event.is_late()) {
-                        if !event.joined.is_empty() {
-                            shedding.saw(spec, event.time);
-                        }
-                        let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing, &shedding));
-                        state.add(spec, event, watermark, &mut emit);
-                    }
-                    out.extend(late.map(|(windows, time)| Expected::Late {
-                        entry,
-                        windows,
-                        watermark_ms: watermark,
-                        lateness_ms: watermark - time,
-                    }));
-                    allows
-                }
-            },
-        };
-        let mut emit = |firing: &windows::Firing| out.push(result(spec, entry, firing, &shedding));
-        state.advance(spec, watermark, watermark.max(advance), &mut emit);
-        watermark = watermark.max(advance);
-    }
-    out
-}
 
 /// The batch answer: the last value of each window and key, `(result key, values)`.
 pub fn batch_answer(outputs: &[Expected]) -> BTreeMap<String, String> {

@@ -6,6 +6,7 @@
 mod bad_ratio;
 mod cell;
 mod clock;
+pub mod closing;
 pub mod combine;
 mod count;
 mod emit;
@@ -34,6 +35,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::bad_ratio::BadRatio;
 use self::clock::Clock;
+use self::closing::Closing;
 use self::count::CountSet;
 use self::instance::InstanceSet;
 use self::judge::{AHEAD, Rejection, Scratch, Verdict};
@@ -74,6 +76,10 @@ pub struct Task {
     partition: u32,
     position: TaskPosition,
     keys: KeyTable,
+    /// When windows close, by index in the spec.
+    closing: Vec<Closing>,
+    /// It combines for window tasks ([`combine`]).
+    is_first_stage: bool,
     sets: Vec<PaneSet>,
     instances: Vec<InstanceSet>,
     sessions: Vec<SessionSet>,
@@ -112,6 +118,8 @@ impl LateFirings {
 struct Unsaved {
     /// The layout document was never written (or everything has to be written anew).
     layout: bool,
+    /// What the store has of lateness is not of this spec.
+    latenesses: bool,
     /// Panes purged that the store holds: (set, start).
     purged_panes: Vec<(usize, i64)>,
     /// Windows whose late firings the store holds and that were purged: (window, end).
@@ -134,6 +142,8 @@ impl Task {
     fn at(plan: Arc<Plan>, position: TaskPosition) -> Task {
         Task {
             partition: 0,
+            closing: closing::of(&plan),
+            is_first_stage: false,
             sets: (plan.pane_sets.iter().enumerate())
                 .map(|(index, set)| PaneSet::new(index, set))
                 .collect(),
@@ -157,6 +167,7 @@ impl Task {
             paging: Paging::default(),
             unsaved: Unsaved {
                 layout: true,
+                latenesses: true,
                 ..Unsaved::default()
             },
             position,
@@ -298,7 +309,7 @@ impl Task {
                     window
                         .aligned
                         .ends_of_pane(start, set.width_ms())
-                        .filter(|end| end.saturating_add(window.allowed_lateness_ms) > watermark)
+                        .filter(|end| self.closing[window.index].at(*end) > watermark)
                         .map(|end| (end, window.index)),
                 );
             }

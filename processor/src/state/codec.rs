@@ -13,6 +13,7 @@
 //! | `0x01 'S'` | – | source partitions of a window task: watermark, sequence and lineage of each (JSON) |
 //! | `0x06` | pane set (1 byte), barred (8, order-preserving), pane start (8, order-preserving), key bytes | as `0x02` |
 //! | `0x07` | window (1 byte), place among the last events (8, order-preserving; −1: the counters), key bytes | a place: smallest and largest time (8 each), row; the counters: events, events at the last pane, panes (8 each), then as a place for the present block |
+//! | `0x01 'C'` | – | what each window allows, and up to which end earlier specs have closed it (JSON by window) |
 //! | `0x40`–`0x7f` | the shell's entries | |
 //!
 //! A cell is: bound, events, events since the last pane, panes (8 bytes each), index of the last pane (8), its timing
@@ -35,6 +36,8 @@ pub const PANE_ROW: u8 = 0x02;
 pub const LATE_FIRINGS: u8 = 0x03;
 /// When windows last fired by processing time.
 pub const TICKS: &[u8] = b"\x01T";
+/// What windows allow, and what of them earlier specs have closed.
+pub const LATENESSES: &[u8] = b"\x01C";
 /// Tag of a key in a window instance that keeps values of its own.
 pub const INSTANCE_CELL: u8 = 0x04;
 /// Tag of a session.

@@ -17,7 +17,7 @@ use streamagg_processor::state::memory::MemoryBackend;
 use crate::engine::{cases, expected_form};
 use crate::two_stages::results;
 
-fn plan_of(windows: serde_json::Value) -> Arc<Plan> {
+pub(super) fn plan_of(windows: serde_json::Value) -> Arc<Plan> {
     plan_of_both(
         windows,
         serde_json::json!([{"name": "n", "count": {}}, {"name": "first", "first": {"field": "/v"}}]),
@@ -47,11 +47,11 @@ fn plan_of_both(windows: serde_json::Value, aggregates: serde_json::Value) -> Ar
     ))
 }
 
-fn minutes(lateness: &str) -> Arc<Plan> {
+pub(super) fn minutes(lateness: &str) -> Arc<Plan> {
     plan_of(serde_json::json!([{"name": "m", "tumbling": {"size": "60s"}, "allowedLateness": lateness}]))
 }
 
-fn source(index: u32, count: u32) -> Source {
+pub(super) fn source(index: u32, count: u32) -> Source {
     Source {
         index,
         count,
@@ -61,7 +61,7 @@ fn source(index: u32, count: u32) -> Source {
 }
 
 /// Partials and watermarks that a source partition with these events sends in one epoch.
-fn shuffled(task: &mut Combine, events: &[(&str, i64)]) -> Vec<Vec<u8>> {
+pub(super) fn shuffled(task: &mut Combine, events: &[(&str, i64)]) -> Vec<Vec<u8>> {
     let mut shuffle = Shuffle::default();
     for (key, time_ms) in events {
         let value = format!(r#"{{"ts":{time_ms},"k":"{key}","v":"{key}{time_ms}"}}"#);
@@ -77,7 +77,10 @@ fn shuffled(task: &mut Combine, events: &[(&str, i64)]) -> Vec<Vec<u8>> {
 }
 
 /// Values of the results, and the partials that came too late.
-fn merged(task: &mut WindowTask, records: &[Vec<u8>]) -> Result<(Vec<String>, Vec<PurgedPartial>), ShuffleError> {
+pub(super) fn merged(
+    task: &mut WindowTask,
+    records: &[Vec<u8>],
+) -> Result<(Vec<String>, Vec<PurgedPartial>), ShuffleError> {
     let (mut outputs, mut purged) = (Outputs::default(), Vec::new());
     for record in records {
         let offset = task.position().input_offset;
@@ -207,7 +210,7 @@ fn plan_with(aggregates: serde_json::Value) -> Arc<Plan> {
     )
 }
 
-fn restored(plan: &Arc<Plan>, task: &mut WindowTask, backend: &mut MemoryBackend) -> WindowTask {
+pub(super) fn restored(plan: &Arc<Plan>, task: &mut WindowTask, backend: &mut MemoryBackend) -> WindowTask {
     let mut changes = Changes::default();
     task.take_changes(&mut changes);
     backend.apply(&changes).unwrap();

@@ -41,6 +41,7 @@ impl Scene {
                 slide_ms: 60_000,
                 offset_ms: 0,
                 lateness_ms: 0,
+                closed_ms: oracle::NO_WATERMARK,
                 trigger: Trigger::default(),
                 panes: Panes::default(),
             }],
@@ -71,6 +72,7 @@ fn for_two_stages(window: Window) -> Window {
         slide_ms,
         offset_ms,
         lateness_ms: window.lateness_ms,
+        closed_ms: oracle::NO_WATERMARK,
         trigger: Trigger::default(),
         panes: Panes::default(),
     }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::oracle::{Panes, Repeat, Shape, Trigger, Window};
+use crate::oracle::{NO_WATERMARK, Panes, Repeat, Shape, Trigger, Window};
 
 /// Offsets of zones without daylight saving, as `window` of a day may have: UTC, Asia/Kolkata, America/Phoenix.
 pub const ZONES: [(&str, i64); 3] = [
@@ -91,6 +91,7 @@ pub(super) fn window() -> impl Strategy<Value = Window> {
                 } else {
                     lateness
                 },
+                closed_ms: NO_WATERMARK,
                 trigger,
                 panes,
             }

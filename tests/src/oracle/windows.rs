@@ -17,6 +17,8 @@ pub struct Window {
     pub slide_ms: i64,
     pub offset_ms: i64,
     pub lateness_ms: i64,
+    /// Instances that end here or before are closed, whatever lateness the spec allows now: none before the first event.
+    pub closed_ms: i64,
     pub trigger: Trigger,
     pub panes: Panes,
 }
@@ -167,7 +169,7 @@ fn own_gap(window: &Window, gap: i64) -> i64 {
 /// The watermark at which an event is late for an instance: for a session its time, the gap and the lateness.
 pub(super) fn late_from(window: &Window, time: i64, gap: i64, end: i64) -> i64 {
     match window.shape {
-        Shape::Session | Shape::SessionByField => time + own_gap(window, gap) + window.lateness_ms,
+        Shape::Session | Shape::SessionByField => allowed_until(window, time + own_gap(window, gap)),
         Shape::Count => i64::MAX,
         _ => closes(window, end),
     }
@@ -181,7 +183,16 @@ pub(super) fn closes(window: &Window, end: i64) -> i64 {
         Shape::SessionByField => window.size_ms,
         _ => 0,
     };
-    end.saturating_add(gap + window.lateness_ms)
+    allowed_until(window, end.saturating_add(gap))
+}
+
+/// The watermark up to which what ends there takes events: below all of them for what is closed.
+fn allowed_until(window: &Window, end: i64) -> i64 {
+    if end <= window.closed_ms {
+        i64::MIN
+    } else {
+        end.saturating_add(window.lateness_ms)
+    }
 }
 
 /// Start, end, events.
@@ -318,7 +329,7 @@ impl State {
             }
             let window = &spec.windows[self.open[&id].window];
             if window.trigger.on_time && from < id.0 && id.0 <= to {
-                let stays = closes(window, id.0) == id.0 && !is_session(window);
+                let stays = window.lateness_ms == 0 && !is_session(window);
                 self.fire(spec, &id, "OnTime", stays || to == i64::MAX, emit);
             }
             if closes(window, id.0) > to {

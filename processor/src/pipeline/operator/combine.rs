@@ -10,6 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::closing::Latenesses;
 use super::judge::{AHEAD, Verdict};
 use super::{END_OF_INPUT, Stats, StepStatus, Task};
 use crate::core::key;
@@ -67,6 +68,9 @@ pub struct Carried {
     /// Fingerprint of the layout that was told of last, in the history that it writes; absent before the first record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub layout: Option<u64>,
+    /// What the windows allow, and what of them earlier specs have closed; absent where nobody knew.
+    #[serde(default, skip_serializing_if = "Latenesses::is_empty")]
+    pub latenesses: Latenesses,
 }
 
 /// One combine task.
@@ -107,6 +111,8 @@ impl Combine {
         let mut task = Task::at(plan, state.position);
         task.scratch.partition = source.index;
         task.partition = source.index;
+        task.is_first_stage = true;
+        task.close_again(&state.carried.latenesses);
         // What is no such text was no dead letter: the guard may then be late, and nothing else depends on it.
         if let Some(bits) = (state.carried.bad_records.as_ref()).and_then(|text| hex::decode(text).ok()) {
             task.bad_ratio.load(&bits);
@@ -114,7 +120,10 @@ impl Combine {
         let mut combine = Self {
             layout: task.plan.fingerprint(),
             due_ms: 0,
-            carried: state.carried.clone(),
+            carried: Carried {
+                latenesses: task.latenesses(),
+                ..state.carried.clone()
+            },
             told: None,
             buffers: vec![Vec::new(); source.shuffle_partitions as usize],
             task,

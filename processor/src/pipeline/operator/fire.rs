@@ -318,9 +318,8 @@ impl Task {
 
     /// Forgets what no event can reach any more.
     pub(super) fn purge(&mut self, watermark_ms: i64, due: &[Due]) {
-        let (late, unsaved, windows) = (&mut self.late, &mut self.unsaved, &self.plan.windows);
-        let purged =
-            |id: &(i64, usize, u32)| id.0.saturating_add(windows[id.1].plan.allowed_lateness_ms) <= watermark_ms;
+        let (late, unsaved, closing) = (&mut self.late, &mut self.unsaved, &self.closing);
+        let purged = |id: &(i64, usize, u32)| closing[id.1].at(id.0) <= watermark_ms;
         for id in late
             .counts
             .range(..(watermark_ms, 0, 0))

@@ -7,6 +7,7 @@ use hashbrown::HashTable;
 
 use super::END_OF_INPUT;
 use super::cell::Cells;
+use super::closing::{self, Closing};
 use super::emit::{Emitter, Timing};
 use super::pane::key_hash;
 use super::size::list_bytes;
@@ -41,7 +42,7 @@ impl Instance {
 pub(super) struct InstanceSet {
     /// Index and rank of the window.
     window: (usize, usize),
-    lateness_ms: i64,
+    pub closing: Closing,
     pub cells: Cells,
     pub instances: BTreeMap<(i64, i64), Instance>,
     /// The calendar's answer used last: finding it costs more than all the rest.
@@ -53,7 +54,7 @@ impl InstanceSet {
         let window = &plan.windows[index];
         Self {
             window: (index, window.rank),
-            lateness_ms: window.plan.allowed_lateness_ms,
+            closing: closing::of_window(window),
             cells: Cells::new(plan, &window.plan, false),
             instances: BTreeMap::new(),
             recent: (0, 0),
@@ -84,7 +85,7 @@ impl InstanceSet {
 
     /// Whether an instance takes no more events.
     pub fn is_closed(&self, end_ms: i64, watermark_ms: i64) -> bool {
-        end_ms.saturating_add(self.lateness_ms) <= watermark_ms
+        self.closing.at(end_ms) <= watermark_ms
     }
 
     pub fn window(&self, (start_ms, end_ms): (i64, i64)) -> Window {
@@ -106,7 +107,7 @@ impl InstanceSet {
     ) -> (u32, i64) {
         let mut due_ms = i64::MAX;
         let instance = self.instances.entry((end_ms, start_ms)).or_insert_with(|| {
-            due_ms = due(end_ms, self.lateness_ms, watermark_ms);
+            due_ms = due(end_ms, self.closing, watermark_ms);
             Instance::default()
         });
         let cells = &mut self.cells;
@@ -144,7 +145,7 @@ impl InstanceSet {
         let watermark = emitter.position.watermark_ms;
         let on_time = window.end_ms > from_ms && self.cells.trigger().on_time;
         let closes = self.is_closed(window.end_ms, watermark);
-        let on_time_is_final = self.lateness_ms == 0 || watermark == END_OF_INPUT;
+        let on_time_is_final = self.closing.is_immediate() || watermark == END_OF_INPUT;
         let Some(instance) = self.instances.get_mut(&(window.end_ms, window.start_ms)) else {
             return;
         };
@@ -188,7 +189,7 @@ impl InstanceSet {
     pub fn purge(&mut self, watermark_ms: i64, keys: &mut KeyTable, mut purged: impl FnMut(i64)) {
         while let Some(entry) = self.instances.first_entry() {
             let (end_ms, _) = *entry.key();
-            if end_ms.saturating_add(self.lateness_ms) > watermark_ms {
+            if self.closing.at(end_ms) > watermark_ms {
                 break;
             }
             let instance = entry.remove();
@@ -210,18 +211,18 @@ impl InstanceSet {
             .range((watermark_ms.saturating_add(1), i64::MIN)..)
             .next();
         let ends = first.into_iter().chain(next.map(|(id, _)| id));
-        ends.map(|(end_ms, _)| due(*end_ms, self.lateness_ms, watermark_ms))
+        ends.map(|(end_ms, _)| due(*end_ms, self.closing, watermark_ms))
             .min()
             .unwrap_or(i64::MAX)
     }
 }
 
 /// Next watermark that concerns an instance: its end, then its close.
-fn due(end_ms: i64, lateness_ms: i64, watermark_ms: i64) -> i64 {
+fn due(end_ms: i64, closing: Closing, watermark_ms: i64) -> i64 {
     if end_ms > watermark_ms {
         end_ms
     } else {
-        end_ms.saturating_add(lateness_ms)
+        closing.at(end_ms)
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Scratch {
     /// (instance set, instance) that the event updates.
     instances: Vec<(usize, (i64, i64))>,
     spans: Vec<(i64, i64)>,
+    /// Windows missed that are closed by an earlier spec only.
+    closed_before: Vec<usize>,
     /// Session sets that take the event.
     pub sessions: Vec<usize>,
     /// Windows that fire because of the event, for its key.
@@ -111,6 +113,7 @@ impl Scratch {
             targets: Vec::with_capacity(plan.pane_sets.len()),
             instances: Vec::new(),
             spans: Vec::new(),
+            closed_before: Vec::new(),
             sessions: Vec::new(),
             firing: Vec::new(),
             missed: vec![0; plan.windows.len()],
@@ -194,10 +197,15 @@ impl Task {
             }
             let mut open = false;
             for window in &set.windows {
+                let closing = self.closing[window.index];
                 for end_ms in window.aligned.ends_of_pane(start, set.width_ms) {
-                    if end_ms.saturating_add(window.allowed_lateness_ms) <= watermark {
+                    if closing.by_lateness(end_ms) <= watermark {
                         missed_any = true;
                         scratch.missed[window.index] += 1;
+                        continue;
+                    }
+                    if closing.at(end_ms) <= watermark {
+                        scratch.closed_before.push(window.index);
                         continue;
                     }
                     open = true;
@@ -213,6 +221,12 @@ impl Task {
             }
             if open {
                 scratch.targets.push((set_index, start));
+            }
+            // A partial cannot say that such a window does not take it: the window task, which knows, counts the loss.
+            let counts = !(open && self.is_first_stage);
+            for index in scratch.closed_before.drain(..).filter(|_| counts) {
+                missed_any = true;
+                scratch.missed[index] += 1;
             }
         }
         missed_any

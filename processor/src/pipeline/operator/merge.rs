@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::closing::Closing;
 use super::combine::NotInTwoStages;
 use super::pane::{Maker, PaneSet};
 use super::query::{Answer, Question};
@@ -246,7 +247,8 @@ impl WindowTask {
         }
         let watermark_ms = task.position.watermark_ms;
         let mut ended = Vec::new();
-        let is_open = look(set_plan, partial, watermark_ms, &mut task.stats.losses, &mut ended);
+        let losses = &mut task.stats.losses;
+        let is_open = look(set_plan, partial, watermark_ms, &task.closing, losses, &mut ended);
         if !is_open {
             let lost = self.purged_partial(set_plan, partial);
             purged.push(lost);
@@ -341,17 +343,18 @@ fn look(
     set: &PaneSetPlan,
     partial: &Partial<'_>,
     watermark_ms: i64,
+    closing: &[Closing],
     losses: &mut [u64],
     ended: &mut Vec<Window>,
 ) -> bool {
     let mut is_open = false;
     for window in &set.windows {
         for end_ms in window.aligned.ends_of_pane(partial.start_ms, set.width_ms) {
-            let purged_at_ms = end_ms.saturating_add(window.allowed_lateness_ms);
-            if purged_at_ms <= partial.barred_ms {
+            let closing = closing[window.index];
+            if closing.by_lateness(end_ms) <= partial.barred_ms {
                 continue;
             }
-            if purged_at_ms <= watermark_ms {
+            if closing.at(end_ms) <= watermark_ms {
                 losses[window.index] += 1;
                 continue;
             }

@@ -54,6 +54,9 @@ impl Task {
                 changes.put(&key, &count.to_le_bytes());
             }
         }
+        if std::mem::take(&mut self.unsaved.latenesses) {
+            put_json(changes, codec::LATENESSES, &self.latenesses());
+        }
         if let Some(document) = self.ticks.take_changed(&self.plan) {
             changes.put(codec::TICKS, &document);
         }
@@ -98,6 +101,11 @@ impl Task {
         if !task.sets.is_empty() {
             task.paging = paging;
         }
+        let latenesses = backend
+            .get(codec::LATENESSES)?
+            .map(|bytes| serde_json::from_slice(&bytes));
+        let latenesses = latenesses.transpose().map_err(|error| corrupt("latenesses", error))?;
+        task.close_again(&latenesses.unwrap_or_default());
         task.load_rows(&stored, &migration, backend)?;
         task.load_late(&migration, backend)?;
         task.load_cells(&stored, &migration, backend)?;

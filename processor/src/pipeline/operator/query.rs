@@ -198,7 +198,6 @@ impl Task {
         let mut found = BTreeSet::new();
         let for_some = barred.iter().map(|((_, barred_ms), set)| (*barred_ms, set));
         for (barred_ms, set) in self.sets.iter().map(|set| (NO_WATERMARK, set)).chain(for_some) {
-            let closed_by_ms = barred_ms.max(self.position.watermark_ms);
             let holds: BTreeSet<i64> = set
                 .panes()
                 .iter()
@@ -207,15 +206,16 @@ impl Task {
                 .collect();
             for (start_ms, window) in set.pane_windows().filter(|(start_ms, _)| holds.contains(start_ms)) {
                 let ends = window.aligned.ends_of_pane(start_ms, set.width_ms());
-                found.extend(
-                    ends.filter(|end_ms| end_ms.saturating_add(window.allowed_lateness_ms) > closed_by_ms)
-                        .map(|end_ms| Window {
-                            end_ms,
-                            start_ms: window.aligned.start_of(end_ms),
-                            rank: window.rank,
-                            index: window.index,
-                        }),
-                );
+                let closing = self.closing[window.index];
+                let takes = |end_ms: &i64| {
+                    closing.by_lateness(*end_ms) > barred_ms && closing.at(*end_ms) > self.position.watermark_ms
+                };
+                found.extend(ends.filter(takes).map(|end_ms| Window {
+                    end_ms,
+                    start_ms: window.aligned.start_of(end_ms),
+                    rank: window.rank,
+                    index: window.index,
+                }));
             }
         }
         // One more than is shown, so that it is known whether there are more.
@@ -259,7 +259,6 @@ impl Task {
     pub(super) fn standing(&mut self, index: usize, start_ms: i64, barred: &Barred) -> Found {
         let plan = Arc::clone(&self.plan);
         let window = &plan.windows[index];
-        let lateness_ms = window.plan.allowed_lateness_ms;
         let ends: Vec<i64> = match &window.plan.assigner {
             Assigner::Aligned(aligned) => {
                 // Sliding windows overlap: the one that begins there is looked for, not only the first around it.
@@ -281,7 +280,7 @@ impl Task {
         };
         let standing = |end_ms: i64| Standing {
             end_ms,
-            closes_ms: end_ms.saturating_add(lateness_ms),
+            closes_ms: self.closing[index].at(end_ms),
             keys: self.keys_in(index, end_ms, barred),
         };
         Found::Instances(ends.into_iter().map(standing).collect())

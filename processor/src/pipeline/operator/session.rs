@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 
 use super::END_OF_INPUT;
 use super::cell::Cells;
+use super::closing::{self, Closing};
 use super::emit::{Emitter, Timing};
 use super::instance::{close, timing};
 use super::size::list_bytes;
@@ -46,7 +47,7 @@ pub(super) struct Added {
 pub(super) struct SessionSet {
     window: (usize, usize),
     rule: SessionRule,
-    lateness_ms: i64,
+    pub closing: Closing,
     pub cells: Cells,
     /// By slot of the cell.
     spans: Vec<Span>,
@@ -66,7 +67,7 @@ impl SessionSet {
         Self {
             window: (index, window.rank),
             rule,
-            lateness_ms: window.plan.allowed_lateness_ms,
+            closing: closing::of_window(window),
             cells: Cells::new(plan, &window.plan, true),
             spans: Vec::new(),
             by_key: Vec::new(),
@@ -108,14 +109,12 @@ impl SessionSet {
 
     /// Whether an event comes too late to be sure of finding the session it belongs to.
     pub fn is_late(&self, time_ms: i64, gap_ms: i64, watermark_ms: i64) -> bool {
-        time_ms.saturating_add(gap_ms).saturating_add(self.lateness_ms) <= watermark_ms
+        self.closing.at(time_ms.saturating_add(gap_ms)) <= watermark_ms
     }
 
     /// When no event that is not late can reach a session with this end any more: one of the longest gap.
     pub fn closes_at(&self, end_ms: i64) -> i64 {
-        end_ms
-            .saturating_add(self.rule.longest_gap_ms())
-            .saturating_add(self.lateness_ms)
+        self.closing.at(end_ms.saturating_add(self.rule.longest_gap_ms()))
     }
 
     fn window_of(&self, slot: u32) -> Window {

@@ -244,7 +244,7 @@ fn a_restored_task_goes_on_as_if_nothing_had_happened() {
         .unwrap();
     assert_eq!(
         left,
-        [b"\x01L".to_vec(), b"\x01P".to_vec()],
+        [b"\x01C".to_vec(), b"\x01L".to_vec(), b"\x01P".to_vec()],
         "state is empty behind the end of the input"
     );
 }

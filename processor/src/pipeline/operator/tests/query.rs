@@ -109,3 +109,25 @@ fn a_window_says_how_far_it_is() {
     assert_eq!(run.task.watermark_ms(), Some(8));
     assert_eq!(run.task.plan.window_index("nobody"), None);
 }
+
+#[test]
+fn a_window_that_an_earlier_spec_closed_is_not_shown_as_open() {
+    let windows = |lateness: &str| {
+        let both = "[{name: w, tumbling: {size: 10ms}, allowedLateness: @}, {name: x, tumbling: {size: 40ms}}]";
+        plan(&both.replace('@', lateness), COUNT_SUM)
+    };
+    let mut run = Run::new(&windows("0s"));
+    run.feed(&[r#"{"ts":3,"k":"a","v":1}"#, r#"{"ts":20,"k":"a","v":2}"#]);
+    let mut backend = MemoryBackend::default();
+    save(&mut run.task, &mut backend);
+    run.task = Task::restore(windows("1s"), &backend).unwrap().unwrap();
+    let shown = [r#"w 20-30 {"n":1,"s":2}"#, r#"x 0-40 {"n":2,"s":3}"#];
+    assert_eq!(open(&mut run.task, r#"{"k":"a"}"#), shown);
+    assert_eq!(run.task.open_windows(), 2);
+    let closed = Standing {
+        end_ms: 10,
+        closes_ms: 10,
+        keys: 1,
+    };
+    assert_eq!(run.task.standing(0, 0, &Barred::new()), Found::Instances(vec![closed]));
+}
