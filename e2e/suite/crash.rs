@@ -1,5 +1,6 @@
 //! Crashes on a real broker, real RocksDB and the release binary: SIGKILL at random times and at every failpoint,
-//! volumes lost or set back, a zombie that comes back to life, all under load. Nothing may be lost, repeated or wrong.
+//! volumes lost or set back, a zombie that comes back to life, a user who goes back to checkpoints, all under load. Nothing
+//! may be lost, repeated or wrong.
 //!
 //! `STREAMAGG_KILLS` sets the number of random kills (60) of all phases together, `STREAMAGG_SEED` the seed. Phases run side
 //! by side on one broker: most of a kill is waiting for the next start.
