@@ -4,6 +4,7 @@
 //! protocol or of the admin API.
 
 pub mod answers;
+mod group;
 mod machine;
 pub mod pins;
 pub mod pod;
@@ -24,6 +25,7 @@ use streamagg_crds::validate;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::pod::Pod;
+use self::supervise::AssignedBy;
 pub use self::supervise::parse_assignment;
 use crate::admin;
 use crate::kafka::secrets::Secrets;
@@ -54,7 +56,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     pub job: PathBuf,
     /// Assignment written by the operator; read again whenever it changes
-    #[arg(long, value_name = "FILE", required_unless_present = "assign_all")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["assign_all", "assign_group"])]
     pub assignment: Option<PathBuf>,
     /// File with the token that /v1 asks for; without it /v1 refuses every request
     #[arg(long, value_name = "FILE")]
@@ -85,6 +87,10 @@ pub struct ServeArgs {
     /// Run every task here, without an operator
     #[arg(long)]
     pub assign_all: bool,
+    /// Share the tasks, without an operator, with every process that has this flag: a Kafka consumer group says who runs
+    /// which. Each has a --data-dir of its own and reaches the same checkpoint store
+    #[arg(long, conflicts_with_all = ["assign_all", "assignment"])]
+    pub assign_group: bool,
     /// Identity of the job when --job is a manifest
     #[arg(long, value_name = "UID", default_value = LOCAL_UID)]
     pub uid: String,
@@ -196,7 +202,12 @@ fn run(args: &ServeArgs) -> Result<(), ServeError> {
         .map_err(|error| ServeError::System(format!("--listen {}: {error}", args.listen)))?;
     let listen = listener.local_addr().unwrap_or(args.listen);
     let pod = Arc::new(Pod::new(Arc::clone(&context), args.pod_name.clone()));
-    let supervisor = supervise::start(Arc::clone(&pod), args.assignment.clone(), args.assign_all)
+    let by = match (args.assign_group, args.assign_all) {
+        (true, _) => AssignedBy::Group,
+        (false, true) => AssignedBy::Nobody,
+        (false, false) => AssignedBy::Operator(args.assignment.clone()),
+    };
+    let supervisor = supervise::start(Arc::clone(&pod), by)
         .map_err(|error| ServeError::System(format!("starting threads: {error}")))?;
     runtime.spawn(admin::run(listener, admin::router(Arc::clone(&pod), token)));
     tracing::info!(job = context.job.job_id, uid = context.uid, %listen, "processor started");

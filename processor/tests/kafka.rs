@@ -13,6 +13,8 @@ mod child;
 mod clock;
 #[path = "kafka/drift.rs"]
 mod drift;
+#[path = "kafka/group.rs"]
+mod group;
 #[path = "kafka/input.rs"]
 mod input;
 #[path = "kafka/memory.rs"]

@@ -174,6 +174,33 @@ pub fn control_consumer(job: &Resolved, connection: &Settings) -> Settings {
     settings
 }
 
+/// Name of the group that shares the tasks out among processes outside Kubernetes. Not the one of offsets: while a group
+/// has members, nobody else may commit to it.
+pub fn tasks_group(job_id: &str) -> String {
+    format!("{job_id}-tasks")
+}
+
+/// A member of that group, on the sink's cluster. It reads nothing.
+pub fn group_member(job: &Resolved, connection: &Settings) -> Settings {
+    let mut settings = common(&job.sink.bootstrap_servers, &job.job_id, connection);
+    set(
+        &mut settings,
+        &[
+            ("group.id", &tasks_group(&job.job_id)),
+            ("partition.assignment.strategy", "cooperative-sticky"),
+            // How soon the tasks of a process that was killed go to others.
+            ("session.timeout.ms", "10000"),
+            ("heartbeat.interval.ms", "2000"),
+            ("enable.auto.commit", "false"),
+            ("enable.auto.offset.store", "false"),
+            ("auto.offset.reset", "latest"),
+            ("allow.auto.create.topics", "false"),
+            ("topic.metadata.refresh.interval.ms", "30000"),
+        ],
+    );
+    settings
+}
+
 /// Administration and metadata of one cluster.
 pub fn admin(bootstrap_servers: &[String], job_id: &str, connection: &Settings) -> Settings {
     let mut settings = common(bootstrap_servers, job_id, connection);

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
+use super::group;
 use super::pod::Pod;
 use crate::kafka::config;
 use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT, ReadError};
 use crate::kafka::control;
-use crate::pipeline::executor::{Partitions, Topology};
+use crate::pipeline::executor::{JobContext, Partitions, Topology};
 use crate::pipeline::stage::{Role, Stage};
-use crate::state::recovery::Stop;
+use crate::state::recovery::{Reason, Stop};
 
 /// How often the assignment file is looked at and ended threads are noticed.
 const RECONCILE_EVERY: Duration = Duration::from_millis(250);
@@ -29,15 +30,42 @@ const LAG_QUEUE_KIB: u32 = 64;
 /// How often a failed look at the topics is repeated.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(2);
 
+/// A process that leaves its group at once is not waited for there.
+const LEAVE_MAX: Duration = Duration::from_secs(5);
+
+/// Who says which tasks run here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum AssignedBy {
+    /// The operator, in a file or by the admin API.
+    Operator(Option<PathBuf>),
+    /// Nobody: all of them do.
+    Nobody,
+    /// The consumer group of the processes that share the job.
+    Group,
+}
+
 /// The threads.
 pub(super) struct Supervisor {
     pod: Arc<Pod>,
     reconciler: JoinHandle<()>,
+    member: Option<JoinHandle<()>>,
 }
 
-/// Starts both threads.
-pub(super) fn start(pod: Arc<Pod>, assignment: Option<PathBuf>, assign_all: bool) -> std::io::Result<Supervisor> {
+/// Starts the threads.
+pub(super) fn start(pod: Arc<Pod>, by: AssignedBy) -> std::io::Result<Supervisor> {
     let (for_reconciler, for_watcher) = (Arc::clone(&pod), Arc::clone(&pod));
+    let assignment = match &by {
+        AssignedBy::Operator(path) => path.clone(),
+        AssignedBy::Nobody | AssignedBy::Group => None,
+    };
+    let member = match &by {
+        AssignedBy::Group => {
+            let pod = Arc::clone(&pod);
+            let thread = std::thread::Builder::new().name("group".to_owned());
+            Some(thread.spawn(move || group::take_part(&pod))?)
+        }
+        AssignedBy::Operator(_) | AssignedBy::Nobody => None,
+    };
     let reconciler = std::thread::Builder::new()
         .name("reconcile".to_owned())
         .spawn(move || {
@@ -53,8 +81,12 @@ pub(super) fn start(pod: Arc<Pod>, assignment: Option<PathBuf>, assign_all: bool
     // Not joined at the end: it may be waiting for a broker.
     std::thread::Builder::new()
         .name("watch-topics".to_owned())
-        .spawn(move || watch(&for_watcher, assign_all))?;
-    Ok(Supervisor { pod, reconciler })
+        .spawn(move || watch(&for_watcher, by == AssignedBy::Nobody))?;
+    Ok(Supervisor {
+        pod,
+        reconciler,
+        member,
+    })
 }
 
 impl Supervisor {
@@ -66,6 +98,11 @@ impl Supervisor {
         }
         if self.reconciler.is_finished() && self.reconciler.join().is_err() {
             tracing::error!("the reconcile thread panicked");
+        }
+        // The group gives the tasks to others as soon as this process has left it.
+        let deadline = Instant::now() + LEAVE_MAX;
+        while self.member.as_ref().is_some_and(|thread| !thread.is_finished()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(20));
         }
         self.pod.is_stopped()
     }
@@ -182,22 +219,22 @@ fn hear_of_others(pod: &Pod, partitions: &Partitions, readers: &Readers) -> Resu
 fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
     let context = pod.context();
     let topology = Topology::observe(context)?;
-    let settings = config::control_consumer(&context.job, &context.sink_connection()?);
-    let topic = config::control_topic(&context.job.job_id);
     let mut generation = 0;
     for task in 0..topology.task_count() {
-        match control::look(&settings, &topic, task) {
-            Ok(copy) => generation = generation.max(copy.position.map_or(0, |position| position.generation)),
-            Err(ReadError::Stop(stop)) => return Err(stop),
-            Err(error) => {
-                return Err(Stop::new(
-                    crate::state::recovery::Reason::KafkaUnreachable,
-                    error.to_string(),
-                ));
-            }
-        }
+        generation = generation.max(generation_of(context, task)?);
     }
     Ok((topology.task_count(), generation))
+}
+
+/// Generation in the committed position of a task; 0 where there is none.
+pub(super) fn generation_of(context: &JobContext, task: u32) -> Result<u64, Stop> {
+    let settings = config::control_consumer(&context.job, &context.sink_connection()?);
+    let topic = config::control_topic(&context.job.job_id);
+    match control::look(&settings, &topic, task) {
+        Ok(copy) => Ok(copy.position.map_or(0, |position| position.generation)),
+        Err(ReadError::Stop(stop)) => Err(stop),
+        Err(error) => Err(Stop::new(Reason::KafkaUnreachable, error.to_string())),
+    }
 }
 
 fn end_of(pod: &Pod, task: u32, readers: &mut Readers) -> Result<i64, String> {

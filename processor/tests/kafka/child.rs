@@ -27,6 +27,12 @@ impl Processor {
         self.child.id()
     }
 
+    /// `-STOP`, `-CONT`.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+    }
+
     pub fn kill(&mut self) {
         self.child.kill().ok();
         self.child.wait().ok();

@@ -2,7 +2,6 @@
 //! through crashes, lost volumes, an emptied control topic and zombies. Must not test what start-up decides (tables do).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -314,11 +313,6 @@ fn it_leads_out_of_a_control_topic_that_was_emptied_or_damaged() {
     assert_eq!(assert_newest(&job).keys().next_back(), Some(&2));
 }
 
-fn signal(processor: &Processor, name: &str) {
-    let sent = Command::new("kill").args([name, &processor.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success());
-}
-
 #[test]
 fn a_zombie_from_before_publishes_nothing_of_the_history_that_was_left() {
     let job = Job::new("rewindzombie", 1);
@@ -328,12 +322,12 @@ fn a_zombie_from_before_publishes_nothing_of_the_history_that_was_left() {
     let ids = ids(&zombie.operate("/v1/checkpoint?id=before"));
     job.produce(2_000);
     job.assert_exact();
-    signal(&zombie, "-STOP");
+    zombie.signal("-STOP");
     let processor = start(&job, "other", &order(&job, 1, &ids));
     await_restored(&processor, 1);
     assert_newest(&job);
     job.produce(1_000);
-    signal(&zombie, "-CONT");
+    zombie.signal("-CONT");
     assert_newest(&job);
     // It comes back as a twin, in the history that holds.
     eventually("the zombie finds itself fenced", || {

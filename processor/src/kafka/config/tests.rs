@@ -111,6 +111,7 @@ fn every_client_reaches_its_cluster_as_its_security_says_and_no_property_changes
     for settings in [
         source_consumer(&job, &connection, 64),
         control_consumer(&job, &connection),
+        group_member(&job, &connection),
         admin(&job.sink.bootstrap_servers, &job.job_id, &connection),
         producer(&job, &connection, Role::of(0, None), 1 << 20),
     ] {

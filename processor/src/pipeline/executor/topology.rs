@@ -18,6 +18,7 @@ use crate::state::recovery::{Reason, Stop};
 /// The source topics and the topics written, as the brokers have them.
 pub struct Topology {
     source_partitions: u32,
+    control_bytes_max: usize,
     /// The topic between two stages.
     shuffle: Option<OutputTopic>,
     results: OutputTopic,
@@ -96,8 +97,8 @@ fn shuffle(job: &Resolved, sink: &Topics, partitions: u32) -> Result<OutputTopic
     }
 }
 
-/// The topic of committed positions: a partition for each task.
-fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<(), Stop> {
+/// The topic of committed positions: a partition for each task. Answers the largest batch that it takes.
+fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<usize, Stop> {
     let tasks = task_count(source_partitions, job.source.shuffle_partitions);
     let control = config::control_topic(&job.job_id);
     let mut found = sink.ensure("spec.jobId", &control, tasks, &config::control_topic_settings())?;
@@ -119,13 +120,14 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<(), 
         };
         return Err(Stop::new(Reason::PartitionsChanged, message));
     }
-    if !sink.settings(&control)?.compacted {
+    let settings = sink.settings(&control)?;
+    if !settings.compacted {
         tracing::warn!(
             control,
             "the control topic is not compacted: positions vanish with its retention"
         );
     }
-    Ok(())
+    Ok(settings.record_bytes_max)
 }
 
 /// The logs that the tasks of a job read.
@@ -222,7 +224,7 @@ impl Topology {
         let shuffle = (job.source.shuffle_partitions)
             .map(|partitions| shuffle(job, &sink, partitions))
             .transpose()?;
-        control(job, &sink, source_partitions)?;
+        let control_bytes_max = control(job, &sink, source_partitions)?;
         let output = |field: &str, name: &str| -> Result<OutputTopic, Stop> {
             let partitions = sink.ensure(field, name, source_partitions, &config::OUTPUT_TOPIC_SETTINGS)?;
             let settings = sink.settings(name)?;
@@ -244,6 +246,7 @@ impl Topology {
         let side = |field: &str, name: &Option<String>| name.as_ref().map(|name| output(field, name)).transpose();
         Ok(Self {
             source_partitions,
+            control_bytes_max,
             shuffle,
             results: output("spec.sink.kafka.topic", &job.sink.topic)?,
             late: side("spec.lateEvents.kafka.topic", &job.late_topic)?,
@@ -283,8 +286,9 @@ impl Topology {
         /// What a batch has beside its records.
         const FRAME_BYTES: usize = 256;
         let others = [&self.shuffle, &self.late, &self.dead].into_iter().flatten();
-        let least = others.chain([&self.results]).map(|topic| topic.record_bytes_max).min();
-        least.unwrap_or(usize::MAX).saturating_sub(FRAME_BYTES)
+        let outputs = others.chain([&self.results]).map(|topic| topic.record_bytes_max);
+        let least = outputs.fold(self.control_bytes_max, usize::min);
+        least.saturating_sub(FRAME_BYTES)
     }
 
     pub(super) fn sink_plan(&self, context: &JobContext, role: Role) -> SinkPlan {

@@ -324,9 +324,12 @@ impl Task {
                     rank: 0,
                     index,
                 };
-                // A task that has barred rows has all its rows in memory.
                 if self.rows_left_in_store() > 0 {
-                    return self.merged_rows(&window).len() as u64;
+                    let mut merged = self.merged_rows(&window);
+                    for pane in barred_panes(&self.plan, barred, &window) {
+                        merged.add(pane, &self.plan.layout);
+                    }
+                    return merged.len() as u64;
                 }
                 let keys: BTreeSet<u32> = self
                     .panes_of(&window)
