@@ -67,8 +67,10 @@ pub(super) fn decide(facts: &Facts<'_>, order: &Order<'_>) -> Startup {
         return failed(format!("it has nothing of task {task}, which came later"));
     };
     let Some(stored) = stored(facts, id) else {
+        let there: Vec<&str> = facts.checkpoints.iter().map(|found| found.id.as_str()).collect();
         return failed(format!(
-            "{id} of task {task} is not in the store, or its manifest cannot be read"
+            "{id} of task {task} is not in the store, or its manifest cannot be read (retention takes what nobody pins); there \
+             are {there:?}"
         ));
     };
     if stored.job_id != facts.owner.job_id || stored.task != task {

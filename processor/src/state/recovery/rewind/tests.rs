@@ -192,6 +192,7 @@ fn what_cannot_be_gone_back_to_stops_and_names_it() {
     let mut missing = ordered();
     missing.order = Some((1, Some("gone".to_owned())));
     stopped(&missing, Reason::RestoreFailed, "gone of task 0 is not in the store");
+    stopped(&missing, Reason::RestoreFailed, r#"there are ["old"]"#);
     let mut none = ordered();
     none.order = Some((1, None));
     stopped(&none, Reason::RestoreFailed, "nothing of task 0");
