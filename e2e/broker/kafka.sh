@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# A real Apache Kafka broker (KRaft, one process is broker and controller) from Maven's jars, for tests and laptops.
+# A real Apache Kafka (KRaft, every process is broker and controller) from Maven's jars, for tests and laptops: one
+# broker, or several of one cluster.
 # Everything listens on loopback. Automatic topic creation is off.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -8,16 +9,20 @@ source "$here/../cluster/process.sh"
 
 usage() {
   cat >&2 <<'T'
-usage: kafka.sh start NAME [--port PORT] [--secured] [--dir DIR]   start, or start again with the same ports, rights and data
+usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--dir DIR]
+                                start, or start again with the same ports, rights and data
        kafka.sh stop NAME       ask it to end; the data stay
        kafka.sh delete NAME     stop and remove the data
-       kafka.sh kill NAME       SIGKILL
-       kafka.sh pause NAME      SIGSTOP
-       kafka.sh continue NAME   SIGCONT
-       kafka.sh status NAME     prints running, paused, stopped or absent
+       kafka.sh kill NAME [NODE]       SIGKILL
+       kafka.sh pause NAME [NODE]      SIGSTOP
+       kafka.sh continue NAME [NODE]   SIGCONT
+       kafka.sh status NAME     prints running, paused, stopped or absent; of several brokers NODE and that, a line each
        kafka.sh env NAME        prints where it listens
        kafka.sh topic HOST:PORT TOPIC PARTITIONS   creates a topic on any broker, unless it is there
-start prints KAFKA_BOOTSTRAP=HOST:PORT, where a client has all rights. With --secured there are access control lists and
+start prints KAFKA_BOOTSTRAP=HOST:PORT, where a client has all rights. With --brokers 2 to 9 there are so many processes,
+nodes 1 to N of one cluster, whose addresses come with commas between them; topics have min(N, 3) replicas, of which all
+but one must have a record. kill, pause and continue take the number of a node, else all. start starts the nodes that do
+not run. With --secured there are access control lists and
   KAFKA_SASL_BOOTSTRAP=HOST:PORT      SASL PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512: users admin (password admin-secret,
                                       all rights) and limited (password limited-secret, only what it is granted)
   KAFKA_SASL_TLS_BOOTSTRAP=HOST:PORT  the same over TLS
@@ -40,8 +45,13 @@ if [ "$command" = topic ]; then
   topic=$1 partitions=$2 dir=$cache
   shift 2
 fi
+only_node=''
+if [[ "$command ${1:-}" =~ ^(kill|pause|continue)\ [1-9]$ ]]; then
+  only_node=$1
+  shift
+fi
 port=${KAFKA_PORT:-}
-secured=no
+secured=no brokers=''
 # The cluster's bring-up sets these three: the namespace to run in, and what pods are told to connect to.
 netns='' inside_port='' inside_name=''
 while [ $# -gt 0 ]; do
@@ -49,13 +59,32 @@ while [ $# -gt 0 ]; do
     --port) port=${2:?--port needs a number}; shift 2 ;;
     --dir) dir=${2:?--dir needs a directory}; shift 2 ;;
     --secured) secured=yes; shift ;;
+    --brokers) brokers=${2:?--brokers needs a number}; shift 2 ;;
     --netns) netns=${2:?--netns needs a file}; shift 2 ;;
     --inside) inside_name=${2:?--inside needs NAME:PORT}; inside_port=${inside_name##*:}; shift 2 ;;
     *) usage ;;
   esac
 done
+[[ ${brokers:-1} =~ ^[1-9]$ ]] || die "--brokers $brokers: 1 to 9 are possible"
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
+
+# broker_count: as it was when the data were made, else as asked for.
+broker_count() {
+  local count=${brokers:-1}
+  [ ! -f "$dir/ports" ] || count=$(sed -n 's/^KAFKA_BROKERS_CHOSEN=//p' "$dir/ports")
+  echo "${count:-1}"
+}
+[ "${only_node:-1}" -le "$(broker_count)" ] || die "$name has no node $only_node but $(broker_count) broker(s)"
+
+# nodes: numbers of the nodes that a command is about.
+nodes() { if [ -n "$only_node" ]; then echo "$only_node"; else seq "$(broker_count)"; fi; }
+
+# node_dir NODE: where its data, settings and log are; a broker that is alone has the whole directory.
+node_dir() { if [ "$(broker_count)" = 1 ]; then echo "$dir"; else echo "$dir/node-$1"; fi; }
+
+# title NODE: what messages call it.
+title() { if [ "$(broker_count)" = 1 ]; then echo "kafka $name"; else echo "kafka $name, node $1"; fi; }
 
 in_namespace() {
   if [ -n "$netns" ]; then nsenter --net="$netns" "$@"; else "$@"; fi
@@ -132,9 +161,25 @@ make_certificates() {
   }
 }
 
+# port_of NODE, controller_port_of NODE: the first node's have no number in the file of ports.
+port_of() { local of="KAFKA_PORT_CHOSEN${1#1}"; echo "${!of}"; }
+controller_port_of() { local of="KAFKA_CONTROLLER_PORT_CHOSEN${1#1}"; echo "${!of}"; }
+
+# voters: the quorum, each node with its address.
+voters() {
+  local node list=''
+  for node in $(nodes); do list+=",$node@127.0.0.1:$(controller_port_of "$node")"; done
+  echo "${list#,}"
+}
+
+# write_properties NODE
 write_properties() {
-  local listeners="PLAINTEXT://127.0.0.1:$KAFKA_PORT_CHOSEN" advertised protocols
+  local listeners advertised protocols replicas least
+  listeners="PLAINTEXT://127.0.0.1:$(port_of "$1")"
   advertised=$listeners
+  replicas=$(broker_count)
+  replicas=$((replicas < 3 ? replicas : 3))
+  least=$((replicas > 1 ? replicas - 1 : 1))
   protocols='PLAINTEXT:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SSL,MTLS:SSL,SASLTLS:SASL_SSL'
   if [ -n "$inside_name" ]; then
     listeners+=",INSIDE://0.0.0.0:$inside_port"
@@ -148,25 +193,25 @@ write_properties() {
   fi
   cat <<T
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT_CHOSEN
+node.id=$1
+controller.quorum.voters=$(voters)
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listeners=$listeners,CONTROLLER://127.0.0.1:$KAFKA_CONTROLLER_PORT_CHOSEN
+listeners=$listeners,CONTROLLER://127.0.0.1:$(controller_port_of "$1")
 advertised.listeners=$advertised
 listener.security.protocol.map=$protocols
-log.dirs=$dir/data
+log.dirs=$(node_dir "$1")/data
 auto.create.topics.enable=false
 num.partitions=1
-default.replication.factor=1
-min.insync.replicas=1
-offsets.topic.replication.factor=1
+default.replication.factor=$replicas
+min.insync.replicas=$least
+offsets.topic.replication.factor=$replicas
 offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor=$replicas
+transaction.state.log.min.isr=$least
 transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor=$replicas
+share.coordinator.state.topic.min.isr=$least
 group.initial.rebalance.delay.ms=0
 # Results carry the time of their window: with a retention by time a broker deletes those of old traces at once.
 log.retention.ms=-1
@@ -196,16 +241,33 @@ T
   done
 }
 
+# draw_port NAME: notes a port under NAME that is free and noted under no other.
+draw_port() {
+  local drawn
+  drawn=$(free_port)
+  while grep -q "=$drawn\$" "$dir/ports.new"; do drawn=$(free_port); done
+  echo "$1=$drawn" >>"$dir/ports.new"
+}
+
+draw_ports() {
+  local node listener
+  [ -n "$port" ] || [ "$name" != default ] || port=9092
+  echo "KAFKA_BROKERS_CHOSEN=${brokers:-1}" >"$dir/ports.new"
+  for node in $(seq "${brokers:-1}"); do
+    if [ "$node" = 1 ] && [ -n "$port" ]; then
+      echo "KAFKA_PORT_CHOSEN=$port" >>"$dir/ports.new"
+    else
+      draw_port "KAFKA_PORT_CHOSEN${node#1}"
+    fi
+    draw_port "KAFKA_CONTROLLER_PORT_CHOSEN${node#1}"
+  done
+  for listener in SASL SASL_TLS TLS MTLS; do draw_port "KAFKA_${listener}_PORT_CHOSEN"; done
+  mv "$dir/ports.new" "$dir/ports"
+}
+
 # choose_ports: once per data directory, so that a restarted broker is found where it was.
 choose_ports() {
-  if [ ! -f "$dir/ports" ]; then
-    [ -n "$port" ] || { if [ "$name" = default ]; then port=9092; else port=$(free_port); fi; }
-    {
-      echo "KAFKA_PORT_CHOSEN=$port"
-      echo "KAFKA_CONTROLLER_PORT_CHOSEN=$(free_port)"
-      for listener in SASL SASL_TLS TLS MTLS; do echo "KAFKA_${listener}_PORT_CHOSEN=$(free_port)"; done
-    } >"$dir/ports"
-  fi
+  [ -f "$dir/ports" ] || draw_ports
   # shellcheck disable=SC1091
   source "$dir/ports"
   # Rights once asked for stay in force on every later start.
@@ -216,20 +278,23 @@ choose_ports() {
     die "broker $name has port $KAFKA_PORT_CHOSEN, not $port: delete it first (kafka.sh delete $name)"
 }
 
-# answers: the broker lists at least one live broker, itself, in a Metadata response (version 4, no topics).
+# answers PORT COUNT: the broker lists so many live brokers, or more, in a Metadata response (version 4, no topics).
 answers() {
   # shellcheck disable=SC2016
   in_namespace timeout 5 bash -c '
     exec 3<>"/dev/tcp/127.0.0.1/$0" &&
     printf "\0\0\0\017\0\003\0\004\0\0\0\001\377\377\0\0\0\0\0" >&3 &&
-    [ "$(head -c 16 <&3 | tail -c 4 | od -An -tu1 | tr -d " ")" = 0001 ]' "$1"
+    [ "$(head -c 16 <&3 | tail -c 1 | od -An -tu1)" -ge "$1" ]' "$1" "$2"
 }
 
 print_env() {
   [ -f "$dir/ports" ] || die "broker $name has never been started"
   # shellcheck disable=SC1091
   source "$dir/ports"
-  echo "KAFKA_BOOTSTRAP=127.0.0.1:$KAFKA_PORT_CHOSEN"
+  local node bootstrap=''
+  for node in $(nodes); do bootstrap+=",127.0.0.1:$(port_of "$node")"; done
+  echo "KAFKA_BOOTSTRAP=${bootstrap#,}"
+  [ "$(broker_count)" = 1 ] || return 0
   grep -q ^authorizer "$dir/server.properties" || return 0
   echo "KAFKA_SASL_BOOTSTRAP=127.0.0.1:$KAFKA_SASL_PORT_CHOSEN"
   echo "KAFKA_SASL_TLS_BOOTSTRAP=127.0.0.1:$KAFKA_SASL_TLS_PORT_CHOSEN"
@@ -238,72 +303,126 @@ print_env() {
   echo "KAFKA_TLS_DIR=$dir/tls"
 }
 
+# prepare NODE: its settings, and an empty data directory unless there is one.
+prepare() {
+  local at
+  at=$(node_dir "$1")
+  mkdir -p "$at"
+  write_properties "$1" >"$at/server.properties.new"
+  mv "$at/server.properties.new" "$at/server.properties"
+  [ ! -d "$at/data" ] || return 0
+  rm -rf "$at/data.new"
+  cp -r "$template" "$at/data.new"
+  # The template is of a node 1. Each directory of a cluster has an id of its own: 16 bytes in the URL's alphabet.
+  [ "$1" = 1 ] || sed -e "s/^node.id=.*/node.id=$1/" \
+    -e "s/^directory.id=.*/directory.id=S$(head -c 15 /dev/urandom | base64 | tr '+/' '-_')g/" \
+    "$template/meta.properties" >"$at/data.new/meta.properties"
+  mv "$at/data.new" "$at/data"
+}
+
+# launch NODE: starts its process.
+launch() {
+  local at heap=(-Xms128m -Xmx512m)
+  at=$(node_dir "$1")
+  [ "$(broker_count)" = 1 ] || heap=(-Xms64m -Xmx256m)
+  # shellcheck disable=SC2188
+  if in_namespace bash -c ": <>/dev/tcp/127.0.0.1/$(port_of "$1")" 2>/dev/null; then
+    die "port $(port_of "$1") is taken by somebody else; choose another with --port"
+  fi
+  prepare "$1"
+  # shellcheck disable=SC2086
+  start_process "$at" kafka ${netns:+nsenter --net="$netns"} \
+    java "${heap[@]}" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError -Xlog:disable -Djava.awt.headless=true \
+    "${log_options[@]}" ${KAFKA_JAVA_OPTS:-} -cp "$(classpath)" kafka.Kafka "$at/server.properties"
+}
+
 start() {
-  local began
+  local began node missing=() live=0
   began=$(now_ms)
   command -v java >/dev/null || die "java 17 or newer is needed (Debian: apt-get install openjdk-17-jre-headless)"
   (lock "$cache" && fetch_jars && format_template)
   lock "$dir"
-  if process_pid "$dir" kafka >/dev/null; then
+  [ "${brokers:-$(broker_count)}" = "$(broker_count)" ] ||
+    die "$name has $(broker_count) broker(s), not $brokers: delete it first (kafka.sh delete $name)"
+  [ "$(broker_count)" = 1 ] || [ "$secured$inside_name$port" = no ] ||
+    die "several brokers have neither --secured nor --inside nor --port"
+  for node in $(nodes); do process_pid "$(node_dir "$node")" kafka >/dev/null || missing+=("$node"); done
+  if [ ${#missing[@]} = 0 ]; then
     say "kafka $name already runs"
     print_env
     return 0
   fi
   choose_ports
-  # shellcheck disable=SC2188
-  if in_namespace bash -c ": <>/dev/tcp/127.0.0.1/$KAFKA_PORT_CHOSEN" 2>/dev/null; then
-    die "port $KAFKA_PORT_CHOSEN is taken by somebody else; choose another with --port"
-  fi
   make_certificates
-  write_properties >"$dir/server.properties.new"
-  mv "$dir/server.properties.new" "$dir/server.properties"
-  [ -d "$dir/data" ] || cp -r "$template" "$dir/data"
-  # shellcheck disable=SC2086
-  start_process "$dir" kafka ${netns:+nsenter --net="$netns"} \
-    java -Xms128m -Xmx512m -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError -Xlog:disable -Djava.awt.headless=true \
-    "${log_options[@]}" ${KAFKA_JAVA_OPTS:-} -cp "$(classpath)" kafka.Kafka "$dir/server.properties"
-  await 60 "$dir" kafka answers "$KAFKA_PORT_CHOSEN"
+  for node in "${missing[@]}"; do launch "$node"; done
+  # A broker that is paused is listed until its session ends, or not.
+  for node in $(nodes); do [ "$(state_of "$node")" != running ] || live=$((live + 1)); done
+  for node in "${missing[@]}"; do await 60 "$(node_dir "$node")" kafka answers "$(port_of "$node")" "$live"; done
   say "kafka $name answers after $(($(now_ms) - began)) ms (data $dir)"
   print_env
 }
 
-# signal NAME: only to a broker of ours that is alive.
+# signal NAME: only to brokers of ours that are alive.
 signal() {
-  local pid
-  pid=$(process_pid "$dir" kafka) || die "kafka $name does not run"
-  kill "-$1" "$pid"
-}
-
-await_end() {
-  local deadline=$(($(now_ms) + 10000))
-  while process_pid "$dir" kafka >/dev/null; do
-    [ "$(now_ms)" -lt "$deadline" ] || die "kafka $name is still there 10 s after SIGKILL"
-    sleep 0.02
+  local node pid
+  for node in $(nodes); do
+    pid=$(process_pid "$(node_dir "$node")" kafka) || die "$(title "$node") does not run"
+    kill "-$1" "$pid"
   done
 }
 
-status() {
-  local pid
-  if pid=$(process_pid "$dir" kafka); then
+await_end() {
+  local node deadline=$(($(now_ms) + 10000))
+  for node in $(nodes); do
+    while process_pid "$(node_dir "$node")" kafka >/dev/null; do
+      [ "$(now_ms)" -lt "$deadline" ] || die "$(title "$node") is still there 10 s after SIGKILL"
+      sleep 0.02
+    done
+  done
+}
+
+# stop_all SECONDS: all are told before one is waited for: the last of several has nobody left to agree with.
+stop_all() {
+  local node pid
+  for node in $(nodes); do
+    if pid=$(process_pid "$(node_dir "$node")" kafka); then kill -TERM "$pid" 2>/dev/null || true; fi
+  done
+  for node in $(nodes); do stop_process "$(node_dir "$node")" kafka "$1"; done
+}
+
+# state_of NODE
+state_of() {
+  local pid at
+  at=$(node_dir "$1")
+  if pid=$(process_pid "$at" kafka); then
     case $(ps -o state= -p "$pid") in T*) echo paused ;; *) echo running ;; esac
-  elif [ -d "$dir/data" ]; then
+  elif [ -d "$at/data" ]; then
     echo stopped
   else
     echo absent
+  fi
+}
+
+status() {
+  local node
+  if [ "$(broker_count)" = 1 ]; then
+    state_of 1
     rmdir "$dir" 2>/dev/null || true
+  else
+    for node in $(nodes); do echo "$node $(state_of "$node")"; done
   fi
 }
 
 topic() {
   fetch_jars
   java "${log_options[@]}" -cp "$(classpath)" org.apache.kafka.tools.TopicCommand --bootstrap-server "$name" \
-    --create --if-not-exists --topic "$topic" --partitions "$partitions" --replication-factor 1
+    --create --if-not-exists --topic "$topic" --partitions "$partitions"
 }
 
 case $command in
   start) start ;;
-  stop) lock "$dir"; stop_process "$dir" kafka 15; say "kafka $name stopped" ;;
-  delete) lock "$dir"; stop_process "$dir" kafka 1; rm -rf "${dir:?}"; say "kafka $name deleted" ;;
+  stop) lock "$dir"; stop_all 15; say "kafka $name stopped" ;;
+  delete) lock "$dir"; stop_all 1; rm -rf "${dir:?}"; say "kafka $name deleted" ;;
   kill) signal KILL; await_end ;;
   pause) signal STOP ;;
   continue) signal CONT ;;
