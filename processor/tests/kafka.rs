@@ -5,6 +5,8 @@
 
 #[path = "kafka/at_least_once.rs"]
 mod at_least_once;
+#[path = "kafka/brokers.rs"]
+mod brokers;
 #[path = "kafka/checkpoints.rs"]
 mod checkpoints;
 #[path = "kafka/child.rs"]

@@ -30,14 +30,14 @@ pub fn broker() -> &'static str {
         if let Ok(servers) = std::env::var("STREAMAGG_TEST_KAFKA") {
             return servers;
         }
-        start_broker(&["start", "test"])
+        broker_script(&["start", "test"])
             .remove("KAFKA_BOOTSTRAP")
             .expect("the script says where it listens")
     })
 }
 
 /// Runs the project's script; answers what it prints, by name.
-pub fn start_broker(arguments: &[&str]) -> BTreeMap<String, String> {
+pub fn broker_script(arguments: &[&str]) -> BTreeMap<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../e2e/broker/kafka.sh");
     let output = Command::new("bash")
         .arg(&script)
@@ -73,7 +73,8 @@ impl Reach {
 
 fn producer(reach: &Reach) -> BaseProducer {
     let mut config = client(&reach.tests);
-    config.set("linger.ms", "1");
+    // Sent again when a broker is gone, a record must not be there twice: what is expected is what was sent.
+    config.set("linger.ms", "1").set("enable.idempotence", "true");
     config.create().expect("a producer")
 }
 
@@ -318,7 +319,8 @@ impl Job {
     }
 
     fn manifest(&self, extra: &str) -> String {
-        let (name, servers, security) = (&self.name, &self.reach.processor, &self.reach.security);
+        let (name, security) = (&self.name, &self.reach.security);
+        let servers = self.reach.processor.replace(',', r#"", ""#);
         let More {
             source,
             event,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use super::child::Processor;
-use super::rig::{Job, Reach, eventually, start_broker};
+use super::rig::{Job, Reach, broker_script, eventually};
 use super::rights::{Operation, Resource, grant, revoke};
 
 /// What no log and no answer may show.
@@ -16,7 +16,7 @@ const CA: &str = ", tls: {caSecretRef: {name: cluster-ca}}";
 /// Where the broker listens and has its certificates, by the names that its script prints.
 fn broker(name: &str) -> &'static str {
     static BROKER: OnceLock<BTreeMap<String, String>> = OnceLock::new();
-    let found = BROKER.get_or_init(|| start_broker(&["start", "test-secured", "--secured"]));
+    let found = BROKER.get_or_init(|| broker_script(&["start", "test-secured", "--secured"]));
     found.get(name).expect("the script prints it")
 }
 

@@ -25,7 +25,8 @@ impl Job {
 
     pub fn create_topic_with(&self, topic: &str, partitions: u32, settings: &[(&str, &str)]) {
         let count = i32::try_from(partitions).expect("few");
-        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(1));
+        // -1: as many replicas as the brokers have by default.
+        let mut new = NewTopic::new(topic, count, TopicReplication::Fixed(-1));
         for (name, value) in settings {
             new = new.set(name, value);
         }
