@@ -101,7 +101,7 @@ image: ## The image localhost/streamagg:dev, loaded into the cluster when that i
 
 .PHONY: soak
 KILLS ?= 200
-soak: ## The crash harness for long: KILLS random kills (200), a tenth as many restores, STREAMAGG_SEED for other faults
+soak: ## The crash harness for long: KILLS random kills (200), restores and faults of the broker, STREAMAGG_SEED for others
 	cargo build --release --locked -p streamagg-processor
 	STREAMAGG_KILLS=$(KILLS) cargo test --release --locked -p streamagg-e2e --features broker --test crash -- --nocapture
 

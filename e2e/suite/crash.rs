@@ -1,21 +1,25 @@
 //! Crashes on a real broker, real RocksDB and the release binary: SIGKILL at random times and at every failpoint,
-//! volumes lost or set back, a zombie that comes back to life, a user who goes back to checkpoints, all under load. Nothing
-//! may be lost, repeated or wrong.
+//! volumes lost or set back, a zombie that comes back to life, a user who goes back to checkpoints, a broker that dies or
+//! stands still, all under load. Nothing may be lost, repeated or wrong.
 //!
 //! `STREAMAGG_KILLS` sets the number of random kills (60) of all phases together, `STREAMAGG_SEED` the seed. Phases run side
-//! by side on one broker: most of a kill is waiting for the next start.
+//! by side on one broker: most of a kill is waiting for the next start. What happens to a broker (`outage`) has its own.
 #![expect(clippy::panic, reason = "helpers of tests fail the test that calls them")]
 
 #[path = "crash/back.rs"]
 mod back;
 #[path = "crash/manifest.rs"]
 mod manifest;
+#[path = "crash/outage.rs"]
+mod outage;
 #[path = "crash/phases.rs"]
 mod phases;
+#[path = "crash/volume.rs"]
+mod volume;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use phases::{at_least_once, every_fault_in_turn, long_replay};
@@ -95,6 +99,8 @@ struct Counts {
     zombies: u64,
     /// By failpoint, and without one.
     restores: Vec<&'static str>,
+    broker_restarts: u64,
+    broker_pauses: u64,
 }
 
 impl Harness {
@@ -238,34 +244,6 @@ impl Harness {
         Ok(())
     }
 
-    fn lose_volume(&mut self) -> Result<(), String> {
-        std::fs::remove_dir_all(&self.home.data).map_err(|error| error.to_string())?;
-        std::fs::create_dir_all(&self.home.data).map_err(|error| error.to_string())?;
-        self.counts.volumes_lost += 1;
-        Ok(())
-    }
-
-    fn copy_of_volume(&self) -> PathBuf {
-        self.directory.join("older-volume")
-    }
-
-    /// Keeps a copy of the volume of a processor that is dead.
-    fn copy_volume(&self) -> Result<(), String> {
-        let copy = self.copy_of_volume();
-        if copy.exists() {
-            std::fs::remove_dir_all(&copy).map_err(|error| error.to_string())?;
-        }
-        copy_directory(&self.home.data, &copy)
-    }
-
-    /// Puts the older copy in place of the volume.
-    fn set_volume_back(&mut self) -> Result<(), String> {
-        std::fs::remove_dir_all(&self.home.data).map_err(|error| error.to_string())?;
-        copy_directory(&self.copy_of_volume(), &self.home.data)?;
-        self.counts.volumes_set_back += 1;
-        Ok(())
-    }
-
     /// Freezes a processor, starts its successor elsewhere in the next generation, and lets the first go on.
     fn zombie(&mut self) -> Result<(), String> {
         let mut zombie = self.start(None)?;
@@ -322,24 +300,16 @@ impl Harness {
     }
 }
 
-fn copy_directory(from: &Path, to: &Path) -> Result<(), String> {
-    let status = Command::new("cp")
-        .arg("-a")
-        .arg(from)
-        .arg(to)
-        .status()
-        .map_err(|error| error.to_string())?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("cp -a {} {}: {status}", from.display(), to.display()))
-    }
-}
-
 fn number(variable: &str, usual: u64) -> u64 {
     std::env::var(variable).map_or(usual, |text| {
         text.parse().unwrap_or_else(|_| panic!("{variable} is no number"))
     })
+}
+
+/// Tests run one after the other: what one does to its broker and the machine is not for the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One phase with topics and directories of its own; on failure the directory is kept.
@@ -389,6 +359,7 @@ fn every_fault(broker: &Broker, name: &str, seed: u64, shape: Shape, kills: u64)
 
 #[test]
 fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
+    let _alone = alone();
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
     let broker = Broker::start(BROKER).expect("the broker starts");
     let scattered = Shape {
