@@ -6,11 +6,10 @@ use proptest::sample::Index;
 use streamagg_processor::pipeline::operator::Task;
 use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::generator::{self, Case};
-use streamagg_tests::oracle::{
-    self, Entry, Expected, Function, Missing, Shape, Spec, Trigger, Unit, Watermark, Window,
-};
+use streamagg_tests::oracle::{self, Entry, Expected, Function, Shape, Spec, Trigger, Window};
 
 use super::engine::{START_OFFSET, assert_same, cases, commit, entries, plan, run};
+use super::oracle_cases::spec;
 
 /// What happens to a task at a place in the log.
 #[derive(Clone, Debug)]
@@ -122,19 +121,10 @@ fn window(shape: Shape, size_ms: i64, slide_ms: i64) -> Window {
 }
 
 fn case(windows: Vec<Window>, times_ms: &[i64]) -> Case {
-    let field = |name: &str| vec![name.to_owned()];
     Case {
         spec: Spec {
-            timestamp: field("ts"),
-            unit: Unit::Milliseconds,
-            bound_ms: 0,
-            watermark: Watermark::Bounded,
-            skew_ms: None,
-            sheds: false,
-            explode: None,
-            group_by: vec![("k".to_owned(), field("k"), Missing::Reject)],
-            windows,
             aggregates: vec![("n".to_owned(), Function::Count, Vec::new())],
+            ..spec(0, windows)
         },
         offsets: (0..times_ms.len() as i64).collect(),
         log: (times_ms.iter())

@@ -16,7 +16,7 @@ fn window(name: &str, size_ms: i64, slide_ms: i64, offset_ms: i64, lateness_ms: 
     }
 }
 
-fn spec(bound_ms: i64, windows: Vec<Window>) -> Spec {
+pub(super) fn spec(bound_ms: i64, windows: Vec<Window>) -> Spec {
     let field = |name: &str| vec![name.to_owned()];
     Spec {
         timestamp: field("ts"),

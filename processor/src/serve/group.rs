@@ -2,7 +2,7 @@
 //! who runs which. What the group says is who should try; that two never both commit is ownership's, as with an operator.
 //! Must not hold: rules of ownership.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,6 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use streamagg_crds::admin::{OperationPhase, TaskStatus};
-use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
 use super::pod::{Pod, answers};
 use super::supervise::generation_of;
@@ -62,7 +61,7 @@ impl Member {
         let kept = held
             .tasks_of(self.pod.context().ordinal)
             .filter(|task| !gone.contains(task));
-        assign(&self.pod, held.generation + 1, kept);
+        self.pod.take_here(held.generation + 1, kept);
         let deadline = Instant::now() + RELEASE_MAX;
         while self.pod.held().iter().any(|task| gone.contains(task)) && Instant::now() < deadline {
             std::thread::sleep(POLL);
@@ -147,14 +146,14 @@ fn keep_in_step(pod: &Arc<Pod>, consumer: &BaseConsumer<Member>) {
         }
         let (given, held) = (consumer.context().tasks().clone(), pod.assignment());
         let here: BTreeSet<u32> = held.tasks_of(pod.context().ordinal).collect();
-        let seen = pod.status().generation_seen;
+        let seen = pod.generation_seen();
         let is_overtaken = seen > held.generation && taken.is_none_or(|at| at.elapsed() >= TAKE_BACK_EVERY);
         if pod.is_stopping() || given == here && !is_overtaken {
             continue;
         }
         match highest_generation(pod, given.difference(&here)) {
             Ok(committed) => {
-                assign(pod, committed.max(seen).max(held.generation) + 1, given.into_iter());
+                pod.take_here(committed.max(seen).max(held.generation) + 1, given.into_iter());
                 taken = Some(Instant::now());
                 told = None;
                 pod.set_problem(None);
@@ -162,16 +161,6 @@ fn keep_in_step(pod: &Arc<Pod>, consumer: &BaseConsumer<Member>) {
             Err(stop) => tell(pod, &mut told, &stop),
         }
     }
-}
-
-fn assign(pod: &Pod, generation: u64, tasks: impl Iterator<Item = u32>) {
-    let ordinal = pod.context().ordinal;
-    let tasks: BTreeMap<u32, u32> = tasks.map(|task| (task, ordinal)).collect();
-    pod.take(Assignment {
-        version: ASSIGNMENT_VERSION,
-        generation,
-        tasks,
-    });
 }
 
 fn highest_generation<'a>(pod: &Pod, tasks: impl Iterator<Item = &'a u32>) -> Result<u64, Stop> {

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use streamagg_crds::admin::{OperationPhase, OperationStatus, PodStatus, Problem, Stage, TaskOperation, TaskState};
-use streamagg_crds::assignment::Assignment;
+use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
 use super::machine;
 use super::pins::{self, Pins};
@@ -66,6 +66,13 @@ struct Inner {
     stopping: bool,
 }
 
+impl Inner {
+    fn generation_seen(&self) -> u64 {
+        let boards = self.tasks.values().map(|held| held.board.generation_seen());
+        boards.fold(self.generation_seen, u64::max)
+    }
+}
+
 /// A processor pod.
 pub struct Pod {
     context: Arc<JobContext>,
@@ -121,6 +128,16 @@ impl Pod {
         }
         self.reconcile();
         self.assignment()
+    }
+
+    /// Takes an assignment that nobody else knows of, where there is no operator: these tasks run here.
+    pub fn take_here(&self, generation: u64, tasks: impl Iterator<Item = u32>) {
+        let ordinal = self.context.ordinal;
+        self.take(Assignment {
+            version: ASSIGNMENT_VERSION,
+            generation,
+            tasks: tasks.map(|task| (task, ordinal)).collect(),
+        });
     }
 
     /// Starts threads for tasks assigned here, forgets those that ended.
@@ -234,15 +251,18 @@ impl Pod {
         inner.lags.insert(task, lag);
     }
 
+    /// Highest generation found in a committed position.
+    pub fn generation_seen(&self) -> u64 {
+        self.lock().generation_seen()
+    }
+
     /// What `GET /v1/status` answers.
     pub fn status(&self) -> PodStatus {
         let inner = self.lock();
-        let mut generation_seen = inner.generation_seen;
         let mut tasks = Vec::with_capacity(inner.tasks.len());
         for (task, held) in &inner.tasks {
             let mut status = held.board.status();
             status.lag = inner.lags.get(task).copied();
-            generation_seen = generation_seen.max(held.board.generation_seen());
             tasks.push(status);
         }
         PodStatus {
@@ -254,7 +274,7 @@ impl Pod {
             engine: self.context.engine.clone(),
             task_count: inner.task_count,
             generation: inner.assignment.generation,
-            generation_seen,
+            generation_seen: inner.generation_seen(),
             tasks,
             problem: inner.problem.clone(),
         }

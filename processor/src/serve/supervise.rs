@@ -150,13 +150,7 @@ fn watch(pod: &Pod, assign_all: bool) {
             Ok((task_count, generation)) => {
                 pod.learn(task_count, generation);
                 if assign_all {
-                    let ordinal = pod.context().ordinal;
-                    let tasks: BTreeMap<u32, u32> = (0..task_count).map(|task| (task, ordinal)).collect();
-                    pod.take(Assignment {
-                        version: ASSIGNMENT_VERSION,
-                        generation: generation.max(1),
-                        tasks,
-                    });
+                    pod.take_here(generation.max(1), 0..task_count);
                 }
             }
             Err(stop) => {

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -76,14 +76,9 @@ impl Cluster {
 
     /// The leader of a partition is away until another leads; then every replica is waited for, so that the next may go.
     fn change_leader(&self, job: &Job, (topic, partition): (&str, i32), away: Away) {
-        let began = Instant::now();
         let before = job.leader(topic, partition).expect("there is a leader");
         self.take_away(before, away);
         job.await_other_leader((topic, partition), before);
-        println!(
-            "{topic}/{partition}: {before} {away:?}, another leads after {:?}",
-            began.elapsed()
-        );
         // What was asked of a broker that stands still is answered when it goes on, or given up after a minute.
         if matches!(away, Away::Killed) {
             job.await_more_results();
@@ -92,9 +87,7 @@ impl Cluster {
         for topic in [&job.name, &format!("{}-out", job.name), TRANSACTIONS] {
             job.await_all_in_sync(topic);
         }
-        println!("{topic}/{partition}: all are in sync after {:?}", began.elapsed());
         job.await_more_results();
-        println!("{topic}/{partition}: and results go on after {:?}", began.elapsed());
     }
 }
 
