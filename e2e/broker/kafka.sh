@@ -9,7 +9,7 @@ source "$here/../cluster/process.sh"
 
 usage() {
   cat >&2 <<'T'
-usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--dir DIR]
+usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--session-ms MS] [--dir DIR]
                                 start, or start again with the same ports, rights and data
        kafka.sh stop NAME       ask it to end; the data stay
        kafka.sh delete NAME     stop and remove the data
@@ -19,6 +19,7 @@ usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--dir DIR]
        kafka.sh status NAME     prints running, paused, stopped or absent; of several brokers NODE and that, a line each
        kafka.sh env NAME        prints where it listens
        kafka.sh topic HOST:PORT TOPIC PARTITIONS   creates a topic on any broker, unless it is there
+A broker that was not heard of for --session-ms (15000) is taken for dead, and is let back in no sooner after SIGKILL.
 start prints KAFKA_BOOTSTRAP=HOST:PORT, where a client has all rights. With --brokers 2 to 9 there are so many processes,
 nodes 1 to N of one cluster, whose addresses come with commas between them; topics have min(N, 3) replicas, of which all
 but one must have a record. kill, pause and continue take the number of a node, else all. start starts the nodes that do
@@ -51,7 +52,7 @@ if [[ "$command ${1:-}" =~ ^(kill|pause|continue)\ [1-9]$ ]]; then
   shift
 fi
 port=${KAFKA_PORT:-}
-secured=no brokers=''
+secured=no brokers='' session_ms=''
 # The cluster's bring-up sets these three: the namespace to run in, and what pods are told to connect to.
 netns='' inside_port='' inside_name=''
 while [ $# -gt 0 ]; do
@@ -59,12 +60,14 @@ while [ $# -gt 0 ]; do
     --port) port=${2:?--port needs a number}; shift 2 ;;
     --dir) dir=${2:?--dir needs a directory}; shift 2 ;;
     --secured) secured=yes; shift ;;
+    --session-ms) session_ms=${2:?--session-ms needs a number}; shift 2 ;;
     --brokers) brokers=${2:?--brokers needs a number}; shift 2 ;;
     --netns) netns=${2:?--netns needs a file}; shift 2 ;;
     --inside) inside_name=${2:?--inside needs NAME:PORT}; inside_port=${inside_name##*:}; shift 2 ;;
     *) usage ;;
   esac
 done
+[[ ${session_ms:-1} =~ ^[0-9]+$ ]] || die "--session-ms $session_ms: a number of milliseconds is needed"
 [[ ${brokers:-1} =~ ^[1-9]$ ]] || die "--brokers $brokers: 1 to 9 are possible"
 mkdir -p "$dir"
 dir=$(cd "$dir" && pwd)
@@ -216,8 +219,8 @@ group.initial.rebalance.delay.ms=0
 # Results carry the time of their window: with a retention by time a broker deletes those of old traces at once.
 log.retention.ms=-1
 controlled.shutdown.enable=false
-# After SIGKILL the broker is let back in when its old session has ended: 9 s by default.
-broker.session.timeout.ms=3000
+# A machine at its limits keeps a broker from its heartbeat for seconds; without a session it has no partition.
+broker.session.timeout.ms=$KAFKA_SESSION_MS_CHOSEN
 broker.heartbeat.interval.ms=500
 T
   [ "$secured" = yes ] || return 0
@@ -252,7 +255,7 @@ draw_port() {
 draw_ports() {
   local node listener
   [ -n "$port" ] || [ "$name" != default ] || port=9092
-  echo "KAFKA_BROKERS_CHOSEN=${brokers:-1}" >"$dir/ports.new"
+  printf '%s\n' "KAFKA_BROKERS_CHOSEN=${brokers:-1}" "KAFKA_SESSION_MS_CHOSEN=${session_ms:-15000}" >"$dir/ports.new"
   for node in $(seq "${brokers:-1}"); do
     if [ "$node" = 1 ] && [ -n "$port" ]; then
       echo "KAFKA_PORT_CHOSEN=$port" >>"$dir/ports.new"
@@ -270,6 +273,7 @@ choose_ports() {
   [ -f "$dir/ports" ] || draw_ports
   # shellcheck disable=SC1091
   source "$dir/ports"
+  [ -n "${KAFKA_SESSION_MS_CHOSEN:-}" ] || KAFKA_SESSION_MS_CHOSEN=15000
   # Rights once asked for stay in force on every later start.
   ! grep -qs ^authorizer "$dir/server.properties" || secured=yes
   [ "$secured" = no ] || [ -n "${KAFKA_MTLS_PORT_CHOSEN:-}" ] ||

@@ -35,7 +35,15 @@ impl Broker {
     /// # Errors
     /// What the script said.
     pub fn start(name: &str) -> Result<Self, String> {
-        let output = script(&["start", name])?;
+        Self::start_with(name, &[])
+    }
+
+    /// The same with options of the script.
+    ///
+    /// # Errors
+    /// What the script said.
+    pub fn start_with(name: &str, options: &[&str]) -> Result<Self, String> {
+        let output = script(&[&["start", name], options].concat())?;
         let bootstrap = output.lines().find_map(|line| line.strip_prefix("KAFKA_BOOTSTRAP="));
         let bootstrap = bootstrap.ok_or_else(|| format!("kafka.sh did not say where it listens: {output}"))?;
         Ok(Self {
@@ -109,18 +117,21 @@ impl Broker {
     /// # Errors
     /// When the client cannot be made.
     pub fn loader(&self, topic: &str) -> Result<Loader, String> {
-        let producer = self
-            .config()
+        Ok(Loader {
+            producer: self.producer()?,
+            broker: self.clone(),
+            topic: topic.to_owned(),
+            produced: 0,
+        })
+    }
+
+    fn producer(&self) -> Result<LoadProducer, String> {
+        self.config()
             .set("queue.buffering.max.messages", QUEUE_MAX)
             .set("linger.ms", "5")
             .set("enable.idempotence", "true")
             .create()
-            .map_err(|error| error.to_string())?;
-        Ok(Loader {
-            producer,
-            topic: topic.to_owned(),
-            produced: 0,
-        })
+            .map_err(|error| error.to_string())
     }
 
     /// A reader of everything committed in a topic.
@@ -179,9 +190,13 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Produces to a topic.
+type LoadProducer = ThreadedProducer<rdkafka::producer::DefaultProducerContext>;
+
+/// Produces to a topic. A client may never find a broker again when the only one was away: then another takes its place,
+/// and what it had not sent is not sent. What must have come out is worked out from what is in the topic.
 pub struct Loader {
-    producer: ThreadedProducer<rdkafka::producer::DefaultProducerContext>,
+    producer: LoadProducer,
+    broker: Broker,
     topic: String,
     /// Records accepted so far.
     pub produced: u64,
@@ -193,6 +208,7 @@ impl Loader {
     /// # Errors
     /// When the client refuses for another reason than a full queue.
     pub fn send(&mut self, message: &Message) -> Result<(), String> {
+        let began = std::time::Instant::now();
         loop {
             let record = BaseRecord::to(&self.topic)
                 .partition(message.partition)
@@ -203,8 +219,11 @@ impl Loader {
                     self.produced += 1;
                     return Ok(());
                 }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if began.elapsed() < TIMEOUT => {
+                    pause(Duration::from_millis(10));
+                }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                    pause(Duration::from_millis(10))
+                    self.producer = self.broker.producer()?;
                 }
                 Err((error, _)) => return Err(error.to_string()),
             }
@@ -214,15 +233,20 @@ impl Loader {
     /// Waits until everything is in the topic.
     ///
     /// # Errors
-    /// When it is not within the timeout.
-    pub fn flush(&self) -> Result<(), String> {
-        self.producer.flush(TIMEOUT).map_err(|error| error.to_string())
+    /// When it is not within the timeout; another client then produces what comes next.
+    pub fn flush(&mut self) -> Result<(), String> {
+        let Err(error) = self.producer.flush(TIMEOUT) else {
+            return Ok(());
+        };
+        self.producer = self.broker.producer()?;
+        Err(error.to_string())
     }
 }
 
 /// Everything committed in a topic; reads on from call to call.
 pub struct Reader {
     consumer: BaseConsumer,
+    broker: Broker,
     topic: String,
     /// Next offset to read, by partition.
     next: BTreeMap<i32, i64>,
@@ -231,15 +255,19 @@ pub struct Reader {
 }
 
 impl Reader {
-    fn open(broker: &Broker, topic: &str) -> Result<Self, KafkaError> {
-        let consumer: BaseConsumer = broker
+    fn connect(broker: &Broker) -> Result<BaseConsumer, KafkaError> {
+        broker
             .config()
             .set("group.id", "streamagg-e2e")
             .set("isolation.level", "read_committed")
             .set("enable.auto.commit", "false")
             .set("enable.partition.eof", "true")
             .set("auto.offset.reset", "earliest")
-            .create()?;
+            .create()
+    }
+
+    fn open(broker: &Broker, topic: &str) -> Result<Self, KafkaError> {
+        let consumer = Self::connect(broker)?;
         let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT)?;
         let found = metadata
             .topics()
@@ -252,6 +280,7 @@ impl Reader {
         let next = (0..partitions).map(|partition| (partition, 0)).collect();
         let reader = Self {
             consumer,
+            broker: broker.clone(),
             topic: topic.to_owned(),
             next,
             records: Vec::new(),
@@ -291,7 +320,7 @@ impl Reader {
     pub fn visit(&mut self, visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), String>) -> Result<(), String> {
         let mut at_end = std::collections::BTreeSet::new();
         self.assign().map_err(|error| error.to_string())?;
-        let started = std::time::Instant::now();
+        let (mut started, mut is_first) = (std::time::Instant::now(), true);
         while at_end.len() < self.next.len() {
             match self.consumer.poll(Duration::from_millis(300)) {
                 Some(Ok(message)) => {
@@ -303,6 +332,16 @@ impl Reader {
                 }
                 Some(Err(error)) if !passes(&error) => return Err(error.to_string()),
                 Some(Err(_)) | None if started.elapsed() < TIMEOUT => {}
+                Some(Err(_)) | None if is_first => {
+                    // A client may never find a broker again when the only one was away.
+                    let again = Self::connect(&self.broker).and_then(|consumer| {
+                        self.consumer = consumer;
+                        self.assign()
+                    });
+                    again.map_err(|error| error.to_string())?;
+                    at_end.clear();
+                    (started, is_first) = (std::time::Instant::now(), false);
+                }
                 Some(Err(_)) | None => {
                     return Err(format!(
                         "topic {}: ends of {at_end:?} only after {TIMEOUT:?}",

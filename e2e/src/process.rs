@@ -75,6 +75,13 @@ impl Home {
         self.directory.join("processor.log")
     }
 
+    /// Its last lines.
+    pub fn end_of_log(&self, lines: usize) -> String {
+        let text = std::fs::read_to_string(self.log()).unwrap_or_else(|error| error.to_string());
+        let all: Vec<&str> = text.lines().collect();
+        all[all.len().saturating_sub(lines)..].join("\n")
+    }
+
     /// A metric of the processor that was started here last, all tasks together; nothing while it does not answer.
     pub fn metric(&self, name: &str) -> Option<f64> {
         Some(sum_of(&metrics(self.port()?).ok()?, name))

@@ -60,16 +60,23 @@ impl Verifier {
         Ok(self.results.records.len())
     }
 
+    /// Reads on; answers how many records were new. Outputs first: what they rest on is then surely in what is read of the
+    /// source.
+    fn read_on(&mut self) -> Result<usize, String> {
+        let outputs = self.results.read_on()? + self.late.read_on()? + self.dead.read_on()?;
+        Ok(outputs + self.source.read_on()?)
+    }
+
     /// Reads everything that is committed now and compares.
     ///
     /// # Errors
     /// When the broker does.
     pub fn report(&mut self) -> Result<Report, String> {
-        // Outputs first: what they rest on is then surely in what is read of the source.
-        self.results.read_on()?;
-        self.late.read_on()?;
-        self.dead.read_on()?;
-        self.source.read_on()?;
+        self.read_on()?;
+        Ok(self.compare())
+    }
+
+    fn compare(&self) -> Report {
         let mut expected = expect(&self.job, &self.source.source());
         expected.went_back = self.went_back;
         let outputs = |reader: &Reader, may_repeat: bool| {
@@ -88,7 +95,7 @@ impl Verifier {
         if self.went_back {
             results = newest(results, expected.last_only);
         }
-        Ok(compare(&self.job, &expected, &results, &late, &dead, &self.added))
+        compare(&self.job, &expected, &results, &late, &dead, &self.added)
     }
 
     /// Highest revision of a result that was read so far.
@@ -103,12 +110,26 @@ impl Verifier {
     /// # Errors
     /// The last report, when it is not clean.
     pub fn await_clean(&mut self, deadline: Duration) -> Result<Report, String> {
-        let outcome = await_condition("every expected output", deadline, || match self.report() {
-            Ok(_) if self.source.records.is_empty() => Seen::NotYet("nothing in the source topic".to_owned()),
-            Ok(report) if report.is_clean() => Seen::Done(Ok(report)),
-            Ok(report) if report.is_broken() => Seen::Done(Err(report.to_string())),
-            Ok(report) => Seen::NotYet(report.to_string()),
-            Err(error) => Seen::NotYet(error),
+        let mut last = None;
+        let outcome = await_condition("every expected output", deadline, || {
+            // Comparing takes seconds, which what is waited for can use.
+            let report = match (self.read_on(), last.take()) {
+                (Err(error), _) => return Seen::NotYet(error),
+                (Ok(0), Some(report)) => report,
+                (Ok(_), _) => self.compare(),
+            };
+            if self.source.records.is_empty() {
+                return Seen::NotYet("nothing in the source topic".to_owned());
+            }
+            if report.is_clean() {
+                return Seen::Done(Ok(report));
+            }
+            if report.is_broken() {
+                return Seen::Done(Err(report.to_string()));
+            }
+            let seen = report.to_string();
+            last = Some(report);
+            Seen::NotYet(seen)
         });
         outcome?
     }

@@ -44,6 +44,8 @@ const START_MS: i64 = 1_760_000_000_000;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
 const PROGRESS_MAX: Duration = Duration::from_secs(90);
+/// Of a processor's log, where a phase fails.
+const LOG_LINES: usize = 25;
 /// A kill on every side of a restore, and more.
 const RESTORES_LEAST: u64 = 5;
 /// The phase without transactions.
@@ -160,10 +162,14 @@ impl Harness {
         for _ in 0..records {
             loader.send(&traffic.next_message())?;
         }
-        for message in traffic.close(CLOSING_MS) {
-            loader.send(&message)?;
-        }
-        loader.flush()
+        let mut close = || {
+            for message in traffic.close(CLOSING_MS) {
+                loader.send(&message)?;
+            }
+            loader.flush()
+        };
+        // Once more by another client, if need be.
+        close().or_else(|_| close())
     }
 
     fn say(&self, what: &str) {
@@ -178,7 +184,7 @@ impl Harness {
     fn await_progress(&mut self, processor: &mut Processor) -> Result<(), String> {
         let before = self.verifier.results()?;
         let verifier = &mut self.verifier;
-        await_condition("new results", PROGRESS_MAX, || {
+        let outcome = await_condition("new results", PROGRESS_MAX, || {
             if !processor.is_running() {
                 return Seen::Done(Err("the processor ended by itself".to_owned()));
             }
@@ -187,7 +193,18 @@ impl Harness {
                 Ok(now) => Seen::NotYet(format!("{now} results as before")),
                 Err(error) => Seen::NotYet(error),
             }
-        })?
+        });
+        outcome
+            .and_then(|seen| seen)
+            .map_err(|problem| self.with_status(problem))
+    }
+
+    /// A problem with what the processor says of its tasks now.
+    fn with_status(&self, problem: String) -> String {
+        match self.home.ask("GET", "/v1/status", "") {
+            Ok(status) => format!("{problem}\nstatus: {status}"),
+            Err(error) => format!("{problem}\nno status: {error}"),
+        }
     }
 
     /// Kills a processor at a random time: while it starts or replays, or while it works.
@@ -288,7 +305,8 @@ impl Harness {
     fn finish(&mut self) -> Result<(), String> {
         self.produce_and_close(0)?;
         let mut processor = self.start(None)?;
-        let report = self.verifier.await_clean(Duration::from_secs(180))?;
+        let outcome = self.verifier.await_clean(Duration::from_secs(180));
+        let report = outcome.map_err(|problem| self.with_status(problem))?;
         self.say(&format!("{} records in: {report}", self.verifier.source_len()));
         processor.signal("TERM")?;
         let ending = processor.ended("the end after SIGTERM", Duration::from_secs(60))?;
@@ -333,8 +351,9 @@ fn phase(
     if let Err(problem) = outcome {
         let kept = directory.keep();
         panic!(
-            "{name}: {problem}\nseed {seed}; job, logs and state are kept in {}",
-            kept.display()
+            "{name}: {problem}\nseed {seed}; job, logs and state are kept in {}; last in the log:\n{}",
+            kept.display(),
+            harness.home.end_of_log(LOG_LINES)
         );
     }
     harness.counts

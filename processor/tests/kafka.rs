@@ -13,12 +13,16 @@ mod checkpoints;
 mod child;
 #[path = "kafka/clock.rs"]
 mod clock;
+#[path = "kafka/damage.rs"]
+mod damage;
 #[path = "kafka/drift.rs"]
 mod drift;
 #[path = "kafka/group.rs"]
 mod group;
 #[path = "kafka/input.rs"]
 mod input;
+#[path = "kafka/live.rs"]
+mod live;
 #[path = "kafka/memory.rs"]
 mod memory;
 #[path = "kafka/observe.rs"]
@@ -35,6 +39,8 @@ mod rights;
 mod security;
 #[path = "kafka/shedding.rs"]
 mod shedding;
+#[path = "kafka/sinks.rs"]
+mod sinks;
 #[path = "kafka/spans.rs"]
 mod spans;
 #[path = "kafka/stages.rs"]
@@ -52,7 +58,7 @@ mod topics;
 
 use std::time::Duration;
 
-use rig::{Job, copy_tree, eventually};
+use rig::{Job, TOKEN, copy_tree, eventually};
 
 #[test]
 fn a_birth_publishes_and_a_restart_goes_on() {
@@ -79,8 +85,17 @@ fn the_admin_api_wants_the_token_and_probes_do_not() {
     let processor = job.start("data");
     processor.await_ready();
     for path in ["/livez", "/readyz", "/startupz", "/metrics"] {
-        assert_eq!(processor.ask("GET", path, "").expect("answers").0, 200, "{path}");
+        let (code, words) = processor.ask_as(None, ("GET", path, "")).expect("answers");
+        assert_eq!(code, 200, "{path}: {words}");
     }
+    processor.assert_refuses(None);
+    let nearly = [format!("Bearer {TOKEN}s"), format!("Bearer {}", &TOKEN[1..])];
+    for authorization in nearly.iter().map(String::as_str).chain(["Bearer", TOKEN]) {
+        processor.assert_refuses(Some(authorization));
+    }
+    let status = processor.status().expect("answers");
+    let stands = (&status["generation"], &status["tasks"][0]["state"]);
+    assert_eq!(stands, (&1.into(), &"Running".into()), "nothing of it was done");
     assert_eq!(processor.ask("POST", "/v1/drain?id=", "").expect("answers").0, 400);
     assert_eq!(processor.ask("POST", "/v1/assignment", "{}").expect("answers").0, 400);
     let (code, body) = processor
@@ -294,6 +309,25 @@ fn a_crash_at_every_failpoint_loses_and_repeats_nothing() {
     let _processor = job.start_with("data", &flags, None, "");
     job.produce(1_000);
     job.assert_exact();
+}
+
+#[test]
+fn a_commit_whose_outcome_nobody_knows_is_looked_up() {
+    let unknown = r#"streamagg_transactions_total{outcome="unknown",task="0"} 1"#;
+    for name in ["request-lost", "answer-lost"] {
+        let job = Job::new(name, 1);
+        let mut processor = job.start_with("data", &["--assign-all"], Some(&format!("{name}:2")), "");
+        for _ in 0..3 {
+            job.produce(1_000);
+            job.assert_exact();
+        }
+        let metrics = processor.metrics();
+        assert!(metrics.lines().any(|line| line == unknown), "{name}: {metrics}");
+        processor.kill();
+        job.produce(1_000);
+        let _processor = job.start("data");
+        job.assert_exact();
+    }
 }
 
 #[test]

@@ -13,6 +13,8 @@ const BROKER: &str = "crash-outage";
 const KILLS_PER_FAULT: u64 = 15;
 /// Both faults, each with the processor that it found and with one that starts meanwhile.
 const FAULTS_LEAST: u64 = 4;
+/// A broker that stood still has lost its session, and every client with it the only broker there was.
+const SOON_DEAD: [&str; 2] = ["--session-ms", "3000"];
 /// How long the broker is gone, ms: longer than its session and than clients wait before they try again.
 const GONE_MS: std::ops::Range<u64> = 3_000..5_000;
 
@@ -21,7 +23,7 @@ fn a_broker_that_dies_and_stands_still_costs_nothing() {
     let _alone = alone();
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
     let faults = (kills / KILLS_PER_FAULT).max(FAULTS_LEAST);
-    let broker = Broker::start(BROKER).expect("the broker starts");
+    let broker = Broker::start_with(BROKER, &SOON_DEAD).expect("the broker starts");
     let counts = phase(&broker, "outage", seed, SHAPE, |harness| in_turn(harness, faults));
     assert!(counts.broker_restarts > 0 && counts.broker_pauses > 0, "{counts:?}");
     assert_eq!(counts.broker_restarts + counts.broker_pauses, faults, "{counts:?}");

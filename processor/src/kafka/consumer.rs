@@ -192,31 +192,43 @@ impl PartitionReader {
     }
 
     /// Hands every record from the beginning to the end, as it stands when called, to `visit`. Needs
-    /// `enable.partition.eof`. Gives up after `limit` without progress.
+    /// `enable.partition.eof`. Where there is a `mark`, the end is none that comes before a record with this key: it is
+    /// shown by a leader that was replaced and does not know it. Gives up after `limit` without progress.
     pub fn read_to_end(
         &self,
         limit: Duration,
+        mark: Option<&[u8]>,
         visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), Stop>,
     ) -> Result<(), ReadError> {
         // Asked for first: a leader answers only when it knows its own end, so that what follows is not too short.
         let (start, end) = self.watermarks()?;
         // Not of the first partition: only a read shows whether the topic may be read.
-        if start == end && self.partition != 0 {
+        if start == end && self.partition != 0 && mark.is_none() {
             return Ok(());
         }
         self.seek_to_beginning();
-        let mut heard = Instant::now();
+        let (mut heard, mut is_whole) = (Instant::now(), mark.is_none());
         loop {
             match self.next(Duration::from_millis(500)) {
-                Some(Ok(message)) => visit(&message)?,
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(()),
+                Some(Ok(message)) => {
+                    is_whole |= mark.is_some() && message.key() == mark;
+                    visit(&message)?;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) if is_whole => return Ok(()),
+                Some(Err(KafkaError::PartitionEOF(_))) if heard.elapsed() < limit => continue,
                 Some(Err(error)) => match self.classify(&error) {
                     ReadError::Passing { .. } if heard.elapsed() < limit => continue,
                     other => return Err(other),
                 },
                 None if heard.elapsed() < limit => continue,
                 None => {
-                    let message = format!("no answer for {} s", limit.as_secs());
+                    let message = match is_whole {
+                        true => format!("no answer for {} s", limit.as_secs()),
+                        false => format!(
+                            "what was just written there is not to be seen after {} s: its leader may have been replaced",
+                            limit.as_secs()
+                        ),
+                    };
                     return Err(ReadError::Passing {
                         what: self.what(),
                         message,

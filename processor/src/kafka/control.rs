@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rdkafka::message::Message;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::consumer::{PartitionReader, ReadError};
 use super::settings::Settings;
@@ -151,21 +152,22 @@ fn document<T: for<'de> Deserialize<'de>>(what: &str, bytes: &[u8]) -> Result<T,
 
 /// Reads the control partition of `task` to its end, and takes nothing for a position that cannot be read.
 pub fn read(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, ReadError> {
-    let copy = look(settings, topic, task)?;
+    let copy = look(settings, topic, task, None)?;
     match copy.damage {
         Some(stop) => Err(stop.into()),
         None => Ok(copy),
     }
 }
 
-/// The same for whoever has an answer to a damaged position.
-pub fn look(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, ReadError> {
+/// The same for whoever has an answer to a damaged position. With `mark`, the key of a record that was just written, what is
+/// read is all that came before it.
+pub fn look(settings: &Settings, topic: &str, task: u32, mark: Option<&[u8]>) -> Result<ControlCopy, ReadError> {
     let reader = PartitionReader::open(settings, (topic.to_owned(), task))?;
     let mut copy = ControlCopy::default();
     // The control topic is compacted: K is the last of many positions, so only the last is parsed.
     let mut last_position: Option<(Vec<u8>, Option<Vec<u8>>)> = None;
     let position_key = key_bytes(&ControlKey::Position { task });
-    reader.read_to_end(READ_LIMIT, &mut |message| {
+    reader.read_to_end(READ_LIMIT, mark, &mut |message| {
         let key = message.key().unwrap_or_default();
         if key == position_key.as_slice() {
             last_position = Some((key.to_vec(), message.payload().map(<[u8]>::to_vec)));
@@ -180,6 +182,16 @@ pub fn look(settings: &Settings, topic: &str, task: u32) -> Result<ControlCopy, 
         }
     }
     Ok(copy)
+}
+
+/// Key of a mark: a tombstone of a decision that nobody makes, for they are numbered from 1. Every engine passes over it,
+/// and compaction takes it away.
+pub fn mark_key(task: u32) -> Vec<u8> {
+    key_bytes(&ControlKey::Decision {
+        task,
+        lineage: Uuid::new_v4().to_string(),
+        control_seq: 0,
+    })
 }
 
 /// Bytes of a key.

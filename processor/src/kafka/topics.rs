@@ -36,6 +36,8 @@ pub struct Topics {
 pub struct TopicSettings {
     /// Records with the same key replace each other.
     pub compacted: bool,
+    /// Records vanish with age or size. Where neither this nor the other holds, the policy is unknown.
+    pub deleted: bool,
     /// Largest record, bytes.
     pub record_bytes_max: usize,
     /// How long records are kept, by their own timestamps; absent: without end, or unknown.
@@ -219,6 +221,7 @@ impl Topics {
     pub fn settings(&self, topic: &str) -> Result<TopicSettings, Stop> {
         let mut found = TopicSettings {
             compacted: false,
+            deleted: false,
             record_bytes_max: RECORD_BYTES_DEFAULT,
             retention_ms: None,
             retention_bytes: None,
@@ -239,7 +242,8 @@ impl Topics {
             Err(error) => return Err(self.unreachable(&error)),
         };
         let value = |name: &str| resource.get(name).and_then(|entry| entry.value.clone());
-        found.compacted = value("cleanup.policy").is_some_and(|policy| policy.contains("compact"));
+        let policy = value("cleanup.policy").unwrap_or_default();
+        (found.compacted, found.deleted) = (policy.contains("compact"), policy.contains("delete"));
         if let Some(bytes) = value("max.message.bytes").and_then(|text| text.parse().ok()) {
             found.record_bytes_max = bytes;
         }

@@ -19,12 +19,13 @@ mod rewind;
 mod running;
 mod saving;
 mod shedding;
+mod silence;
 mod startup;
 mod topology;
 mod trace;
 
 pub use brakes::Partitions;
-pub use topology::Topology;
+pub use topology::{Topology, source_partitions};
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -231,6 +231,13 @@ impl Pod {
         self.lock().task_count
     }
 
+    /// Every running task starts up again, and finds out what has become of its topics.
+    pub fn outdate(&self) {
+        for held in self.lock().tasks.values() {
+            held.board.outdate();
+        }
+    }
+
     /// Tasks held here.
     pub fn held(&self) -> Vec<u32> {
         self.lock().tasks.keys().copied().collect()
@@ -240,6 +247,10 @@ impl Pod {
     pub fn set_end_offset(&self, task: u32, end: i64) {
         let mut inner = self.lock();
         let Some(held) = inner.tasks.get(&task) else { return };
+        if held.board.end().is_some_and(|before| end < before) {
+            // Deleted and made anew, for all that is known here: start-up compares what it consumed last.
+            held.board.outdate();
+        }
         held.board.set_end(end);
         let role = self.context.role(task);
         if let (Stage::Combine, Some(partitions)) = (role.stage, &self.context.partitions) {

@@ -15,8 +15,8 @@ use super::pod::Pod;
 use crate::kafka::config;
 use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT, ReadError};
 use crate::kafka::control;
-use crate::pipeline::executor::{JobContext, Partitions, Topology};
-use crate::pipeline::stage::{Role, Stage};
+use crate::pipeline::executor::{JobContext, Partitions, Topology, source_partitions};
+use crate::pipeline::stage::{Role, Stage, task_count};
 use crate::state::recovery::{Reason, Stop};
 
 /// How often the assignment file is looked at and ended threads are noticed.
@@ -25,6 +25,8 @@ const RECONCILE_EVERY: Duration = Duration::from_millis(250);
 const LAG_EVERY: Duration = Duration::from_secs(2);
 /// The same with `event.maxDrift`, and how often partitions of other pods are heard of.
 const ALIGN_EVERY: Duration = Duration::from_secs(1);
+/// How often the partitions of the source are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// Room of a client that reads nothing, KiB.
 const LAG_QUEUE_KIB: u32 = 64;
 /// How often a failed look at the topics is repeated.
@@ -164,8 +166,12 @@ fn watch(pod: &Pod, assign_all: bool) {
         }
     }
     // One client for all partitions of a topic: each has threads and connections of its own.
-    let mut readers = Readers::new();
+    let (mut readers, mut counted) = (Readers::new(), Instant::now());
     while !pod.is_stopping() {
+        if counted.elapsed() >= COUNT_EVERY {
+            counted = Instant::now();
+            count_partitions(pod);
+        }
         for task in pod.held() {
             match end_of(pod, task, &mut readers) {
                 Ok(end) => pod.set_end_offset(task, end),
@@ -177,10 +183,31 @@ fn watch(pod: &Pod, assign_all: bool) {
             Some(partitions) => {
                 if let Err(error) = hear_of_others(pod, partitions, &readers) {
                     tracing::debug!(%error, "how far other pods are is not known");
+                    readers.clear();
                 }
                 std::thread::sleep(ALIGN_EVERY);
             }
         }
+    }
+}
+
+/// Partitions may be added to a topic while it is read. Keys that stay in theirs (`byKey`) have moved then: every task
+/// stops, as start-up says, for results would miss the events that went elsewhere.
+fn count_partitions(pod: &Pod) {
+    let context = pod.context();
+    let shuffle_partitions = context.job.source.shuffle_partitions;
+    match source_partitions(context) {
+        Ok(count) if Some(task_count(count, shuffle_partitions)) == pod.task_count() => {}
+        Ok(count) if shuffle_partitions.is_none() => {
+            tracing::error!(count, "the source topic has another number of partitions than it had");
+            pod.outdate();
+        }
+        Ok(count) => tracing::warn!(
+            count,
+            "partitions were added to the source, which nobody reads before the pods start again"
+        ),
+        // Whoever reads says what is wrong with the topic.
+        Err(stop) => tracing::debug!(reason = stop.reason.as_str(), "{}", stop.message),
     }
 }
 
@@ -224,7 +251,7 @@ fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
 pub(super) fn generation_of(context: &JobContext, task: u32) -> Result<u64, Stop> {
     let settings = config::control_consumer(&context.job, &context.sink_connection()?);
     let topic = config::control_topic(&context.job.job_id);
-    match control::look(&settings, &topic, task) {
+    match control::look(&settings, &topic, task, None) {
         Ok(copy) => Ok(copy.position.map_or(0, |position| position.generation)),
         Err(ReadError::Stop(stop)) => Err(stop),
         Err(error) => Err(Stop::new(Reason::KafkaUnreachable, error.to_string())),
@@ -235,7 +262,8 @@ fn end_of(pod: &Pod, task: u32, readers: &mut Readers) -> Result<i64, String> {
     let context = pod.context();
     let role = context.role(task);
     let (topic, partition) = config::input(&context.job, role);
-    let reader = match readers.entry((role.stage, topic)) {
+    let place = (role.stage, topic);
+    let reader = match readers.entry(place.clone()) {
         Entry::Occupied(entry) => entry.into_mut(),
         Entry::Vacant(entry) => {
             let opened = context.open_input(role, LAG_QUEUE_KIB);
@@ -243,8 +271,10 @@ fn end_of(pod: &Pod, task: u32, readers: &mut Readers) -> Result<i64, String> {
         }
     };
     let partition = i32::try_from(partition).map_err(|error| error.to_string())?;
-    let (_, end) = reader
-        .watermarks_of(partition, QUERY_TIMEOUT)
-        .map_err(|error| error.to_string())?;
-    Ok(end)
+    let watermarks = reader.watermarks_of(partition, QUERY_TIMEOUT);
+    // A client that does not answer may never do so again: the next look has another.
+    watermarks.map(|(_, end)| end).map_err(|error| {
+        readers.remove(&place);
+        error.to_string()
+    })
 }

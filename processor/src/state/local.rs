@@ -191,6 +191,9 @@ pub struct TaskDirectory {
     shared: Shared,
 }
 
+/// The directory is this process's until this is dropped.
+pub struct Hold(#[expect(dead_code, reason = "its lock is what counts")] fs::File);
+
 /// What opening the directory gave.
 pub struct Opened {
     /// The state; absent when it is damaged.
@@ -212,6 +215,25 @@ impl TaskDirectory {
     /// The task's directory.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Takes the directory, before anything there or in the name of the task is touched: of two processes with the same volume
+    /// the second must not fence the first.
+    ///
+    /// # Errors
+    /// `VolumeInUse` while another has it.
+    pub fn hold(&self) -> Result<Hold, Stop> {
+        fs::create_dir_all(&self.root).map_err(|error| self.unusable(&error))?;
+        let file = fs::File::create(self.root.join("held")).map_err(|error| self.unusable(&error))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Hold(file)),
+            Err(fs::TryLockError::WouldBlock) => {
+                let place = self.root.display();
+                let message = format!("state directory {place} is held by another process of this pod; tried again");
+                Err(Stop::new(Reason::VolumeInUse, message))
+            }
+            Err(fs::TryLockError::Error(error)) => Err(self.unusable(&error)),
+        }
     }
 
     /// Whether the volume has room for `more` bytes and for what is kept free. What does not say how full it is, has.

@@ -112,6 +112,8 @@ impl RocksBackend {
 fn classify(what: String, error: &rocksdb::Error) -> Error {
     match error.kind() {
         rocksdb::ErrorKind::Corruption => Error::Corrupt { what },
+        // A file that the database names is gone, and no wait brings it back.
+        rocksdb::ErrorKind::IOError if what.contains("No such file or directory") => Error::Corrupt { what },
         _ => Error::Store { message: what },
     }
 }

@@ -37,7 +37,14 @@ impl Cluster {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("test-three-{}", std::process::id());
-        let mut printed = broker_script(&["start", &name, "--brokers", &BROKERS.to_string()]);
+        let mut printed = broker_script(&[
+            "start",
+            &name,
+            "--brokers",
+            &BROKERS.to_string(),
+            "--session-ms",
+            "3000",
+        ]);
         let bootstrap = printed.remove("KAFKA_BOOTSTRAP").expect("the script prints it");
         assert_eq!(bootstrap.split(',').count(), BROKERS, "{bootstrap}");
         Self {

@@ -9,6 +9,19 @@ use serde_json::Value;
 
 use super::rig::{TOKEN, eventually};
 
+/// A request to every route below `/v1`, that does something for the holder of the token.
+const GUARDED: [(&str, &str, &str); 9] = [
+    ("GET", "/v1/status", ""),
+    ("GET", "/v1/assignment", ""),
+    ("POST", "/v1/assignment", r#"{"version":1,"generation":9,"tasks":{}}"#),
+    ("GET", "/v1/windows?key=%7B%22k%22%3A%22k0%22%7D", ""),
+    ("GET", "/v1/why?window=w&start=0", ""),
+    ("POST", "/v1/checkpoint?id=a", ""),
+    ("POST", "/v1/drain?id=a", ""),
+    ("POST", "/v1/pins?holder=a", r#"{"checkpoints":{}}"#),
+    ("DELETE", "/v1/pins?holder=a&tasks=0", ""),
+];
+
 /// A processor as a child process; killed when dropped.
 pub struct Processor {
     pub(super) child: Child,
@@ -81,9 +94,19 @@ impl Processor {
 
     /// One request to the admin server: status code and body.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Result<(u16, String), String> {
+        self.ask_as(Some(&format!("Bearer {TOKEN}")), (method, path, body))
+    }
+
+    /// The same by whoever says this in the header `Authorization`, or has none.
+    pub fn ask_as(
+        &self,
+        authorization: Option<&str>,
+        (method, path, body): (&str, &str, &str),
+    ) -> Result<(u16, String), String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).map_err(|error| error.to_string())?;
+        let authorization = authorization.map_or_else(String::new, |words| format!("Authorization: {words}\r\n"));
         let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+            "{method} {path} HTTP/1.1\r\nHost: pod\r\nConnection: close\r\n{authorization}\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -102,6 +125,14 @@ impl Processor {
             .map(|(_, body)| body.to_owned())
             .unwrap_or_default();
         Ok((code, body))
+    }
+
+    /// No route below `/v1` is for whoever says this of himself, or nothing.
+    pub fn assert_refuses(&self, authorization: Option<&str>) {
+        for request in GUARDED {
+            let (code, words) = self.ask_as(authorization, request).expect("answers");
+            assert_eq!(code, 401, "{request:?} by {authorization:?}: {words}");
+        }
     }
 
     pub fn status(&self) -> Result<Value, String> {

@@ -3,11 +3,35 @@
 use std::time::Duration;
 
 use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use streamagg_processor::kafka::consumer::PartitionReader;
 use streamagg_processor::kafka::settings::Settings;
 
 use super::child::Processor;
-use super::rig::{Job, More, copy_tree, eventually};
+use super::rig::{Job, More, PATIENCE, client, copy_tree, eventually};
+
+impl Job {
+    /// Appends records that are no events to partition 0, in a transaction that stays open.
+    pub fn produce_open(&self, count: usize) -> BaseProducer {
+        self.open_transaction(&vec!["{}"; count])
+    }
+
+    /// Appends these records to partition 0, in a transaction that stays open.
+    fn open_transaction(&self, values: &[&str]) -> BaseProducer {
+        let producer: BaseProducer = client(&self.reach.tests)
+            .set("transactional.id", format!("{}-upstream", self.name))
+            .create()
+            .expect("a producer");
+        producer.init_transactions(PATIENCE).expect("initialises");
+        producer.begin_transaction().expect("begins");
+        for value in values {
+            let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload(*value);
+            assert!(producer.send(record).is_ok());
+        }
+        producer.flush(PATIENCE).expect("the broker takes them");
+        producer
+    }
+}
 
 /// Start-up seeks twice without reading between, when the last record is checked and there is nothing to replay:
 /// librdkafka aborted the process, now and then, over the second assignment of a partition; always over thousands.
@@ -126,26 +150,35 @@ fn behind_a_gap_a_checkpoint_is_made_at_once() {
 }
 
 #[test]
-fn deleted_markers_behind_the_last_record_are_not_taken_for_lost_input() {
+fn aborted_events_count_nowhere_and_deleted_with_their_marker_they_are_not_taken_for_lost_input() {
     let job = Job::new("quiet", 1);
     job.produce(2_000);
     let mut processor = job.start("data");
     job.assert_exact();
     let epoch = |processor: &Processor| processor.status().ok()?["tasks"][0]["epoch"].as_u64();
     let before = epoch(&processor).expect("an epoch");
-    // A transaction upstream that is given up: records nobody may read, and a marker.
-    job.produce_aborted(10);
+    // A transaction upstream that is given up: events nobody may read, one for the open window and one that would
+    // end it, and a marker.
+    let given_up = [
+        r#"{"ts":5009900,"k":"k0","v":1000}"#,
+        r#"{"ts":5020000,"k":"k0","v":1000}"#,
+    ];
+    let open = job.open_transaction(&given_up);
+    open.abort_transaction(PATIENCE).expect("aborts");
     eventually("the position knows that it passed them", || match epoch(&processor) {
         Some(now) if now > before => Ok(()),
         other => Err(format!("epoch {other:?}, was {before}")),
     });
+    job.assert_exact();
     processor.kill();
-    // Retention takes everything: 2,000 records, 10 aborted ones and the marker.
-    job.delete_records_before(0, 2_011);
+    // Retention takes everything: 2,000 records, 2 aborted ones and the marker.
+    job.delete_records_before(0, 2_003);
     let processor = job.start("data");
     processor.await_ready();
     job.produce(2_000);
     job.assert_exact();
+    let dead_letters = job.offsets(&format!("{}-dead", job.name), 0);
+    assert_eq!(dead_letters, (0, 0), "they are not even bad events");
 }
 
 #[test]

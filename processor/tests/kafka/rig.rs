@@ -57,7 +57,7 @@ pub struct Reach {
     pub tests: String,
     /// Where the processor does.
     pub processor: String,
-    /// Further members of the manifest's `spec.source.kafka`, each with a comma before it.
+    /// Further members of the manifest's `spec.source.kafka` or `spec.sink.kafka`, each with a comma before it.
     pub security: String,
 }
 
@@ -78,7 +78,7 @@ fn producer(reach: &Reach) -> BaseProducer {
     config.create().expect("a producer")
 }
 
-fn client(servers: &str) -> ClientConfig {
+pub(super) fn client(servers: &str) -> ClientConfig {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", servers);
     config
@@ -117,6 +117,8 @@ pub struct Job {
     /// Topics that it reads, by name.
     pub(super) topics: Vec<String>,
     pub reach: Reach,
+    /// How the sink is reached, if not as the source: everything but the input is there.
+    pub sink: Option<Reach>,
     pub directory: tempfile::TempDir,
     /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
     pub more: More,
@@ -124,6 +126,8 @@ pub struct Job {
     pub(super) shuffle_partitions: Option<u32>,
     /// Of five events, four have the same key.
     hot: bool,
+    /// There is no topic of dead letters.
+    pub drops_dead_letters: bool,
     /// Another checkpoint store than a directory of the job.
     pub store: Option<String>,
     /// What was produced, by partition.
@@ -151,10 +155,12 @@ impl Job {
             name,
             partitions,
             reach,
+            sink: None,
             directory: tempfile::tempdir().expect("a directory"),
             more: More::default(),
             shuffle_partitions: None,
             hot: false,
+            drops_dead_letters: false,
             store: None,
             log: Mutex::default(),
             producer,
@@ -195,8 +201,9 @@ impl Job {
         Self { hot: true, ..self }
     }
 
+    /// Of the cluster that has everything but the input.
     pub(super) fn client(&self) -> ClientConfig {
-        client(&self.reach.tests)
+        client(&self.sink.as_ref().unwrap_or(&self.reach).tests)
     }
 
     pub(super) fn admin(&self) -> AdminClient<DefaultClientContext> {
@@ -211,29 +218,6 @@ impl Job {
     /// Where the store keeps task 0.
     pub fn task_store(&self) -> PathBuf {
         self.directory("store").join(&self.name).join("tasks/0")
-    }
-
-    /// Appends records to partition 0 in a transaction that is aborted.
-    pub fn produce_aborted(&self, count: u32) {
-        let open = self.produce_open(count);
-        open.abort_transaction(PATIENCE).expect("aborts");
-    }
-
-    /// Appends records to partition 0 in a transaction that stays open.
-    pub fn produce_open(&self, count: u32) -> BaseProducer {
-        let producer: BaseProducer = self
-            .client()
-            .set("transactional.id", format!("{}-upstream", self.name))
-            .create()
-            .expect("a producer");
-        producer.init_transactions(PATIENCE).expect("initialises");
-        producer.begin_transaction().expect("begins");
-        for _ in 0..count {
-            let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload("{}");
-            assert!(producer.send(record).is_ok());
-        }
-        producer.flush(PATIENCE).expect("the broker takes them");
-        producer
     }
 
     /// Appends one record to partition 0 that is no event of the log.
@@ -334,6 +318,14 @@ impl Job {
             None => "byKey: {}".to_owned(),
             Some(count) => format!("any: {{shufflePartitions: {count}}}"),
         };
+        let elsewhere = self.sink.as_ref().map_or_else(String::new, |reach| {
+            let servers = reach.processor.replace(',', r#"", ""#);
+            format!(r#", bootstrapServers: ["{servers}"]{}"#, reach.security)
+        });
+        let dead = match self.drops_dead_letters {
+            true => "drop: {}".to_owned(),
+            false => format!("kafka: {{topic: {name}-dead}}"),
+        };
         // Their order means nothing.
         let topics: Vec<&str> = self.topics.iter().rev().map(String::as_str).collect();
         let topics = topics.join(", ");
@@ -354,8 +346,8 @@ spec:
   groupBy: [{{name: k, field: /k}}]
   windows: [{{name: w, tumbling: {{size: {WINDOW_MS}ms}}{window}}}]
   aggregates: [{{name: n, count: {{}}}}, {{name: s, sum: {{field: /v}}}}{extra}]
-  sink: {{kafka: {{topic: {name}-out}}}}
-  deadLetters: {{kafka: {{topic: {name}-dead}}}}{spec}
+  sink: {{kafka: {{topic: {name}-out{elsewhere}}}}}
+  deadLetters: {{{dead}}}{spec}
   state: {{backend: RocksDB, volume: {{size: 1Gi}}{state}, checkpoints: {{interval: 1h, store: {{{store}}}}}}}
 "#
         )

@@ -11,16 +11,16 @@ use super::rights::{Operation, Resource, grant, revoke};
 
 /// What no log and no answer may show.
 const SECRETS: [&str; 4] = ["admin-secret", "limited-secret", "not-the-password", "PRIVATE KEY"];
-const CA: &str = ", tls: {caSecretRef: {name: cluster-ca}}";
+pub(super) const CA: &str = ", tls: {caSecretRef: {name: cluster-ca}}";
 
 /// Where the broker listens and has its certificates, by the names that its script prints.
-fn broker(name: &str) -> &'static str {
+pub(super) fn broker(name: &str) -> &'static str {
     static BROKER: OnceLock<BTreeMap<String, String>> = OnceLock::new();
     let found = BROKER.get_or_init(|| broker_script(&["start", "test-secured", "--secured"]));
     found.get(name).expect("the script prints it")
 }
 
-fn sasl(mechanism: &str) -> String {
+pub(super) fn sasl(mechanism: &str) -> String {
     format!(", sasl: {{mechanism: {mechanism}, secretRef: {{name: kafka-user}}}}")
 }
 
@@ -32,6 +32,12 @@ fn job(test: &str, listener: &str, security: &str, user: &str) -> Job {
         security: security.to_owned(),
     };
     let job = Job::reached(test, 1, reach);
+    give_secrets(&job, user);
+    job
+}
+
+/// Lays out the Secrets of a job, with name and password of `user`.
+pub(super) fn give_secrets(job: &Job, user: &str) {
     let read = |name: &str| std::fs::read_to_string(Path::new(broker("KAFKA_TLS_DIR")).join(name)).expect("reads");
     for (secret, key, text) in [
         ("cluster-ca", "ca.crt", read("ca.crt")),
@@ -40,9 +46,8 @@ fn job(test: &str, listener: &str, security: &str, user: &str) -> Job {
         ("kafka-user", "username", user.to_owned()),
         ("kafka-user", "password", format!("{user}-secret\n")),
     ] {
-        put(&job, secret, key, &text);
+        put(job, secret, key, &text);
     }
-    job
 }
 
 fn put(job: &Job, secret: &str, key: &str, text: &str) {

@@ -60,8 +60,6 @@ fn beyond(loaded: &Loaded, origin: Origin) -> String {
     let all_stays = |why: &str| format!("state beyond that stays in memory, too: {why}");
     if loaded.spec.state.backend == Backend::Memory {
         all_stays("state.backend is Memory")
-    } else if loaded.job.source.shuffle_partitions.is_some() {
-        all_stays("the window tasks of partitioning: any keep theirs")
     } else if shared.is_empty() {
         all_stays("no window is on shared panes")
     } else if origin == Origin::Default {

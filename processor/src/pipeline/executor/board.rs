@@ -2,7 +2,7 @@
 //! Must not hold: decisions. Locks are held for a copy, never across a wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +78,8 @@ pub struct Board {
     appended_ms: AtomicI64,
     /// Where the input ended when it was looked at; negative until it was.
     end: AtomicI64,
+    /// What start-up found is no longer so.
+    is_outdated: AtomicBool,
 }
 
 impl Board {
@@ -107,6 +109,7 @@ impl Board {
             beat_ms: AtomicU64::new(0),
             appended_ms: AtomicI64::new(0),
             end: AtomicI64::new(-1),
+            is_outdated: AtomicBool::new(false),
         }
     }
 
@@ -305,6 +308,18 @@ impl Board {
     pub fn end(&self) -> Option<i64> {
         let end = self.end.load(Ordering::Relaxed);
         (end >= 0).then_some(end)
+    }
+
+    /// The topics are no longer as start-up found them: a running task starts up again, and that says what follows.
+    pub fn outdate(&self) {
+        if self.status().state == TaskState::Running {
+            self.is_outdated.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether that was said since the last look.
+    pub fn take_outdated(&self) -> bool {
+        self.is_outdated.swap(false, Ordering::Relaxed)
     }
 
     /// The task's loop has turned.

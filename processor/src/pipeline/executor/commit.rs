@@ -9,6 +9,7 @@ use streamagg_crds::v1alpha1::Delivery;
 
 use super::board::Board;
 use super::failpoint::Place;
+use super::topology::Topology;
 use super::{End, JobContext};
 use crate::kafka::config;
 use crate::kafka::control::{self, ControlKey, key_bytes, value_bytes};
@@ -26,6 +27,8 @@ const SENDS_MAX: u32 = 30;
 const SENDING_MAX: Duration = Duration::from_secs(300);
 /// An epoch that is not committed after so long is told as a problem of the task, which goes on trying.
 const TOLD_AFTER: Duration = Duration::from_secs(10);
+/// An attempt that took so long is not made again by the same client: it may know no broker any more.
+const SLOW_SEND: Duration = Duration::from_secs(20);
 /// Longest wait between two of them.
 const SEND_AGAIN_LONGEST: Duration = Duration::from_secs(2);
 
@@ -99,11 +102,13 @@ impl<'a> Committer<'a> {
         Ok(())
     }
 
-    /// Reads the control partition of the task; a position that cannot be read is told beside it.
+    /// Reads all that earlier owners have left in the control partition of the task; a position that cannot be read is told
+    /// beside it.
     pub fn read_control(&self) -> Result<control::ControlCopy, End> {
         let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
+        let mark = self.mark()?;
         self.board.beat();
-        let copy = control::look(&settings, &self.control_topic, self.task)?;
+        let copy = control::look(&settings, &self.control_topic, self.task, Some(&mark))?;
         if let Some(position) = &copy.position {
             self.board.saw_generation(position.generation);
         }
@@ -114,7 +119,54 @@ impl<'a> Committer<'a> {
     pub fn read_control_of(&self, task: u32) -> Result<control::ControlCopy, End> {
         let settings = config::control_consumer(&self.context.job, &self.context.sink_connection()?);
         self.board.beat();
-        Ok(control::look(&settings, &self.control_topic, task)?)
+        Ok(control::look(&settings, &self.control_topic, task, None)?)
+    }
+
+    /// Writes a record behind everything that earlier owners have committed; answers its key. A leader that was replaced and
+    /// does not know it cannot take it: it has no followers. So whoever shows it shows what lies before it, too.
+    fn mark(&self) -> Result<Vec<u8>, End> {
+        let Some(producer) = &self.producer else {
+            return Err(End::Again("no producer".to_owned()));
+        };
+        let document = [(control::mark_key(self.task), None)];
+        let (began, mut attempt) = (Instant::now(), 0);
+        let alive = || self.beat(began);
+        loop {
+            let records = self.to_control(&document);
+            let written = match self.context.delivery {
+                Delivery::ExactlyOnce => producer.publish(records, &alive, &|| {}),
+                Delivery::AtLeastOnce => producer.publish_plain(records, &alive),
+            };
+            match written {
+                Ok(()) => break,
+                Err(TransactionError::Aborted(why)) if attempt < SENDS_MAX && self.board.view().named => {
+                    tracing::warn!(
+                        task = self.task,
+                        why,
+                        attempt,
+                        "mark in the control topic aborted, sending it again"
+                    );
+                    std::thread::sleep(send_again_after(attempt));
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let [(key, _)] = document;
+        Ok(key)
+    }
+
+    /// Documents as records of the control partition of the task.
+    fn to_control<'b>(&'b self, documents: &'b [Document]) -> impl Iterator<Item = Outgoing<'b>> {
+        documents.iter().map(|(key, value)| Outgoing {
+            topic: &self.control_topic,
+            partition: i32::try_from(self.task).ok(),
+            key: Some(key),
+            value: value.as_deref(),
+            timestamp_ms: None,
+            headers: &[],
+            trace: &[],
+        })
     }
 
     /// Commits. Returns only when K is `epoch.sent`.
@@ -132,8 +184,14 @@ impl<'a> Committer<'a> {
             if began.elapsed() > SENDING_MAX {
                 break;
             }
-            let sent = self.send(&epoch, &documents, began);
+            let sent_at = Instant::now();
+            let mut sent = self.send(&epoch, &documents, began);
             self.count(&sent);
+            if let Err(TransactionError::Aborted(why)) = &sent
+                && sent_at.elapsed() >= SLOW_SEND
+            {
+                sent = Err(TransactionError::Unknown(format!("{why}, after a long time")));
+            }
             match sent {
                 Ok(()) => {
                     self.recovered();
@@ -148,16 +206,20 @@ impl<'a> Committer<'a> {
                         "transaction aborted, sending the epoch again"
                     );
                     self.board.beat();
-                    let wait = Duration::from_millis(10)
-                        .saturating_mul(1 << attempt.min(8))
-                        .min(SEND_AGAIN_LONGEST);
-                    std::thread::sleep(wait);
+                    std::thread::sleep(send_again_after(attempt));
                     if self.context.delivery == Delivery::AtLeastOnce {
                         // Without a transaction to give up, what is under way must not come behind what is sent again.
                         self.init_again()?;
                     }
                 }
-                Err(TransactionError::TooLarge { topic }) => refuse(&mut epoch, &topic)?,
+                Err(TransactionError::TooLarge { topic }) => {
+                    self.make_room(&mut epoch, &topic)?;
+                    // The refused batch is a gap in the numbers of the client, which brokers take from nobody.
+                    if self.settle(&epoch)? {
+                        self.recovered();
+                        return Ok(());
+                    }
+                }
                 Err(TransactionError::Unknown(why)) => {
                     last.clone_from(&why);
                     tracing::warn!(task = self.task, why, "outcome of the commit unknown, reading it back");
@@ -219,18 +281,10 @@ impl<'a> Committer<'a> {
         let Some(producer) = &self.producer else {
             return Err(TransactionError::Unknown("no producer".to_owned()));
         };
-        let partition = i32::try_from(self.task).ok();
-        let control = documents.iter().map(|(key, value)| Outgoing {
-            topic: &self.control_topic,
-            partition,
-            key: Some(key),
-            value: value.as_deref(),
-            timestamp_ms: None,
-            headers: &[],
-            trace: &[],
-        });
+        let control = self.to_control(documents);
         let alive = || self.beat(sending_since);
         let is_epoch = epoch.outputs.is_some();
+        self.lose(is_epoch, Place::RequestLost)?;
         let began = Instant::now();
         let produced = Cell::new(began);
         let before_commit = || {
@@ -261,8 +315,33 @@ impl<'a> Committer<'a> {
         if is_epoch && published.is_ok() {
             self.stages.took(Stage::Produce, produced.get() - began);
             self.stages.took(Stage::Commit, produced.get().elapsed());
+            self.lose(is_epoch, Place::AnswerLost)?;
         }
         published
+    }
+
+    /// Where a test asks for it, an outcome that nobody knows.
+    fn lose(&self, is_epoch: bool, place: Place) -> Result<(), TransactionError> {
+        match is_epoch && self.context.failpoints.strikes(place) {
+            true => Err(TransactionError::Unknown(format!("failpoint {}", place.name()))),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes room for a topic that refused a record, so that the epoch is not tried for ever.
+    fn make_room(&self, epoch: &mut Epoch<'_>, topic: &str) -> Result<(), End> {
+        // Batches were made for the bounds that start-up found.
+        if Topology::observe(self.context)?.batch_bytes() < self.batch_bytes {
+            return Err(End::Again(format!("topic {topic} takes less than it did")));
+        }
+        if let Some((buffer, plan)) = &mut epoch.outputs
+            && plan.lower_bound(topic)
+        {
+            buffer.refuse_too_large(plan);
+            return Ok(());
+        }
+        let message = format!("topic {topic} refuses records within its bound; raise its max.message.bytes");
+        Err(Stop::new(Reason::SpecInvalid, message).into())
     }
 
     /// Finds out whether the epoch was committed. `false`: it was not, send it again.
@@ -284,6 +363,13 @@ impl<'a> Committer<'a> {
             AfterUnknown::StartUp => Err(End::Again("somebody else committed meanwhile".to_owned())),
         }
     }
+}
+
+/// Wait behind this attempt.
+fn send_again_after(attempt: u32) -> Duration {
+    Duration::from_millis(10)
+        .saturating_mul(1 << attempt.min(8))
+        .min(SEND_AGAIN_LONGEST)
 }
 
 /// What goes to the control topic.
@@ -315,16 +401,4 @@ fn decision_documents(epoch: &Epoch<'_>, task: u32) -> impl Iterator<Item = Docu
     let made = made.map(move |(decision, number)| (key(&epoch.sent.lineage, number), Some(value_bytes(decision))));
     let gone = epoch.tombstones.iter();
     made.chain(gone.map(move |(lineage, number)| (key(lineage, *number), None)))
-}
-
-/// Makes room for a topic that refused a record, so that the epoch is not tried for ever.
-fn refuse(epoch: &mut Epoch<'_>, topic: &str) -> Result<(), End> {
-    if let Some((buffer, plan)) = &mut epoch.outputs
-        && plan.lower_bound(topic)
-    {
-        buffer.refuse_too_large(plan);
-        return Ok(());
-    }
-    let message = format!("topic {topic} refuses records within its bound; raise its max.message.bytes");
-    Err(Stop::new(Reason::SpecInvalid, message).into())
 }

@@ -1,4 +1,5 @@
-//! Named places at which a test ends the process as a crash would: at once, nothing flushed, nothing dropped.
+//! Named places at which a test ends the process as a crash would, at once, nothing flushed, nothing dropped; and two
+//! where a commit's outcome gets lost on the way.
 //! Must not read the environment; the binary hands the setting in.
 
 use std::sync::Arc;
@@ -25,11 +26,15 @@ pub enum Place {
     MidCheckpointUpload,
     /// A checkpoint is complete.
     AfterManifest,
+    /// An epoch is not sent at all, and the task does not know that.
+    RequestLost,
+    /// An epoch is committed, and the task does not know that.
+    AnswerLost,
 }
 
 impl Place {
     /// All places.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::BeforeCommit,
         Self::AfterCommitBeforeState,
         Self::AfterClaim,
@@ -39,6 +44,8 @@ impl Place {
         Self::MidReplay,
         Self::MidCheckpointUpload,
         Self::AfterManifest,
+        Self::RequestLost,
+        Self::AnswerLost,
     ];
 
     /// Its name in the setting.
@@ -53,11 +60,13 @@ impl Place {
             Self::MidReplay => "mid-replay",
             Self::MidCheckpointUpload => "mid-checkpoint-upload",
             Self::AfterManifest => "after-manifest",
+            Self::RequestLost => "request-lost",
+            Self::AnswerLost => "answer-lost",
         }
     }
 }
 
-/// Which place ends the process, if one does, and at which pass.
+/// Which place is struck, if one is, and at which pass.
 #[derive(Clone, Debug, Default)]
 pub struct Failpoints {
     armed: Option<(Place, Arc<AtomicU64>)>,
@@ -86,13 +95,17 @@ impl Failpoints {
 
     /// Passes `place`; ends the process if it is armed and this is the pass.
     pub fn pass(&self, place: Place) {
-        if let Some((armed, passes)) = &self.armed
-            && *armed == place
-            && passes.fetch_sub(1, Ordering::SeqCst) == 1
-        {
+        if self.strikes(place) {
             tracing::error!(place = place.name(), "failpoint reached: the process aborts");
             std::process::abort();
         }
+    }
+
+    /// Passes `place`; whether it is armed and this is the pass.
+    pub fn strikes(&self, place: Place) -> bool {
+        self.armed
+            .as_ref()
+            .is_some_and(|(armed, passes)| *armed == place && passes.fetch_sub(1, Ordering::SeqCst) == 1)
     }
 }
 
@@ -114,5 +127,8 @@ mod tests {
         third.pass(Place::BeforeCommit);
         third.pass(Place::AfterClaim);
         third.pass(Place::BeforeCommit);
+        let second = Failpoints::parse("answer-lost:2").expect("parses");
+        let struck: Vec<bool> = (0..3).map(|_| second.strikes(Place::AnswerLost)).collect();
+        assert_eq!(struck, [false, true, false]);
     }
 }

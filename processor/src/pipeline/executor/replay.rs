@@ -23,7 +23,7 @@ const BATCH_RECORDS: usize = 4_096;
 /// Records after which a replay is saved in local state, so that a crash does not start it over.
 const SAVE_RECORDS: u64 = 200_000;
 /// Without a record for this long, the replay is given up and the facts are gathered again.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
+const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// How a replay ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,9 +95,7 @@ impl Replay<'_> {
             }
             if batch.is_empty() {
                 if heard.elapsed() > SILENCE_MAX {
-                    return Err(End::Again(format!(
-                        "replay: no record behind offset {begin} for a minute"
-                    )));
+                    return Err(End::Again(format!("replay: no record behind offset {begin} for 30 s")));
                 }
                 continue;
             }

@@ -16,6 +16,7 @@ use super::records::{envelopes, headers, records, source_record};
 use super::replay::{check_reads, save};
 use super::saving::Saving;
 use super::shedding::Load;
+use super::silence::Silence;
 use super::startup::Started;
 use super::trace::{EpochFacts, EpochTrace};
 use super::{End, Executor, now_ms, state_budget};
@@ -79,6 +80,7 @@ pub(super) struct Running<'a> {
     limits: EpochLimits,
     stages: Stages,
     last_slow: Instant,
+    pub silence: Silence,
     stopped_by_data: Option<Stop>,
     reported_records: u64,
 }
@@ -118,6 +120,7 @@ impl Executor {
             outputs: Outputs::default(),
             between: Between::default(),
             last_slow: Instant::now(),
+            silence: Silence::default(),
             stopped_by_data: None,
             reported_records: 0,
         };
@@ -178,6 +181,10 @@ impl Running<'_> {
         if let Some(stop) = self.stopped_by_data.take() {
             self.close(view)?;
             return Err(stop.into());
+        }
+        if board.take_outdated() {
+            self.close(view)?;
+            return Err(End::Again("the topics have changed".to_owned()));
         }
         // First: what the spec no longer allows must not meet another record.
         self.shed();
@@ -255,6 +262,7 @@ impl Running<'_> {
         let watermark_ms = self.started.task.position().watermark_ms;
         let allowed = self.brakes.allowed(watermark_ms, BATCH_RECORDS, wait);
         if allowed == 0 {
+            self.silence.held_back();
             return Ok(());
         }
         let mut batch = Vec::new();
@@ -269,12 +277,9 @@ impl Running<'_> {
             Err(error) => return Err(error.into()),
         }
         if batch.is_empty() {
-            // Every record polled has been stepped over: what lies below is markers and aborted records.
-            self.open.seen_offset = self.started.reader.seen_offset();
-            let seen = self.seen();
-            self.brakes.read(0, watermark_ms, seen);
-            return Ok(());
+            return self.nothing_came(watermark_ms);
         }
+        self.silence = Silence::default();
         self.open.opened.get_or_insert_with(SystemTime::now);
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
         let records = records(&batch, &envelopes);
@@ -322,6 +327,14 @@ impl Running<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Every record polled has been stepped over: what lies below is markers and aborted records.
+    fn nothing_came(&mut self, watermark_ms: i64) -> Result<(), End> {
+        self.open.seen_offset = self.started.reader.seen_offset();
+        let seen = self.seen();
+        self.brakes.read(0, watermark_ms, seen);
+        self.mend_silence(seen)
     }
 
     /// Commits the open epoch, if it holds anything, and brings local state there.

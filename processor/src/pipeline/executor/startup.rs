@@ -20,7 +20,7 @@ use crate::pipeline::sink::SinkPlan;
 use crate::pipeline::stage::Stage;
 use crate::pipeline::worker::{Setup, Worker};
 use crate::state::checkpoint::Manifest;
-use crate::state::local::{LocalState, Opened};
+use crate::state::local::{Hold, LocalState, Opened};
 use crate::state::recovery::startup::{OnTruncated, decide};
 use crate::state::recovery::{
     Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
@@ -42,6 +42,8 @@ pub(super) struct Started<'a> {
     pub next_offset: i64,
     /// Newest checkpoint that belongs to K's past, as the base of the next upload.
     pub newest: Option<Manifest>,
+    /// Last, so that the database is closed before it.
+    pub _hold: Option<Hold>,
 }
 
 /// What is gathered once and changes only by what start-up itself does.
@@ -65,6 +67,8 @@ pub(super) struct Found {
 impl Executor {
     /// From an assignment that names this pod to a task at the committed position.
     pub(super) fn start_up(&self) -> Result<Started<'_>, End> {
+        let keeps_state = self.role.stage.keeps_state();
+        let hold = keeps_state.then(|| self.directory.hold()).transpose()?;
         // Before anything is said or done: while there is no room the task stays as it is. Remains may be what fills it.
         self.directory.clear_remains()?;
         self.directory.check_room(0, self.was_full.get())?;
@@ -79,7 +83,7 @@ impl Executor {
         // In this order: the store is listed after K was read, so that no checkpoint is ahead of it unnoticed.
         let control = committer.read_control()?;
         let opened = self.open_state(&control)?;
-        let reader = self.context.open_input(self.role, self.fetch_queue_kib())?;
+        let reader = self.open_input()?;
         let (start, end) = reader.watermarks()?;
         let last_input = match control.position.as_ref().and_then(|position| position.last_input) {
             Some(last) => reader.check_last_input(last, start, end)?,
@@ -124,12 +128,15 @@ impl Executor {
             ledger: Ledger::new(&found.control),
             next_offset,
             newest,
+            _hold: hold,
         })
     }
 
-    fn fetch_queue_kib(&self) -> u32 {
+    /// A reader of the input, which fetches ahead what there is memory for.
+    pub(super) fn open_input(&self) -> Result<PartitionReader, Stop> {
         let bytes = self.context.budget.fetch_bytes(self.board.tasks_here());
-        u32::try_from(bytes >> 10).unwrap_or(u32::MAX)
+        let queue_kib = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        self.context.open_input(self.role, queue_kib)
     }
 
     /// Partitions of the input, to be compared with those at birth. With two stages a source may grow: keys need not stay

@@ -30,7 +30,7 @@ pub struct Topology {
 const SHUFFLE_RECORD_BYTES_LEAST: usize = 2 * RECORD_BYTES_MAX;
 
 /// Partitions of all source topics together.
-fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
+pub fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
     const FIELD: &str = "spec.source.kafka.topics";
     let job = &context.job;
     let source = source(context)?;
@@ -111,7 +111,7 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<usiz
         let message = match job.source.shuffle_partitions {
             None => format!(
                 "control topic {control} has {found} partitions, source topic {topic} has {source_partitions}: keys moved \
-                 between partitions; give the topic its old number back or start a job with another jobId"
+                 between partitions, and Kafka takes none away; start a job with another jobId"
             ),
             Some(shuffle) => format!(
                 "control topic {control} has {found} partitions and {shuffle} tasks of the second stage, source topic \
@@ -121,11 +121,12 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<usiz
         return Err(Stop::new(Reason::PartitionsChanged, message));
     }
     let settings = sink.settings(&control)?;
-    if !settings.compacted {
-        tracing::warn!(
-            control,
-            "the control topic is not compacted: positions vanish with its retention"
+    if settings.deleted {
+        let message = format!(
+            "control topic {control} would lose committed positions with its retention: set its cleanup.policy to compact, \
+             and nothing else; tried again"
         );
+        return Err(Stop::new(Reason::TopicUnsuitable, message));
     }
     Ok(settings.record_bytes_max)
 }

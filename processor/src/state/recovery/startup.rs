@@ -139,7 +139,7 @@ pub fn decide(facts: &Facts<'_>) -> Startup {
             Reason::PartitionsChanged,
             format!(
                 "the source topic had {} partitions when the job began and has {} now, so that keys moved between \
-                 partitions; give the topic its old number back or start a job with another jobId",
+                 partitions, and Kafka takes none away; start a job with another jobId",
                 birth.partitions, facts.log.partitions
             ),
         );
@@ -385,7 +385,8 @@ fn truncated(facts: &Facts<'_>, unread_from: i64) -> Startup {
         Reason::InputTruncated,
         format!(
             "the input log starts at offset {}, the newest state ends at {unread_from}: records between were deleted \
-             unread; lengthen the topic's retention, and start a job with another jobId to go on without them",
+             unread; lengthen the topic's retention; to go on without them set onTruncated: Skip, or start \
+             a job with another jobId",
             facts.log.start
         ),
     )
@@ -395,8 +396,8 @@ fn nothing_left(facts: &Facts<'_>, why: &str) -> Startup {
     if facts.refused.iter().any(|(_, refusal)| *refusal == Refusal::Diverged) {
         return stop(
             Reason::ReplayDiverged,
-            "replay from every base gave other results than were committed; keep the volume and the checkpoints, and \
-             report this as a defect of the engine"
+            "replay from every base gave other results than were committed; keep the checkpoints and the control \
+             topic, and report this as a defect of the engine"
                 .to_owned(),
         );
     }

@@ -1,0 +1,220 @@
+//! What is damaged, or is not what it was, when a processor starts: the volume, the source, the committed position.
+//! Must not test damaged checkpoints (`checkpoints`).
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use futures::executor::block_on;
+use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use serde_json::Value;
+
+use super::rig::{Job, PATIENCE};
+
+/// Key of the committed position of task 0.
+const POSITION: &str = r#"{"position":{"task":0}}"#;
+
+fn control(job: &Job) -> String {
+    format!("{}-control", job.name)
+}
+
+/// Files of a database with such names; there is one at least.
+fn files(database: &Path, is_one: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+    let all = fs::read_dir(database).expect("a database");
+    let paths = all.map(|file| file.expect("a file").path());
+    let named = |path: &PathBuf| path.file_name().and_then(OsStr::to_str).is_some_and(&is_one);
+    let found: Vec<PathBuf> = paths.filter(named).collect();
+    assert!(!found.is_empty(), "no such file in {}", database.display());
+    found
+}
+
+/// A job with a checkpoint, and more behind it, meets this damage: it must go on as if nothing had been, and its volume
+/// be whole again. Answers the checkpoint and what the task was restored from.
+fn goes_on_after(test: &str, damage: impl FnOnce(&Path)) -> (Value, Value) {
+    let job = Job::new(test, 1);
+    job.produce(1_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    // It writes out what was in the log: there is a table now, and what follows is in another log.
+    let checkpoint = processor.operate("/v1/checkpoint?id=one")["tasks"][0]["checkpoint"]["id"].clone();
+    job.produce(1_000);
+    job.assert_exact();
+    processor.kill();
+    damage(&job.directory("data").join("tasks/0/db"));
+    let processor = job.start("data");
+    processor.await_ready();
+    job.produce(1_000);
+    job.assert_exact();
+    processor.assert_replayed_exactly();
+    let restored = processor.status().expect("answers")["tasks"][0]["restoredFrom"].clone();
+    processor.terminate();
+    let processor = job.start("data");
+    job.produce(1_000);
+    job.assert_exact();
+    let metrics = processor.metrics();
+    assert!(!metrics.contains("streamagg_replays_total{"), "{metrics}");
+    (checkpoint, restored)
+}
+
+#[test]
+fn a_table_cut_in_half_gives_way_to_the_checkpoint() {
+    let (checkpoint, restored) = goes_on_after("halftable", |database| {
+        for table in files(database, |name| name.ends_with(".sst")) {
+            let size = fs::metadata(&table).expect("a size").len();
+            let file = fs::File::options().write(true).open(&table).expect("opens");
+            file.set_len(size / 2).expect("cuts");
+        }
+    });
+    assert_eq!(restored, checkpoint);
+}
+
+#[test]
+fn a_database_without_its_manifest_gives_way_to_the_checkpoint() {
+    let (checkpoint, restored) = goes_on_after("nomanifest", |database| {
+        for manifest in files(database, |name| name.starts_with("MANIFEST-")) {
+            fs::remove_file(manifest).expect("removes");
+        }
+    });
+    assert_eq!(restored, checkpoint);
+}
+
+/// RocksDB begins a new database then, among the files of the old one.
+#[test]
+fn a_database_that_does_not_say_which_manifest_holds_gives_way_to_the_checkpoint() {
+    let (checkpoint, restored) = goes_on_after("nocurrent", |database| {
+        fs::remove_file(database.join("CURRENT")).expect("removes");
+    });
+    assert_eq!(restored, checkpoint);
+}
+
+/// RocksDB forgets what was in it and says nothing. What is left is as old as the checkpoint: either will do.
+#[test]
+fn a_log_of_garbage_costs_a_replay_and_nothing_else() {
+    goes_on_after("garbagelog", |database| {
+        let mut bytes = 0;
+        for log in files(database, |name| name.ends_with(".log")) {
+            let size = usize::try_from(fs::metadata(&log).expect("a size").len()).expect("small");
+            fs::write(&log, vec![0xa5_u8; size]).expect("writes");
+            bytes += size;
+        }
+        assert!(bytes > 0, "there was nothing to damage");
+    });
+}
+
+fn set_cleanup_policy(job: &Job, policy: &str) {
+    let config = AlterConfig::new(ResourceSpecifier::Topic(&job.name)).set("cleanup.policy", policy);
+    let results = block_on(job.admin().alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+#[test]
+fn a_compacted_source_is_refused_until_it_keeps_its_records() {
+    let job = Job::without_topic("compacted", 1);
+    job.create_topic_with(&job.name, 1, &[("cleanup.policy", "compact")]);
+    let processor = job.start("data");
+    let message = processor.await_problem("TopicCompacted");
+    for part in [
+        job.name.as_str(),
+        "spec.source.kafka.topics",
+        "set its cleanup.policy to delete",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(!job.has_topic(&control(&job)), "nothing has begun");
+    set_cleanup_policy(&job, "delete");
+    processor.await_ready();
+    job.produce(1_000);
+    job.assert_exact();
+}
+
+#[test]
+fn a_partition_added_to_a_source_whose_keys_stay_in_theirs_stops_the_job() {
+    let mut job = Job::new("grown", 1);
+    job.produce(1_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    job.add_partition();
+    processor.kill();
+    let results = format!("{}-out", job.name);
+    let before = job.offsets(&results, 0);
+    job.produce(1_000);
+    let processor = job.start("data");
+    let message = processor.await_problem("PartitionsChanged");
+    assert!(
+        message.contains("has 2") && message.contains("another jobId"),
+        "{message}"
+    );
+    assert_eq!(job.offsets(&results, 0), before, "nothing is published");
+}
+
+#[test]
+fn a_second_process_on_a_volume_waits_for_the_first_and_leaves_it_alone() {
+    let job = Job::new("samevolume", 1);
+    job.produce(1_000);
+    let first = job.start("data");
+    job.assert_exact();
+    let second = job.start("data");
+    let message = second.await_problem("VolumeInUse");
+    assert!(message.contains("data/tasks/0"), "{message}");
+    job.produce(1_000);
+    job.assert_exact();
+    let metrics = first.metrics();
+    assert!(!metrics.contains(r#"kind="Fenced""#), "{metrics}");
+    first.terminate();
+    second.await_ready();
+    job.produce(1_000);
+    job.assert_exact();
+    let metrics = second.metrics();
+    assert!(!metrics.contains("streamagg_replays_total{"), "{metrics}");
+}
+
+/// The committed position of task 0.
+fn committed(job: &Job) -> Value {
+    let mut last = None;
+    job.read(&control(job), &mut |message| {
+        if message.key() == Some(POSITION.as_bytes()) {
+            last = message.payload().map(<[u8]>::to_vec);
+        }
+    });
+    serde_json::from_slice(&last.expect("one was committed")).expect("JSON")
+}
+
+/// Makes this the committed position of task 0, as nobody but an owner may.
+fn commit(job: &Job, position: &Value) {
+    let producer: BaseProducer = job.client().create().expect("a producer");
+    let (topic, text) = (control(job), position.to_string());
+    let record = BaseRecord::<str, str>::to(&topic).key(POSITION).payload(&text);
+    assert!(producer.send(record.partition(0)).is_ok());
+    producer.flush(PATIENCE).expect("the broker takes it");
+}
+
+#[test]
+fn a_committed_position_that_nothing_leads_to_stops_the_task_and_nothing_is_published() {
+    let job = Job::new("diverged", 1);
+    job.produce(1_000);
+    let mut processor = job.start("data");
+    job.assert_exact();
+    processor.operate("/v1/checkpoint?id=one");
+    processor.kill();
+    // Local state is an epoch behind, as is the checkpoint; and there is the birth.
+    job.crash_while_producing("after-commit-before-state:2");
+    let (position, before) = (committed(&job), job.published().len());
+    for hash in ["outputHash", "inputHash"] {
+        let mut changed = position.clone();
+        let value = &mut changed["enginePosition"][hash];
+        *value = (value.as_u64().expect("a number") ^ 1).into();
+        commit(&job, &changed);
+        let mut processor = job.start("data");
+        let message = processor.await_problem("ReplayDiverged");
+        assert!(message.contains("from every base"), "{message}");
+        assert_eq!(job.published().len(), before, "nothing is published");
+        processor.kill();
+    }
+    // Nothing was lost meanwhile, either.
+    commit(&job, &position);
+    let processor = job.start("data");
+    job.assert_exact();
+    processor.assert_replayed_exactly();
+}
