@@ -136,3 +136,16 @@ fn too_many_bad_records_stop_a_task_and_a_restart_does_not_forgive() {
     job.assert_exact();
     assert_eq!(dead_letters(&job), 1_000, "each once");
 }
+
+#[test]
+fn a_client_that_is_silent_although_there_is_more_gives_way_to_another() {
+    let mut job = Job::new("silent", 1);
+    // As a client that has lost its brokers: the records are there, and the first fetch takes longer than is waited for.
+    job.more.source = r#", properties: {fetch.min.bytes: "100000000", fetch.wait.max.ms: "20000"}"#;
+    job.produce(1_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    let metrics = processor.metrics();
+    let replaced = r#"streamagg_errors_total{class="retry",kind="ReaderSilent",task="0"} 1"#;
+    assert!(metrics.lines().any(|line| line == replaced), "{metrics}");
+}
