@@ -273,7 +273,9 @@ choose_ports() {
   [ -f "$dir/ports" ] || draw_ports
   # shellcheck disable=SC1091
   source "$dir/ports"
-  [ -n "${KAFKA_SESSION_MS_CHOSEN:-}" ] || KAFKA_SESSION_MS_CHOSEN=15000
+  KAFKA_SESSION_MS_CHOSEN=${KAFKA_SESSION_MS_CHOSEN:-15000}
+  [ "${session_ms:-$KAFKA_SESSION_MS_CHOSEN}" = "$KAFKA_SESSION_MS_CHOSEN" ] ||
+    die "broker $name has a session of $KAFKA_SESSION_MS_CHOSEN ms: delete it first (kafka.sh delete $name)"
   # Rights once asked for stay in force on every later start.
   ! grep -qs ^authorizer "$dir/server.properties" || secured=yes
   [ "$secured" = no ] || [ -n "${KAFKA_MTLS_PORT_CHOSEN:-}" ] ||

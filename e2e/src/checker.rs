@@ -2,18 +2,19 @@
 //! or wrong there. Shares no code with the engine; of the product it knows the manifest only.
 
 pub mod batch;
+mod cell;
 mod compare;
 mod number;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use streamagg_crds::resolved::{Function, Input, KeySource, Missing, Resolved, Timestamp, Watermark, WindowKind};
+use streamagg_crds::resolved::{Gap, Input, KeySource, Missing, Resolved, Timestamp, Watermark, Window, WindowKind};
 use streamagg_crds::v1alpha1::{KeyDefault, TimeUnit};
 use streamagg_crds::value::{Instant, JsonPointer};
 
+use self::cell::Cell;
 pub use self::compare::{Added, Report, compare};
-use self::number::{average, decimal, parse};
 
 /// A record of the source topic.
 #[derive(Clone, Debug)]
@@ -37,8 +38,8 @@ pub struct OutputRecord {
     pub headers: BTreeMap<String, String>,
 }
 
-/// Window name, start in ms, key as a JSON object with sorted members.
-pub type WindowKey = (String, i64, String);
+/// Window name, start and end in ms, key as a JSON object with sorted members.
+pub type WindowKey = (String, i64, i64, String);
 
 /// One firing of a window for a key.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +57,8 @@ pub struct Pane {
 pub struct Expectation {
     /// Panes by window and key, in order of their index.
     pub panes: BTreeMap<WindowKey, Vec<Pane>>,
+    /// Windows of which the last pane is taken back: sessions that are part of others now.
+    pub retracted: BTreeSet<WindowKey>,
     /// Late events by (partition, offset): windows missed, lateness in ms.
     pub late: BTreeMap<(i32, i64), (String, i64)>,
     /// Dead letters by (partition, offset): reason.
@@ -67,16 +70,19 @@ pub struct Expectation {
     pub last_only: bool,
     /// The job went back to a checkpoint: what is left of the panes of a window need not begin with the first.
     pub went_back: bool,
-    totals: BTreeMap<(i64, WindowKey), Sums>,
+    totals: BTreeMap<WindowKey, Cell>,
 }
 
+/// What a window of a key has so far.
 #[derive(Clone, Debug, Default)]
 struct Sums {
-    events: u64,
-    /// By aggregate: values seen, sum, least, greatest; scaled by 10^12.
-    fields: Vec<(u64, i128, i128, i128)>,
+    cell: Cell,
     panes: Vec<Pane>,
 }
+
+/// End, index of the window in the job, start, key: by end first, so that what is due is at the front.
+type Instance = (i64, usize, i64, String);
+type Open = BTreeMap<Instance, Sums>;
 
 /// Works out what a job must have written after these records, which are in offset order within each partition.
 pub fn expect(job: &Resolved, source: &[SourceRecord]) -> Expectation {
@@ -96,38 +102,21 @@ pub fn expect(job: &Resolved, source: &[SourceRecord]) -> Expectation {
 }
 
 /// Partitions of which each has events of every key: a window is over when the slowest has passed its end, and late is
-/// what was late in its own.
+/// what was late in its own. Not for sessions, which partitions would have to form together.
 fn expect_meeting(job: &Resolved, slowest: i64, expectation: &mut Expectation) {
     let totals = std::mem::take(&mut expectation.totals);
     expectation.last_only = true;
-    expectation.open = totals.keys().filter(|(end, _)| *end > slowest).count();
-    let over = totals.into_iter().filter(|((end, _), _)| *end <= slowest);
-    let pane = |sums: &Sums| Pane {
-        timing: "any",
-        last: false,
-        values: values(job, sums),
-    };
-    expectation.panes = over.map(|((_, id), sums)| (id, vec![pane(&sums)])).collect();
-}
-
-fn merge(total: &mut Sums, sums: &Sums) {
-    total.events += sums.events;
-    total.fields.resize(sums.fields.len(), (0, 0, i128::MAX, i128::MIN));
-    for (total, (seen, sum, least, greatest)) in total.fields.iter_mut().zip(&sums.fields) {
-        *total = (
-            total.0 + seen,
-            total.1 + sum,
-            total.2.min(*least),
-            total.3.max(*greatest),
-        );
-    }
+    expectation.open = totals.keys().filter(|(_, _, end, _)| *end > slowest).count();
+    let over = totals.into_iter().filter(|((_, _, end, _), _)| *end <= slowest);
+    expectation.panes = over
+        .map(|(id, cell)| (id, vec![pane(job, "any", false, &cell)]))
+        .collect();
 }
 
 /// One partition by itself; answers how far event time has come in it.
 fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut Expectation) -> i64 {
     let mut watermark = i64::MIN;
-    // By end first, so that what is due is at the front.
-    let mut open: BTreeMap<(i64, usize, i64, String), Sums> = BTreeMap::new();
+    let mut open = Open::new();
     for record in records {
         let place = (record.partition, record.offset);
         let event = match read(job, &record.value) {
@@ -137,45 +126,30 @@ fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut
                 continue;
             }
         };
-        let (mut missed, mut counted, mut targets) = (Vec::new(), false, Vec::new());
-        for (index, window) in job.windows.iter().enumerate() {
-            let mut missed_here = false;
-            for (start, end) in instances(&window.kind, event.time_ms) {
-                if end + window.allowed_lateness_ms <= watermark {
-                    missed_here = true;
-                } else {
-                    counted = true;
-                    targets.push((end, index, start, event.key.clone()));
-                }
-            }
-            if missed_here {
-                missed.push(window.name.as_str());
-            }
-        }
-        if !counted && !missed.is_empty() {
+        let (targets, missed) = targets(job, &event, watermark);
+        if targets.is_empty() && !missed.is_empty() {
             expectation
                 .late
                 .insert(place, (missed.join(","), watermark - event.time_ms));
             continue;
         }
-        let fields = match numbers(job, &event.document) {
-            Ok(fields) => fields,
+        let cell = match Cell::of(job, &event.document) {
+            Ok(cell) => cell,
             Err(reason) => {
                 expectation.dead.insert(place, reason);
                 continue;
             }
         };
         for target in targets {
+            let target = match gap_ms(&job.windows[target.1].kind) {
+                Some(_) => join(job, target, &mut open, expectation),
+                None => target,
+            };
             let end = target.0;
             let sums = open.entry(target).or_default();
-            add(sums, &fields);
+            sums.cell.merge(&cell);
             if end <= watermark {
-                let pane = Pane {
-                    timing: "Late",
-                    last: false,
-                    values: values(job, sums),
-                };
-                sums.panes.push(pane);
+                sums.panes.push(pane(job, "Late", false, &sums.cell));
             }
         }
         watermark = watermark.max(candidate(job, &event));
@@ -184,6 +158,51 @@ fn expect_partition(job: &Resolved, records: &[&SourceRecord], expectation: &mut
     expectation.open += open.values().filter(|sums| sums.panes.is_empty()).count();
     open.into_iter().for_each(|(id, sums)| keep(job, id, sums, expectation));
     watermark
+}
+
+/// The instances in which an event counts, of a session what it is by itself, and the windows that it misses.
+fn targets<'a>(job: &'a Resolved, event: &Event, watermark: i64) -> (Vec<Instance>, Vec<&'a str>) {
+    let (mut targets, mut missed) = (Vec::new(), Vec::new());
+    for (index, window) in job.windows.iter().enumerate() {
+        let instances = instances(&window.kind, event.time_ms);
+        let is_open = |(_, end): &&(i64, i64)| end + window.allowed_lateness_ms > watermark;
+        let open: Vec<&(i64, i64)> = instances.iter().filter(is_open).collect();
+        if open.len() < instances.len() {
+            missed.push(window.name.as_str());
+        }
+        targets.extend(open.iter().map(|(start, end)| (*end, index, *start, event.key.clone())));
+    }
+    (targets, missed)
+}
+
+/// What the session of one event becomes with those that lie no further than the gap from it. If it is another one than
+/// before, what they have published is taken back.
+fn join(job: &Resolved, own: Instance, open: &mut Open, expectation: &mut Expectation) -> Instance {
+    let (end, index, start, key) = own;
+    let touched: Vec<Instance> = open
+        .range((start, 0, i64::MIN, String::new())..)
+        .map(|(id, _)| id)
+        .filter(|id| id.1 == index && id.2 <= end && id.3 == key)
+        .cloned()
+        .collect();
+    let joined = touched.iter().fold((end, index, start, key), |all, id| {
+        (all.0.max(id.0), index, all.2.min(id.2), all.3)
+    });
+    if touched.first() == Some(&joined) {
+        return joined;
+    }
+    let mut sums = Sums::default();
+    for id in touched {
+        let Some(part) = open.remove(&id) else { continue };
+        sums.cell.merge(&part.cell);
+        if !part.panes.is_empty() {
+            let id = name(job, id);
+            expectation.retracted.insert(id.clone());
+            expectation.panes.insert(id, part.panes);
+        }
+    }
+    open.insert(joined.clone(), sums);
+    joined
 }
 
 /// The watermark that an event allows.
@@ -198,39 +217,48 @@ fn candidate(job: &Resolved, event: &Event) -> i64 {
     }
 }
 
-fn fire(
-    job: &Resolved,
-    watermark: i64,
-    open: &mut BTreeMap<(i64, usize, i64, String), Sums>,
-    expectation: &mut Expectation,
-) {
-    for ((_, index, _, _), sums) in open.range_mut(..(watermark + 1, 0, i64::MIN, String::new())) {
+fn fire(job: &Resolved, watermark: i64, open: &mut Open, expectation: &mut Expectation) {
+    let later = (watermark + 1, 0, i64::MIN, String::new());
+    for ((_, index, _, _), sums) in open.range_mut(..later.clone()) {
         if sums.panes.is_empty() {
-            let last = job.windows[*index].allowed_lateness_ms == 0;
-            let pane = Pane {
-                timing: "OnTime",
-                last,
-                values: values(job, sums),
-            };
-            sums.panes.push(pane);
+            let window = &job.windows[*index];
+            let last = window.allowed_lateness_ms == 0 && gap_ms(&window.kind).is_none();
+            sums.panes.push(pane(job, "OnTime", last, &sums.cell));
         }
     }
-    let purged = |id: &(i64, usize, i64, String)| id.0 + job.windows[id.1].allowed_lateness_ms <= watermark;
-    let ended = open.range(..(watermark + 1, 0, i64::MIN, String::new()));
-    let gone: Vec<_> = ended.map(|(id, _)| id.clone()).filter(purged).collect();
-    for id in gone {
+    let ended = open.range(..later).map(|(id, _)| id);
+    let gone = ended.filter(|id| closes(&job.windows[id.1], id.0) <= watermark);
+    for id in gone.cloned().collect::<Vec<_>>() {
         if let Some(sums) = open.remove(&id) {
             keep(job, id, sums, expectation);
         }
     }
 }
 
-fn keep(job: &Resolved, id: (i64, usize, i64, String), sums: Sums, expectation: &mut Expectation) {
-    let (end, index, start, key) = id;
-    let window = (job.windows[index].name.clone(), start, key);
-    merge(expectation.totals.entry((end, window.clone())).or_default(), &sums);
+/// The watermark at which nothing counts in an instance any more: a session may still be reached from a gap away.
+fn closes(window: &Window, end: i64) -> i64 {
+    end + gap_ms(&window.kind).unwrap_or(0) + window.allowed_lateness_ms
+}
+
+fn keep(job: &Resolved, id: Instance, sums: Sums, expectation: &mut Expectation) {
+    let id = name(job, id);
+    expectation.totals.entry(id.clone()).or_default().merge(&sums.cell);
     if !sums.panes.is_empty() {
-        expectation.panes.entry(window).or_default().extend(sums.panes);
+        expectation.panes.entry(id).or_default().extend(sums.panes);
+    }
+}
+
+fn name(job: &Resolved, (end, index, start, key): Instance) -> WindowKey {
+    (job.windows[index].name.clone(), start, end, key)
+}
+
+fn pane(job: &Resolved, timing: &'static str, last: bool, cell: &Cell) -> Pane {
+    // What cannot be told is no value that a result has.
+    let values = cell.values(job).map(|value| value.unwrap_or_else(|problem| problem));
+    Pane {
+        timing,
+        last,
+        values: values.collect(),
     }
 }
 
@@ -296,77 +324,44 @@ fn read(job: &Resolved, bytes: &[u8]) -> Result<Event, &'static str> {
     })
 }
 
-fn numbers(job: &Resolved, document: &Value) -> Result<Vec<Option<i128>>, &'static str> {
-    let number = |function: &Function| match function.inputs().first().and_then(|source| input(document, source)) {
-        None => Ok(None),
-        Some(Value::Number(number)) => parse(&number.to_string()).map(Some).ok_or("NumberOutOfRange"),
-        Some(_) => Err("FieldTypeInvalid"),
-    };
-    job.aggregates
-        .iter()
-        .map(|aggregate| number(&aggregate.function))
-        .collect()
-}
-
-fn add(sums: &mut Sums, fields: &[Option<i128>]) {
-    sums.events += 1;
-    sums.fields.resize(fields.len(), (0, 0, i128::MAX, i128::MIN));
-    for (sum, field) in sums.fields.iter_mut().zip(fields) {
-        if let Some(value) = field {
-            *sum = (sum.0 + 1, sum.1 + value, sum.2.min(*value), sum.3.max(*value));
-        }
+/// The gap of a session window, if it is of a kind that the checker knows.
+fn gap_ms(kind: &WindowKind) -> Option<i64> {
+    match kind {
+        WindowKind::Session {
+            gap: Gap::Fixed(gap_ms),
+            max_duration_ms: None,
+        } => Some(*gap_ms),
+        _ => None,
     }
 }
 
-fn values(job: &Resolved, sums: &Sums) -> Vec<String> {
-    let value = |function: &Function, (seen, sum, least, greatest): (u64, i128, i128, i128)| match function {
-        Function::Count => sums.events.to_string(),
-        Function::Sum(_) | Function::Average(_) | Function::Min(_) | Function::Max(_) if seen == 0 => "null".to_owned(),
-        Function::Sum(_) => decimal(sum),
-        Function::Average(_) => decimal(average(sum, i128::from(seen))),
-        Function::Min(_) => decimal(least),
-        Function::Max(_) => decimal(greatest),
-        Function::First(_)
-        | Function::Last(_)
-        | Function::ArgMin(..)
-        | Function::ArgMax(..)
-        | Function::Variance { .. }
-        | Function::Stddev { .. }
-        | Function::Percentile { .. }
-        | Function::Distinct { .. }
-        | Function::TopK { .. }
-        | Function::Histogram { .. }
-        | Function::Rate { .. }
-        | Function::Ratio(..)
-        | Function::WeightedAverage(..) => "a function that the checker does not know".to_owned(),
-    };
-    job.aggregates
-        .iter()
-        .zip(&sums.fields)
-        .map(|(aggregate, sum)| value(&aggregate.function, *sum))
-        .collect()
-}
-
-/// `(start, end)` of the windows that cover a time.
+/// `(start, end)` of the windows that cover a time; of sessions the one that an event of this time is by itself.
 fn instances(kind: &WindowKind, time_ms: i64) -> Vec<(i64, i64)> {
-    let (size, slide, offset) = match kind {
-        WindowKind::Tumbling { size_ms, offset_ms } => (*size_ms, *size_ms, *offset_ms),
+    // Starts every slide, of the ends behind it every step up to the size.
+    let (size, slide, step, offset) = match kind {
+        WindowKind::Tumbling { size_ms, offset_ms } => (*size_ms, *size_ms, *size_ms, *offset_ms),
         WindowKind::Sliding {
             size_ms,
             slide_ms,
             offset_ms,
-        } => (*size_ms, *slide_ms, *offset_ms),
+        } => (*size_ms, *slide_ms, *size_ms, *offset_ms),
+        WindowKind::Cumulative {
+            size_ms,
+            step_ms,
+            offset_ms,
+        } => (*size_ms, *size_ms, *step_ms, *offset_ms),
+        WindowKind::Session { .. } => {
+            let own = gap_ms(kind).map(|gap_ms| (time_ms, time_ms + gap_ms));
+            return own.into_iter().collect();
+        }
         // The jobs of the crash harness have none of these; a result of one would be reported as one too many.
-        WindowKind::Cumulative { .. }
-        | WindowKind::Session { .. }
-        | WindowKind::Count { .. }
-        | WindowKind::Calendar { .. }
-        | WindowKind::Global => return Vec::new(),
+        WindowKind::Count { .. } | WindowKind::Calendar { .. } | WindowKind::Global => return Vec::new(),
     };
     let mut start = time_ms - (time_ms - offset).rem_euclid(slide);
     let mut list = Vec::new();
     while start + size > time_ms {
-        list.push((start, start + size));
+        let ends = (1..=size / step).map(|steps| start + steps * step);
+        list.extend(ends.filter(|end| *end > time_ms).map(|end| (start, end)));
         start -= slide;
     }
     list

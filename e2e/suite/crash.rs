@@ -8,6 +8,8 @@
 
 #[path = "crash/back.rs"]
 mod back;
+#[path = "crash/faults.rs"]
+mod faults;
 #[path = "crash/manifest.rs"]
 mod manifest;
 #[path = "crash/outage.rs"]
@@ -22,17 +24,18 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use phases::{at_least_once, every_fault_in_turn, long_replay};
+use phases::{at_least_once, every_fault_in_turn, long_replay, other_shapes};
 use streamagg_crds::job_file::JobFile;
 use streamagg_crds::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_e2e::broker::{Broker, Loader};
 use streamagg_e2e::load::Load;
-use streamagg_e2e::process::{ABORTED, Home, Processor};
+use streamagg_e2e::process::{Home, Processor};
 use streamagg_e2e::random::Random;
 use streamagg_e2e::traffic::{Shape, Traffic};
 use streamagg_e2e::verify::Verifier;
-use streamagg_e2e::wait::{Seen, await_condition, pause};
+use streamagg_e2e::wait::{Seen, await_condition};
+use tempfile::TempDir;
 
 const BROKER: &str = "crash";
 const PARTITIONS: i32 = 3;
@@ -48,8 +51,12 @@ const PROGRESS_MAX: Duration = Duration::from_secs(90);
 const LOG_LINES: usize = 25;
 /// A kill on every side of a restore, and more.
 const RESTORES_LEAST: u64 = 5;
-/// The phase without transactions.
+/// How often the phase of other windows is killed: volumes are lost, kept and set back meanwhile.
+const SHAPES_KILLS: u64 = 7;
+/// What phases without transactions begin with.
 const AT_LEAST_ONCE: &str = "at-least-once";
+/// The phase whose windows are sessions and grow, and whose aggregates have state of any size.
+const SHAPES: &str = "shapes";
 /// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
 const FAILPOINTS: [&str; 5] = [
     "before-commit",
@@ -68,6 +75,13 @@ const SHAPE: Shape = Shape {
     tenants: 8,
     scattered: false,
 };
+/// So many keys that each has an event in some 2 s of event time, so that sessions end and late events join some.
+const SPARSE: Shape = Shape {
+    tenants: 150,
+    late_one_in: 20,
+    ..SHAPE
+};
+
 /// Everything of one run.
 struct Harness {
     name: String,
@@ -109,7 +123,11 @@ impl Harness {
     fn new(broker: &Broker, name: &str, directory: &Path, seed: u64, shape: Shape) -> Result<Self, String> {
         let may_repeat = name.starts_with(AT_LEAST_ONCE);
         let delivery = if may_repeat { "AtLeastOnce" } else { "ExactlyOnce" };
-        let manifest = manifest::manifest(&broker.bootstrap, name, delivery, shape.scattered);
+        let computed = match name.starts_with(SHAPES) {
+            true => manifest::OF_ANY_SIZE,
+            false => manifest::OF_ONE_SIZE,
+        };
+        let manifest = manifest::manifest(&broker.bootstrap, name, delivery, shape.scattered, computed);
         let manifest = parse_manifest(&manifest).map_err(|errors| format!("{errors:?}"))?;
         let resolved = resolve(&manifest.spec, "e2e", name).map_err(|errors| format!("{errors:?}"))?;
         let topics: Vec<String> = ["in", "out", "late", "dead"]
@@ -207,89 +225,6 @@ impl Harness {
         }
     }
 
-    /// Kills a processor at a random time: while it starts or replays, or while it works.
-    fn kill_at_random(&mut self) -> Result<(), String> {
-        let mut processor = self.start(None)?;
-        if self.random.one_in(2) {
-            self.await_progress(&mut processor)?;
-        }
-        pause(Duration::from_millis(self.random.below(1_500)));
-        processor.kill()?;
-        self.counts.kills += 1;
-        Ok(())
-    }
-
-    /// Kills a processor that has rows on the volume only.
-    fn kill_beyond_memory(&mut self) -> Result<(), String> {
-        let processor = self.start(None)?;
-        let home = &self.home;
-        await_condition("rows on the volume only", PROGRESS_MAX, || {
-            match home.metric("streamagg_state_rows_on_volume") {
-                Some(rows) if rows > 0.0 => Seen::Done(()),
-                other => Seen::NotYet(format!("{other:?}")),
-            }
-        })?;
-        processor.kill()?;
-        self.counts.kills += 1;
-        Ok(())
-    }
-
-    /// Lets a processor run into a failpoint.
-    fn abort_at(&mut self, name: &'static str) -> Result<(), String> {
-        if name == "after-claim" {
-            // A position is claimed once a generation.
-            self.generation += 1;
-            let assigned = self.home.assign(self.generation, self.tasks);
-            assigned.map_err(|error| error.to_string())?;
-        }
-        let pass = 1 + self.random.below(3);
-        // A claim and a replay come once a start.
-        let setting = if matches!(name, "after-claim" | "mid-replay") {
-            name.to_owned()
-        } else {
-            format!("{name}:{pass}")
-        };
-        let mut processor = self.start(Some(&setting))?;
-        let (code, signal) = processor.ended(&format!("failpoint {setting}"), PROGRESS_MAX)?;
-        if signal != Some(ABORTED) {
-            return Err(format!(
-                "failpoint {setting}: the processor ended with code {code:?}, signal {signal:?}"
-            ));
-        }
-        self.counts.aborts.push(name);
-        self.say(&format!("failpoint {setting}"));
-        Ok(())
-    }
-
-    /// Freezes a processor, starts its successor elsewhere in the next generation, and lets the first go on.
-    fn zombie(&mut self) -> Result<(), String> {
-        let mut zombie = self.start(None)?;
-        self.await_progress(&mut zombie)?;
-        zombie.signal("STOP")?;
-        self.generation += 1;
-        let directory = self.directory.join(format!("home-{}", self.generation));
-        let mut next = Home::create(&directory, &self.home.checkpoints).map_err(|error| error.to_string())?;
-        next.order.clone_from(&self.home.order);
-        next.assign(self.generation, self.tasks)
-            .map_err(|error| error.to_string())?;
-        let old = std::mem::replace(&mut self.home, next);
-        let mut successor = self.start(None)?;
-        self.await_progress(&mut successor)?;
-        zombie.signal("CONT")?;
-        // Both run now; only the successor may commit, and it must not be held up.
-        for _ in 0..3 {
-            self.await_progress(&mut successor)?;
-        }
-        if !zombie.is_running() {
-            return Err(format!("the zombie ended by itself; see {}", old.log().display()));
-        }
-        zombie.kill()?;
-        successor.kill()?;
-        self.counts.kills += 2;
-        self.counts.zombies += 1;
-        Ok(())
-    }
-
     fn check(&mut self) -> Result<(), String> {
         let report = self.verifier.check_so_far()?;
         let [panes, late, dead] = report.right;
@@ -338,6 +273,12 @@ fn phase(
     shape: Shape,
     run: impl Fn(&mut Harness) -> Result<(), String>,
 ) -> Counts {
+    let (mut harness, directory) = set_up(broker, name, seed, shape);
+    let outcome = run(&mut harness);
+    judge([(harness, directory)], outcome).remove(0)
+}
+
+fn set_up(broker: &Broker, name: &str, seed: u64, shape: Shape) -> (Harness, TempDir) {
     println!("{name}, seed {seed}");
     let directory = tempfile::Builder::new()
         .prefix("streamagg-crash-")
@@ -345,18 +286,29 @@ fn phase(
         .expect("a temporary directory");
     // Topics of an earlier run may still be there: every run has its own.
     let topics = format!("{name}-{}", std::process::id());
-    let mut harness = Harness::new(broker, &topics, directory.path(), seed, shape).expect("the harness is set up");
-    let outcome = run(&mut harness);
-    harness.say(&format!("{:?}", harness.counts));
-    if let Err(problem) = outcome {
-        let kept = directory.keep();
-        panic!(
-            "{name}: {problem}\nseed {seed}; job, logs and state are kept in {}; last in the log:\n{}",
-            kept.display(),
-            harness.home.end_of_log(LOG_LINES)
-        );
+    let harness = Harness::new(broker, &topics, directory.path(), seed, shape).expect("the harness is set up");
+    (harness, directory)
+}
+
+/// Ends phases that ran side by side, with what came of them all.
+fn judge(phases: impl IntoIterator<Item = (Harness, TempDir)>, outcome: Result<(), String>) -> Vec<Counts> {
+    let (mut counts, mut remains) = (Vec::new(), String::new());
+    for (harness, directory) in phases {
+        harness.say(&format!("{:?}", harness.counts));
+        if outcome.is_err() {
+            remains += &format!(
+                "\n{}: job, logs and state are kept in {}; last in the log:\n{}",
+                harness.name,
+                directory.keep().display(),
+                harness.home.end_of_log(LOG_LINES)
+            );
+        }
+        counts.push(harness.counts);
     }
-    harness.counts
+    if let Err(problem) = outcome {
+        panic!("{problem}{remains}");
+    }
+    counts
 }
 
 /// A phase with every kind of fault.
@@ -390,7 +342,7 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     let restores = (kills / 10).max(RESTORES_LEAST);
     let done = std::thread::scope(|scope| {
         let lanes = [
-            scope.spawn(|| every_fault(&broker, "crash", seed, SHAPE, one_stage)),
+            scope.spawn(|| every_fault(&broker, "crash", seed, SHAPE, one_stage) + of_other_shapes(&broker, seed)),
             scope.spawn(|| {
                 every_fault(&broker, "two-stages", seed, scattered, two_stages)
                     + back_and_forth(&broker, "back", seed, SHAPE, restores)
@@ -416,6 +368,15 @@ fn back_and_forth(broker: &Broker, name: &str, seed: u64, shape: Shape, restores
     for place in back::PLACES {
         assert!(counts.restores.contains(&place), "{name}: not at {place}: {counts:?}");
     }
+    counts.kills
+}
+
+/// The phase with windows and aggregates of any size.
+fn of_other_shapes(broker: &Broker, seed: u64) -> u64 {
+    let counts = phase(broker, SHAPES, seed, SPARSE, |harness| {
+        other_shapes(harness, SHAPES_KILLS)
+    });
+    assert!(counts.volumes_lost > 0 && counts.volumes_set_back > 0, "{counts:?}");
     counts.kills
 }
 

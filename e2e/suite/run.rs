@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use streamagg_crds::admin::ADMIN_PORT;
 use streamagg_crds::manifest::{parse_manifest, read_yaml};
 use streamagg_crds::resolved::Resolved;
 use streamagg_crds::validate::resolve;
+use streamagg_crds::value::Quantity;
 use streamagg_e2e::broker::{Broker, Loader};
 use streamagg_e2e::checker::{Added, Report};
 use streamagg_e2e::cluster::Cluster;
@@ -16,7 +18,7 @@ use streamagg_e2e::random::Random;
 use streamagg_e2e::trace;
 use streamagg_e2e::traffic::Traffic;
 use streamagg_e2e::verify::Verifier;
-use streamagg_e2e::wait::{Seen, await_condition};
+use streamagg_e2e::wait::{Seen, await_condition, or_not_yet};
 
 /// Name of the aggregation under test.
 pub const JOB: &str = "llm-by-model";
@@ -260,6 +262,30 @@ impl Run {
         })
     }
 
+    /// Every pod has the memory limit of its manifest for its own, and has stayed below it.
+    fn check_memory(&self) -> Result<(), String> {
+        let selector = format!("app.kubernetes.io/instance={JOB}");
+        let listed = self.cluster.kubectl(&["get", "pods", "-l", &selector, "-o", "json"])?;
+        let listed: Value = serde_json::from_str(&listed).map_err(|error| error.to_string())?;
+        let pods = listed["items"].as_array().filter(|pods| !pods.is_empty());
+        for pod in pods.ok_or("the job has no pod")? {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let limit = pod["spec"]["containers"][0]["resources"]["limits"]["memory"].clone();
+            let limit: Quantity = serde_json::from_value(limit).map_err(|error| format!("limit of {name}: {error}"))?;
+            let path = format!(
+                "/api/v1/namespaces/{}/pods/{name}:{ADMIN_PORT}/proxy/metrics",
+                self.cluster.namespace
+            );
+            let metrics = self.cluster.kubectl(&["get", "--raw", &path])?;
+            let told = bytes(&metrics, "streamagg_memory_limit_bytes")?;
+            let peak = bytes(&metrics, "streamagg_memory_resident_peak_bytes")?;
+            if told != limit.units() || peak == 0 || peak >= told {
+                return Err(format!("{name} has {limit}, says {told} bytes, and used up to {peak}"));
+            }
+        }
+        Ok(())
+    }
+
     /// Stops the load, closes every window and waits until the checker is content.
     pub fn verify(&mut self) -> Result<(), String> {
         if matches!(self.source, Source::Load(_)) {
@@ -271,6 +297,8 @@ impl Run {
                 loader.send(&message)?;
             }
             loader.flush()?;
+            let within = || or_not_yet(self.check_memory());
+            await_condition("pods within their memory limits", READY_MAX, within)?;
         }
         let verifier = self.verifier()?;
         let report = verifier.await_clean(VERIFY_MAX)?;
@@ -320,4 +348,13 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Value of a metric in bytes.
+fn bytes(metrics: &str, name: &str) -> Result<u64, String> {
+    let mut lines = metrics.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value
+        .and_then(|value| value.parse().ok())
+        .ok_or_else(|| format!("there is no {name}: {metrics}"))
 }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
-use streamagg_crds::admin::{OperationPhase, OperationStatus, PinRequest};
+use streamagg_crds::admin::{OperationPhase, OperationStatus, PinRequest, TaskStatus};
 
 use crate::pipeline::executor::board::RequestKind;
 use crate::serve::answers::{self, BadQuestion};
@@ -40,7 +40,7 @@ pub fn router(pod: Arc<Pod>, token: Option<String>) -> Router {
     Router::new()
         .route("/livez", get(live))
         .route("/readyz", get(ready))
-        .route("/startupz", get(|| async { "started\n" }))
+        .route("/startupz", get(started))
         .route("/metrics", get(metrics))
         .merge(protected)
         .with_state(pod)
@@ -84,7 +84,10 @@ fn equal_in_constant_time(left: &[u8], right: &[u8]) -> bool {
 }
 
 async fn live(State(pod): State<Arc<Pod>>) -> Response {
-    let stuck = pod.stuck();
+    liveness(&pod.stuck())
+}
+
+fn liveness(stuck: &[u32]) -> Response {
     if stuck.is_empty() {
         "live\n".into_response()
     } else {
@@ -94,6 +97,20 @@ async fn live(State(pod): State<Arc<Pod>>) -> Response {
         )
             .into_response()
     }
+}
+
+/// That it answers is what the probe asks for: a long restore is no failure. The words are for people who wait for it.
+async fn started(State(pod): State<Arc<Pod>>) -> String {
+    pod.status()
+        .tasks
+        .iter()
+        .fold("started\n".to_owned(), |text, row| text + &line_of(row))
+}
+
+/// What a task does and, while it is restored or replayed, how much of that is done.
+fn line_of(row: &TaskStatus) -> String {
+    let percent = row.progress.map(|share| format!(" {:.0} %", share * 100.0));
+    format!("task {}: {:?}{}\n", row.task, row.state, percent.unwrap_or_default())
 }
 
 async fn ready(State(pod): State<Arc<Pod>>) -> Response {
@@ -252,7 +269,46 @@ fn answer(status: OperationStatus) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
+    use streamagg_crds::admin::{Stage, TaskState};
+
     use super::*;
+    use crate::pipeline::executor::board::Board;
+
+    #[test]
+    fn a_loop_that_has_not_turned_for_long_fails_the_liveness_probe_until_it_turns_again() {
+        let board = Board::new(3, Stage::Whole, 0, Arc::default());
+        let code = |now| {
+            let stuck: Vec<u32> = board.is_stuck(now).then_some(3).into_iter().collect();
+            liveness(&stuck).status()
+        };
+        board.beat();
+        let (soon, later) = (
+            Instant::now() + Duration::from_secs(60),
+            Instant::now() + Duration::from_secs(600),
+        );
+        assert_eq!(code(soon), StatusCode::OK, "a call into a library may take long");
+        assert_eq!(code(later), StatusCode::INTERNAL_SERVER_ERROR);
+        board.beat_at(later);
+        assert_eq!(code(later), StatusCode::OK);
+    }
+
+    #[test]
+    fn whoever_waits_for_a_start_reads_how_much_of_it_is_done() {
+        let replaying = TaskStatus {
+            state: TaskState::Replaying,
+            progress: Some(0.42),
+            ..TaskStatus::default()
+        };
+        assert_eq!(line_of(&replaying), "task 0: Replaying 42 %\n");
+        let running = TaskStatus {
+            task: 7,
+            state: TaskState::Running,
+            ..TaskStatus::default()
+        };
+        assert_eq!(line_of(&running), "task 7: Running\n");
+    }
 
     #[test]
     fn a_token_is_equal_only_to_itself() {

@@ -6,6 +6,7 @@
 pub mod answers;
 mod group;
 mod machine;
+mod partitions;
 pub mod pins;
 pub mod pod;
 mod supervise;

@@ -15,6 +15,27 @@ use super::engine::cases;
 /// What happens in one run before the faults end.
 const EVENTS: usize = 150;
 
+/// Seeds that are run by name, however few others are tried. A run that fails says its seed last: that seed comes here
+/// with a name for what it found, and stays when that is mended. History tells of none so far; these are one of each
+/// kind of world that the number of a seed makes.
+const NAMED: [(&str, u64); 4] = [
+    ("rows stay in memory, nobody goes back", 2),
+    ("rows leave memory, nobody goes back", 1),
+    ("rows stay in memory, a user goes back", 6),
+    ("rows leave memory, a user goes back", 3),
+];
+
+/// Says on a panic which seed it was.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the simulator's seed was {}", self.0);
+        }
+    }
+}
+
 /// A random number generator that a seed begins: splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
 /// generators").
 fn splitmix64(state: &mut u64) -> u64 {
@@ -44,6 +65,7 @@ fn case(seed: u64) -> Case {
 }
 
 fn simulate(seed: u64) -> World {
+    let _seed = Seed(seed);
     let mut world = World::new(seed, case(seed));
     for _ in 0..EVENTS {
         world.event();
@@ -88,6 +110,13 @@ fn whatever_happens_the_outputs_are_those_of_the_oracle_each_once() {
             seen.get(what).is_some_and(|times| *times > 0),
             "{what} never happened: {seen:?}"
         );
+    }
+}
+
+#[test]
+fn seeds_with_a_name_give_the_outputs_of_the_oracle() {
+    for (_, seed) in NAMED {
+        simulate(seed);
     }
 }
 

@@ -1,16 +1,13 @@
 //! The batch answer to large, plain inputs: one window, one firing of each, compared with every result by its text.
 //! Must not follow lateness further than events that miss every window: what it cannot answer it refuses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
-use streamagg_crds::resolved::{Function, Gap, Resolved, WindowKind};
+use streamagg_crds::resolved::{Gap, Resolved, WindowKind};
 
-use super::number::{average, decimal, parse};
-use super::{candidate, input, read};
-
-/// Percentiles are exact up to so many values of a window.
-const EXACT_VALUES_MAX: usize = 256;
+use super::cell::Cell;
+use super::{candidate, read};
 
 /// Everything that was produced, summed up.
 pub struct Batch<'a> {
@@ -35,24 +32,6 @@ struct Span {
     first_ms: i64,
     last_ms: i64,
     cell: Cell,
-}
-
-#[derive(Clone, Default)]
-struct Cell {
-    events: u64,
-    fields: Vec<Field>,
-}
-
-#[derive(Clone, Default)]
-struct Field {
-    seen: u64,
-    sum: i128,
-    least: i128,
-    greatest: i128,
-    /// For percentiles.
-    values: Vec<i128>,
-    /// For distinct.
-    texts: BTreeSet<String>,
 }
 
 impl<'a> Batch<'a> {
@@ -109,7 +88,7 @@ impl<'a> Batch<'a> {
         if event.time_ms < before {
             return Err(format!("an event {} ms behind its watermark", before - event.time_ms));
         }
-        let Some(cell) = self.cell_of(&event.document)? else {
+        let Ok(cell) = Cell::of(self.job, &event.document) else {
             self.dead += 1;
             return Ok(());
         };
@@ -126,35 +105,6 @@ impl<'a> Batch<'a> {
         };
         join(&mut self.spans[key as usize], span, gap_ms);
         Ok(())
-    }
-
-    /// What one event gives; `None` when a field that has to be a number is none.
-    fn cell_of(&self, document: &Value) -> Result<Option<Cell>, String> {
-        let mut fields = Vec::with_capacity(self.job.aggregates.len());
-        for aggregate in &self.job.aggregates {
-            let mut field = Field::default();
-            let value = aggregate
-                .function
-                .inputs()
-                .first()
-                .and_then(|source| input(document, source));
-            match (&aggregate.function, value) {
-                (_, None) => {}
-                (Function::Distinct { .. }, Some(value)) => {
-                    field.texts.insert(value.to_string());
-                }
-                (function, Some(Value::Number(number))) => {
-                    let number = parse(&number.to_string()).ok_or("a number out of range")?;
-                    (field.seen, field.sum, field.least, field.greatest) = (1, number, number, number);
-                    if matches!(function, Function::Percentile { .. }) {
-                        field.values.push(number);
-                    }
-                }
-                (_, Some(_)) => return Ok(None),
-            }
-            fields.push(field);
-        }
-        Ok(Some(Cell { events: 1, fields }))
     }
 
     /// The results that must be there, each once.
@@ -196,30 +146,10 @@ fn join(spans: &mut Vec<Span>, mut span: Span, gap_ms: i64) {
         let mut other = spans.swap_remove(near);
         other.first_ms = other.first_ms.min(span.first_ms);
         other.last_ms = other.last_ms.max(span.last_ms);
-        merge(&mut other.cell, &span.cell);
+        other.cell.merge(&span.cell);
         span = other;
     }
     spans.push(span);
-}
-
-fn merge(into: &mut Cell, from: &Cell) {
-    into.events += from.events;
-    into.fields.resize(from.fields.len(), Field::default());
-    for (into, from) in into.fields.iter_mut().zip(&from.fields) {
-        if from.seen > 0 {
-            let first = into.seen == 0;
-            into.least = if first { from.least } else { into.least.min(from.least) };
-            into.greatest = if first {
-                from.greatest
-            } else {
-                into.greatest.max(from.greatest)
-            };
-            into.seen += from.seen;
-            into.sum += from.sum;
-        }
-        into.values.extend_from_slice(&from.values);
-        into.texts.extend(from.texts.iter().cloned());
-    }
 }
 
 fn windows_of(kind: &WindowKind, spans: &[Span]) -> Vec<(i64, i64, Cell)> {
@@ -236,7 +166,7 @@ fn windows_of(kind: &WindowKind, spans: &[Span]) -> Vec<(i64, i64, Cell)> {
             for span in spans {
                 let mut start = span.first_ms;
                 while start > span.first_ms - size_ms {
-                    merge(windows.entry(start).or_default(), &span.cell);
+                    windows.entry(start).or_default().merge(&span.cell);
                     start -= slide_ms;
                 }
             }
@@ -257,47 +187,10 @@ fn windows_of(kind: &WindowKind, spans: &[Span]) -> Vec<(i64, i64, Cell)> {
 
 /// The members of `values`, as they must be written.
 fn values(job: &Resolved, cell: &Cell) -> Result<String, String> {
-    let mut members = Vec::new();
-    for (aggregate, field) in job.aggregates.iter().zip(&cell.fields) {
-        let text = match &aggregate.function {
-            Function::Count => cell.events.to_string(),
-            Function::Distinct { .. } => field.texts.len().to_string(),
-            Function::Percentile { quantiles, .. } => percentile(quantiles, &field.values)?,
-            _ if field.seen == 0 => "null".to_owned(),
-            Function::Sum(_) => decimal(field.sum),
-            Function::Average(_) => decimal(average(field.sum, i128::from(field.seen))),
-            Function::Min(_) => decimal(field.least),
-            Function::Max(_) => decimal(field.greatest),
-            other => return Err(format!("the batch answer does not know {other:?}")),
-        };
-        members.push(format!("\"{}\":{text}", aggregate.name));
-    }
+    let names = job.aggregates.iter().map(|aggregate| &aggregate.name);
+    let member = |(name, value): (&String, Result<String, String>)| value.map(|value| format!("\"{name}\":{value}"));
+    let members: Vec<String> = names.zip(cell.values(job)).map(member).collect::<Result<_, _>>()?;
     Ok(members.join(","))
-}
-
-/// By nearest rank.
-fn percentile(quantiles: &[f64], values: &[i128]) -> Result<String, String> {
-    const MILLION: u64 = 1_000_000;
-    if values.len() > EXACT_VALUES_MAX {
-        return Err(format!(
-            "{} values of one window: percentiles are not exact",
-            values.len()
-        ));
-    }
-    let mut values = values.to_vec();
-    values.sort_unstable();
-    let member = |quantile: &f64| {
-        let millionths = (quantile * MILLION as f64).round() as u64;
-        let rank = (millionths * values.len() as u64).div_ceil(MILLION).max(1);
-        let value = values
-            .get(rank as usize - 1)
-            .map_or("null".to_owned(), |value| decimal(*value));
-        format!("\"p{}\":{value}", decimal(i128::from(millionths) * 100_000_000))
-    };
-    Ok(format!(
-        "{{{}}}",
-        quantiles.iter().map(member).collect::<Vec<_>>().join(",")
-    ))
 }
 
 /// What must be there and has not been seen.

@@ -1,10 +1,11 @@
 //! Compares what was read from the output topics with what had to be there. Must not read topics.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde_json::Value;
-use streamagg_crds::resolved::Resolved;
+use serde_json::value::RawValue;
+use streamagg_crds::resolved::{Resolved, WindowKind};
 
 use super::{Expectation, OutputRecord, Pane, WindowKey};
 
@@ -113,29 +114,29 @@ fn compare_results(
     added: &[Added],
     report: &mut Report,
 ) {
-    let mut seen: BTreeMap<WindowKey, BTreeMap<u64, ()>> = BTreeMap::new();
+    let mut seen: BTreeMap<WindowKey, BTreeSet<u64>> = BTreeMap::new();
+    let mut retracted: BTreeSet<WindowKey> = BTreeSet::new();
     for record in results {
         let Some(result) = parse_result(&record.value) else {
             report.wrong.push(format!("not a result: {}", record.value));
             continue;
         };
-        let indices = seen.entry(result.id.clone()).or_default();
         // An accident across revisions may emit again under a higher revision: here that is a repetition too, since
         // nothing in these suites asks for it.
-        if indices.insert(result.index, ()).is_some() {
+        let is_first = match result.retracts {
+            true => retracted.insert(result.id.clone()),
+            false => seen.entry(result.id.clone()).or_default().insert(result.index),
+        };
+        if !is_first {
             report.repeated.push(record.value.clone());
             continue;
         }
-        let pane = expected
-            .panes
-            .get(&result.id)
-            .and_then(|panes| panes.get(usize::try_from(result.index).ok()?));
-        match pane.map(|pane| difference(job, &result, pane, added)) {
+        match expected_pane(expected, &result).map(|pane| difference(job, &result, pane, added)) {
             None => report.wrong.push(format!("must not be there: {}", record.value)),
             Some(Some(difference)) => report.wrong.push(format!("{difference}: {}", record.value)),
             Some(None) => report.right[0] += 1,
         }
-        if record.key != expected_record_key(&record.value) {
+        if record.key != expected_record_key(job, &result, &record.value) {
             report
                 .wrong
                 .push(format!("record key {} of {}", record.key, record.value));
@@ -144,11 +145,22 @@ fn compare_results(
     for (id, panes) in &expected.panes {
         let have = seen.get(id);
         for (index, pane) in panes.iter().enumerate() {
-            if !have.is_some_and(|indices| indices.contains_key(&(index as u64))) {
+            if !have.is_some_and(|indices| indices.contains(&(index as u64))) {
                 report.lost.push(format!("{id:?} pane {index} {pane:?}"));
             }
         }
     }
+    for id in expected.retracted.difference(&retracted) {
+        report.lost.push(format!("{id:?} is not taken back"));
+    }
+}
+
+/// The pane that a result has to be, or has to take back: of a session that is part of another one now, its last.
+fn expected_pane<'e>(expected: &'e Expectation, result: &ResultLine) -> Option<&'e Pane> {
+    let panes = expected.panes.get(&result.id)?;
+    let index = usize::try_from(result.index).ok()?;
+    let may_be = !result.retracts || (index + 1 == panes.len() && expected.retracted.contains(&result.id));
+    panes.get(index).filter(|_| may_be)
 }
 
 /// Panes of a window and key come one after the other, each once, and the last one has all there is. One that has less
@@ -162,7 +174,8 @@ fn compare_last(
 ) {
     let mut seen: BTreeMap<WindowKey, (u64, ResultLine)> = BTreeMap::new();
     for record in results {
-        let Some(result) = parse_result(&record.value) else {
+        // Sessions are not compared like this, so nothing is taken back.
+        let Some(result) = parse_result(&record.value).filter(|result| !result.retracts) else {
             report.wrong.push(format!("not a result: {}", record.value));
             continue;
         };
@@ -198,6 +211,8 @@ fn compare_last(
 
 struct ResultLine {
     id: WindowKey,
+    /// It takes back what was said of the window.
+    retracts: bool,
     index: u64,
     timing: String,
     last: bool,
@@ -210,33 +225,39 @@ fn parse_result(text: &str) -> Option<ResultLine> {
     let id = (
         value["window"].as_str()?.to_owned(),
         value["start"].as_i64()?,
+        value["end"].as_i64()?,
         value["key"].to_string(),
     );
-    // Values are numbers or null, so their text can be cut at commas.
-    let (_, values) = text.rsplit_once("\"values\":{")?;
-    let member = |part: &str| {
-        let (name, text) = part.split_once(':')?;
-        Some((name.trim_matches('"').to_owned(), text.to_owned()))
+    let retracts = match value["op"].as_str()? {
+        "Upsert" => false,
+        "Retract" => true,
+        _ => return None,
     };
-    let values = values
-        .strip_suffix("}}")?
-        .split(',')
-        .map(member)
-        .collect::<Option<_>>()?;
+    let members: BTreeMap<String, &RawValue> = serde_json::from_str(text).ok()?;
+    let values: BTreeMap<String, &RawValue> = serde_json::from_str(members.get("values")?.get()).ok()?;
     let pane = &value["pane"];
-    (value["op"] == "Upsert").then_some(ResultLine {
+    Some(ResultLine {
         id,
+        retracts,
         index: pane["index"].as_u64()?,
         timing: pane["timing"].as_str()?.to_owned(),
         last: pane["final"].as_bool()?,
-        values,
+        values: values
+            .into_iter()
+            .map(|(name, value)| (name, value.get().to_owned()))
+            .collect(),
     })
 }
 
-/// `{"window":…,"start":…,"key":…}` of a result value, with the key's own text.
-fn expected_record_key(value: &str) -> String {
+/// `{"window":…,"start":…,"key":…}` of a result value, with the key's own text; of windows that grow, which share their
+/// start, with the end.
+fn expected_record_key(job: &Resolved, result: &ResultLine, value: &str) -> String {
+    let mut windows = job.windows.iter().filter(|window| window.name == result.id.0);
+    let has_end = windows.any(|window| matches!(window.kind, WindowKind::Cumulative { .. }));
     let start = value.find("\"window\":").unwrap_or_default();
-    let end = value.find(",\"end\":").unwrap_or_default();
+    let end = value
+        .find(if has_end { ",\"key\":" } else { ",\"end\":" })
+        .unwrap_or_default();
     let key_start = value.find("\"key\":{").unwrap_or_default();
     let key_end = value.find(",\"pane\":").unwrap_or_default();
     let part = |from: usize, to: usize| value.get(from..to).unwrap_or_default();

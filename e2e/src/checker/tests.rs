@@ -6,33 +6,41 @@ use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::resolved::Resolved;
 use streamagg_crds::validate::resolve;
 
+use super::number::{average, decimal, parse};
 use super::*;
 
 fn job() -> Resolved {
-    let manifest = parse_manifest(
+    job_of(
+        "tumbling: {size: 10ms}, allowedLateness: 5ms",
+        "[{name: n, count: {}}, {name: s, sum: {field: /v}}, {name: a, average: {field: /v}}]",
+    )
+}
+
+fn job_of(window: &str, aggregates: &str) -> Resolved {
+    let manifest = parse_manifest(&format!(
         r#"
 apiVersion: streamagg.io/v1alpha1
 kind: StreamAggregation
-metadata: {name: check}
+metadata: {{name: check}}
 spec:
   source:
-    kafka: {bootstrapServers: ["127.0.0.1:9092"], topics: [in]}
-    partitioning: {byKey: {}}
+    kafka: {{bootstrapServers: ["127.0.0.1:9092"], topics: [in]}}
+    partitioning: {{byKey: {{}}}}
   event:
-    timestamp: {field: /ts, unit: Milliseconds}
-    watermark: {boundedOutOfOrderness: {bound: 0s}}
-  groupBy: [{name: k, field: /k}]
-  windows: [{name: w, tumbling: {size: 10ms}, allowedLateness: 5ms}]
-  aggregates: [{name: n, count: {}}, {name: s, sum: {field: /v}}, {name: a, average: {field: /v}}]
-  sink: {kafka: {topic: out}}
-"#,
-    );
+    timestamp: {{field: /ts, unit: Milliseconds}}
+    watermark: {{boundedOutOfOrderness: {{bound: 0s}}}}
+  groupBy: [{{name: k, field: /k}}]
+  windows: [{{name: w, {window}}}]
+  aggregates: {aggregates}
+  sink: {{kafka: {{topic: out}}}}
+"#
+    ));
     let manifest = manifest.unwrap();
     resolve(&manifest.spec, "tests", "check").unwrap()
 }
 
 fn source() -> Vec<SourceRecord> {
-    let values = [
+    source_of(&[
         r#"{"ts":1,"k":"a","v":0.1}"#,
         r#"{"ts":2,"k":"a","v":0.2}"#,
         r#"{"ts":10,"k":"a","v":1}"#,
@@ -40,7 +48,10 @@ fn source() -> Vec<SourceRecord> {
         r#"{"ts":15,"k":"a"}"#,
         r#"{"ts":9,"k":"a"}"#,
         r#"{"k":"a"}"#,
-    ];
+    ])
+}
+
+fn source_of(values: &[&str]) -> Vec<SourceRecord> {
     (0..)
         .zip(values)
         .map(|(offset, value)| SourceRecord {
@@ -52,11 +63,17 @@ fn source() -> Vec<SourceRecord> {
 }
 
 fn result(index: u64, timing: &str, values: &str) -> OutputRecord {
+    record(("Upsert", 0, 10, "a"), (index, timing, false), values)
+}
+
+/// A result by operation, start, end and key, then index, timing and finality of its pane.
+fn record(window: (&str, i64, i64, &str), pane: (u64, &str, bool), values: &str) -> OutputRecord {
+    let ((op, start, end, key), (index, timing, last)) = (window, pane);
     let value = format!(
-        r#"{{"op":"Upsert","window":"w","start":0,"end":10,"key":{{"k":"a"}},"pane":{{"index":{index},"timing":"{timing}","final":false,"revision":0}},"values":{{{values}}}}}"#
+        r#"{{"op":"{op}","window":"w","start":{start},"end":{end},"key":{{"k":"{key}"}},"pane":{{"index":{index},"timing":"{timing}","final":{last},"revision":0}},"values":{{{values}}}}}"#
     );
     OutputRecord {
-        key: r#"{"window":"w","start":0,"key":{"k":"a"}}"#.to_owned(),
+        key: format!(r#"{{"window":"w","start":{start},"key":{{"k":"{key}"}}}}"#),
         value,
         headers: BTreeMap::new(),
     }
@@ -171,6 +188,117 @@ fn an_added_aggregate_is_compared_from_its_first_whole_window_on() {
     };
     assert!(check(1).is_clean(), "{}", check(1));
     assert_eq!(check(0).wrong.len(), 2);
+}
+
+/// Sessions of a: two events too late for what was published but not for their session, one within it, one too late.
+/// Nothing of b is late.
+const SESSIONS: [&str; 7] = [
+    r#"{"ts":0,"k":"a","v":1}"#,
+    r#"{"ts":24,"k":"b"}"#,
+    r#"{"ts":10,"k":"a","v":2}"#,
+    r#"{"ts":5,"k":"a","v":9}"#,
+    r#"{"ts":12,"k":"a","v":3}"#,
+    r#"{"ts":10,"k":"a","v":3.0}"#,
+    r#"{"ts":60,"k":"c"}"#,
+];
+
+/// What must come of them, and the comparison.
+fn sessions() -> (Vec<OutputRecord>, impl Fn(&[OutputRecord]) -> Report) {
+    let values = |events: u64, median: &str, distinct: u64, most: &str| {
+        format!(r#""n":{events},"p":{{"p50":{median}}},"d":{distinct},"t":{most}"#)
+    };
+    let most = |value: u64, count: u64| format!(r#"{{"values":[{{"value":{value},"count":{count}}}],"exact":true}}"#);
+    let (first, second) = (values(1, "1", 1, &most(1, 1)), values(2, "1", 2, &most(1, 1)));
+    let results = vec![
+        record(("Upsert", 0, 10, "a"), (0, "OnTime", false), &first),
+        record(("Retract", 0, 10, "a"), (0, "OnTime", false), &first),
+        record(("Upsert", 0, 20, "a"), (0, "Late", false), &second),
+        record(("Retract", 0, 20, "a"), (0, "Late", false), &second),
+        record(
+            ("Upsert", 0, 22, "a"),
+            (0, "Late", false),
+            &values(3, "2", 3, &most(1, 1)),
+        ),
+        record(
+            ("Upsert", 0, 22, "a"),
+            (1, "Late", false),
+            &values(4, "2", 3, &most(3, 2)),
+        ),
+        record(
+            ("Upsert", 24, 34, "b"),
+            (0, "OnTime", false),
+            &values(1, "null", 0, "null"),
+        ),
+    ];
+    let job = job_of(
+        "session: {gap: 10ms}, allowedLateness: 5ms",
+        "[{name: n, count: {}}, {name: p, percentile: {field: /v, quantiles: [0.5]}}, \
+         {name: d, distinct: {field: /v}}, {name: t, topK: {field: /v, k: 1}}]",
+    );
+    let late = [side(3, &[("streamagg-window", "w"), ("streamagg-lateness-ms", "19")])];
+    let expected = expect(&job, &source_of(&SESSIONS));
+    let report = move |results: &[OutputRecord]| compare(&job, &expected, results, &late, &[], &[]);
+    (results, report)
+}
+
+#[test]
+fn sessions_that_join_take_back_what_they_published() {
+    let (right, report) = sessions();
+    let found = report(&right);
+    assert!(found.is_clean(), "{found}");
+    assert_eq!(found.right, [7, 1, 0]);
+}
+
+#[test]
+fn each_kind_of_damage_to_sessions_is_found() {
+    let (right, report) = sessions();
+    let assert_found = |results: &[OutputRecord], counts: (usize, usize, usize)| {
+        let found = report(results);
+        assert_eq!(
+            (found.lost.len(), found.repeated.len(), found.wrong.len()),
+            counts,
+            "{found}"
+        );
+    };
+    for (place, record) in right.iter().enumerate() {
+        let with = |record: OutputRecord| {
+            let mut results = right.clone();
+            results[place] = record;
+            results
+        };
+        let changed = |from: &str, to: &str| OutputRecord {
+            value: record.value.replace(from, to),
+            ..record.clone()
+        };
+        assert_found(&[&right[..place], &right[place + 1..]].concat(), (1, 0, 0));
+        assert_found(&[&right[..], &right[place..=place]].concat(), (0, 1, 0));
+        assert_found(&with(changed(r#""n":"#, r#""n":1"#)), (0, 0, 1));
+        assert_found(&with(changed(r#""d":"#, r#""d":1"#)), (0, 0, 1));
+        assert_found(&with(changed(r#""final":false"#, r#""final":true"#)), (0, 0, 1));
+        // Another session is there, and this one is not.
+        assert_found(&with(changed(r#","key""#, r#"0,"key""#)), (1, 0, 1));
+    }
+    let mut more = right.clone();
+    more.push(OutputRecord {
+        value: right[6].value.replace("Upsert", "Retract"),
+        ..right[6].clone()
+    });
+    assert_found(&more, (0, 0, 1));
+}
+
+#[test]
+fn windows_that_grow_are_told_apart_by_their_end() {
+    let job = job_of("cumulative: {step: 10ms, size: 20ms}", "[{name: n, count: {}}]");
+    let expected = expect(&job, &source_of(&[r#"{"ts":1,"k":"a"}"#, r#"{"ts":25,"k":"b"}"#]));
+    let mut results = [10, 20].map(|end| record(("Upsert", 0, end, "a"), (0, "OnTime", true), r#""n":1"#));
+    let wrong = |results: &[OutputRecord]| compare(&job, &expected, results, &[], &[], &[]).wrong.len();
+    assert_eq!(wrong(&results), 2, "record keys without the end");
+    for result in &mut results {
+        let end = if result.value.contains(r#""end":10"#) { 10 } else { 20 };
+        result.key = format!(r#"{{"window":"w","start":0,"end":{end},"key":{{"k":"a"}}}}"#);
+    }
+    let report = compare(&job, &expected, &results, &[], &[], &[]);
+    assert!(report.is_clean() && report.right == [2, 0, 0], "{report}");
 }
 
 #[test]

@@ -29,6 +29,17 @@ pub(super) fn at_least_once(harness: &mut Harness, kills: u64) -> Result<(), Str
     for name in ["before-commit", "after-commit-before-state", "mid-checkpoint-upload"] {
         harness.abort_at(name)?;
     }
+    kills_and_volumes(harness, kills)
+}
+
+/// Sessions, which join and take back, and rows whose size depends on what came: all of it is read back as it was.
+pub(super) fn other_shapes(harness: &mut Harness, kills: u64) -> Result<(), String> {
+    harness.start_load()?;
+    kills_and_volumes(harness, kills)
+}
+
+/// Kills at random times; in between the volume is kept, lost and set back.
+fn kills_and_volumes(harness: &mut Harness, kills: u64) -> Result<(), String> {
     harness.kill_beyond_memory()?;
     while harness.counts.kills < kills {
         harness.kill_at_random()?;

@@ -134,6 +134,17 @@ impl Access {
         )
     }
 
+    /// The stop when a consumer group may not be joined.
+    pub fn no_group(&self, group: &str, answer: &dyn std::fmt::Display) -> Stop {
+        Stop::new(
+            Reason::KafkaUnauthorized,
+            format!(
+                "no right to join group {group}: the broker answered {answer}; grant Read on group {group} to {}",
+                self.who()
+            ),
+        )
+    }
+
     /// The stop when a connection failed so, if a person has to look at what the manifest says of it.
     pub fn refused(&self, failure: Failure, servers: &str, words: &str) -> Option<Stop> {
         let look_at = match failure {
@@ -298,6 +309,10 @@ mod tests {
             (
                 some.no_transactional_id("job/task/events/0", &"no").message,
                 "with the prefix job/ to the user",
+            ),
+            (
+                some.no_group("job-tasks", &"no").message,
+                "grant Read on group job-tasks to the user of Secret s",
             ),
         ] {
             assert!(message.contains(part), "{message}");

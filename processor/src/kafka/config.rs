@@ -13,9 +13,6 @@ use crate::pipeline::stage::{Role, Stage};
 /// How long the broker keeps an open transaction of a task that vanished: readers wait no longer than this.
 const TRANSACTION_TIMEOUT_MS: u32 = 60_000;
 
-/// How long a record waits for its acknowledgement: a client that finds no broker any more is given up then.
-const MESSAGE_TIMEOUT_MS: u32 = 30_000;
-
 /// Name of the topic that holds a job's committed positions.
 pub fn control_topic(job_id: &str) -> String {
     format!("{job_id}-control")
@@ -143,6 +140,8 @@ fn input_consumer(
             ("group.id", job_id),
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
+            // No group is joined. Offsets on their way to a coordinator that is gone hold up the end of the client so long.
+            ("session.timeout.ms", "6000"),
             ("auto.offset.reset", "error"),
             ("isolation.level", "read_committed"),
             ("enable.partition.eof", "false"),
@@ -241,7 +240,7 @@ pub fn plain_producer(job: &Resolved, connection: &Settings, batch_bytes: usize)
         &mut settings,
         &[
             ("enable.idempotence", "true"),
-            ("message.timeout.ms", &MESSAGE_TIMEOUT_MS.to_string()),
+            ("message.timeout.ms", &TRANSACTION_TIMEOUT_MS.to_string()),
             ("acks", "all"),
             // An epoch is whole before it is sent: there is nothing to wait for.
             ("linger.ms", "0"),

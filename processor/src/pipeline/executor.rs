@@ -25,7 +25,7 @@ mod topology;
 mod trace;
 
 pub use brakes::Partitions;
-pub use topology::{Topology, source_partitions};
+pub use topology::{Topology, count_source_partitions};
 
 use std::cell::Cell;
 use std::path::PathBuf;

@@ -9,14 +9,16 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use streamagg_crds::admin::{OperationPhase, TaskStatus};
 
 use super::pod::{Pod, answers};
 use super::supervise::generation_of;
+use crate::kafka::access::Access;
 use crate::kafka::config;
 use crate::kafka::consumer::client_config;
+use crate::kafka::topics::Topics;
 use crate::kafka::trouble::Trouble;
 use crate::pipeline::executor::board::RequestKind;
 use crate::state::recovery::{Reason, Stop};
@@ -27,6 +29,10 @@ const POLL: Duration = Duration::from_millis(100);
 const JOIN_AGAIN_EVERY: Duration = Duration::from_secs(2);
 /// A task that goes to another process first finishes and makes a checkpoint, for so long at most: the group waits for it.
 const RELEASE_MAX: Duration = Duration::from_secs(60);
+/// How often the group's client is asked whether it still finds a broker.
+const ALIVE_EVERY: Duration = Duration::from_secs(30);
+/// Longest wait for that answer.
+const ALIVE_MAX: Duration = Duration::from_secs(5);
 /// A task that somebody beside the group has taken is taken back no sooner.
 const TAKE_BACK_EVERY: Duration = Duration::from_secs(30);
 
@@ -107,7 +113,7 @@ pub(super) fn take_part(pod: &Arc<Pod>) {
         // The control topic is there once the number of tasks is known.
         let joined = pod.task_count().map(|_| join(pod));
         match joined {
-            Some(Ok(consumer)) => return keep_in_step(pod, &consumer),
+            Some(Ok(consumer)) => keep_in_step(pod, &consumer),
             Some(Err(stop)) => tell(pod, &mut told, &stop),
             None => {}
         }
@@ -137,10 +143,33 @@ fn join(pod: &Arc<Pod>) -> Result<BaseConsumer<Member>, Stop> {
     Ok(consumer)
 }
 
-/// Follows the group: what it gives is assigned here, in a generation above every committed position of it.
+/// Whether this client finds no broker where another one does: it never will again.
+fn is_dead(pod: &Pod, consumer: &BaseConsumer<Member>) -> bool {
+    let topic = &consumer.context().topic;
+    if consumer.fetch_metadata(Some(topic), ALIVE_MAX).is_ok() {
+        return false;
+    }
+    let context = pod.context();
+    let another = context.sink_connection().and_then(|connection| {
+        let job = &context.job;
+        Topics::open(&config::admin(&job.sink.bootstrap_servers, &job.job_id, &connection))
+    });
+    let found = another.and_then(|topics| topics.partitions(topic));
+    found.is_ok_and(|partitions| partitions.is_some())
+}
+
+/// Follows the group: what it gives is assigned here, in a generation above every committed position of it. Until the pod has
+/// stopped, or this client is of no use any more.
 fn keep_in_step(pod: &Arc<Pod>, consumer: &BaseConsumer<Member>) {
-    let (mut told, mut taken) = (None, None::<Instant>);
+    let (mut told, mut taken, mut asked) = (None, None::<Instant>, Instant::now());
     while !(pod.is_stopping() && pod.is_stopped()) {
+        if asked.elapsed() >= ALIVE_EVERY {
+            if is_dead(pod, consumer) {
+                tracing::warn!("the group's client finds no broker any more; another one joins");
+                return;
+            }
+            asked = Instant::now();
+        }
         if let Some(Err(error)) = consumer.poll(POLL) {
             tell(pod, &mut told, &problem(pod, consumer, &error));
         }
@@ -191,7 +220,11 @@ fn await_drained(pod: &Pod, tasks: &BTreeSet<u32>) {
 }
 
 fn problem(pod: &Pod, consumer: &BaseConsumer<Member>, error: &KafkaError) -> Stop {
-    let group = config::tasks_group(&pod.context().job.job_id);
+    let job = &pod.context().job;
+    let group = config::tasks_group(&job.job_id);
+    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed) {
+        return Access::new(&job.sink.security).no_group(&group, error);
+    }
     let heard = consumer
         .context()
         .trouble
@@ -200,8 +233,7 @@ fn problem(pod: &Pod, consumer: &BaseConsumer<Member>, error: &KafkaError) -> St
     Stop::new(
         Reason::KafkaUnreachable,
         format!(
-            "the group {group}, which shares the tasks out, does not answer: {error}{}; this process needs Read on it; \
-             still trying",
+            "the group {group}, which shares the tasks out, does not answer: {error}{}; still trying",
             heard.unwrap_or_default()
         ),
     )

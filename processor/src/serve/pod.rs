@@ -16,8 +16,8 @@ use crate::pipeline::executor::{Executor, JobContext, now_ms};
 use crate::pipeline::operator::query::{Answer, Question};
 use crate::state::recovery::ownership::takes;
 
-/// A task's loop that has not turned for so long is stuck. Longer than any call into a library may wait.
-const STUCK_AFTER: Duration = Duration::from_secs(300);
+/// An input that ends before where it ended is believed when it has done so for this long.
+const LOWER_MAX: Duration = Duration::from_secs(30);
 /// A thread that ended by itself is started again no sooner.
 const RESTART_AFTER: Duration = Duration::from_secs(5);
 /// Operations remembered, so that asking again answers even after a task has moved away.
@@ -27,6 +27,8 @@ struct Held {
     board: Arc<Board>,
     thread: JoinHandle<()>,
     started: Instant,
+    /// Since when the input ends before where it ended.
+    lower_since: Option<Instant>,
 }
 
 /// A question on its way to a task.
@@ -186,6 +188,7 @@ impl Pod {
                             board,
                             thread,
                             started: Instant::now(),
+                            lower_since: None,
                         },
                     );
                 }
@@ -246,11 +249,18 @@ impl Pod {
     /// Notes the end of a task's partition.
     pub fn set_end_offset(&self, task: u32, end: i64) {
         let mut inner = self.lock();
-        let Some(held) = inner.tasks.get(&task) else { return };
+        let Some(held) = inner.tasks.get_mut(&task) else {
+            return;
+        };
         if held.board.end().is_some_and(|before| end < before) {
-            // Deleted and made anew, for all that is known here: start-up compares what it consumed last.
+            // Deleted and made anew, or shown by a leader that was replaced: which of them, time tells.
+            if held.lower_since.get_or_insert_with(Instant::now).elapsed() < LOWER_MAX {
+                return;
+            }
+            // Start-up compares what it consumed last.
             held.board.outdate();
         }
+        held.lower_since = None;
         held.board.set_end(end);
         let role = self.context.role(task);
         if let (Stage::Combine, Some(partitions)) = (role.stage, &self.context.partitions) {
@@ -327,11 +337,8 @@ impl Pod {
 
     /// Tasks whose loop does not turn.
     pub fn stuck(&self) -> Vec<u32> {
-        let inner = self.lock();
-        let stuck = inner
-            .tasks
-            .iter()
-            .filter(|(_, held)| held.board.since_beat() > STUCK_AFTER);
+        let (inner, now) = (self.lock(), Instant::now());
+        let stuck = inner.tasks.iter().filter(|(_, held)| held.board.is_stuck(now));
         stuck.map(|(task, _)| *task).collect()
     }
 

@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use streamagg_crds::assignment::{ASSIGNMENT_VERSION, Assignment};
 
-use super::group;
 use super::pod::Pod;
+use super::{group, partitions};
 use crate::kafka::config;
 use crate::kafka::consumer::{PartitionReader, QUERY_TIMEOUT, ReadError};
 use crate::kafka::control;
-use crate::pipeline::executor::{JobContext, Partitions, Topology, source_partitions};
-use crate::pipeline::stage::{Role, Stage, task_count};
+use crate::pipeline::executor::{JobContext, Partitions, Topology};
+use crate::pipeline::stage::{Role, Stage};
 use crate::state::recovery::{Reason, Stop};
 
 /// How often the assignment file is looked at and ended threads are noticed.
@@ -25,8 +25,6 @@ const RECONCILE_EVERY: Duration = Duration::from_millis(250);
 const LAG_EVERY: Duration = Duration::from_secs(2);
 /// The same with `event.maxDrift`, and how often partitions of other pods are heard of.
 const ALIGN_EVERY: Duration = Duration::from_secs(1);
-/// How often the partitions of the source are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
 /// Room of a client that reads nothing, KiB.
 const LAG_QUEUE_KIB: u32 = 64;
 /// How often a failed look at the topics is repeated.
@@ -84,6 +82,10 @@ pub(super) fn start(pod: Arc<Pod>, by: AssignedBy) -> std::io::Result<Supervisor
     std::thread::Builder::new()
         .name("watch-topics".to_owned())
         .spawn(move || watch(&for_watcher, by == AssignedBy::Nobody))?;
+    let counting = Arc::clone(&pod);
+    std::thread::Builder::new()
+        .name("count-partitions".to_owned())
+        .spawn(move || partitions::watch(&counting))?;
     Ok(Supervisor {
         pod,
         reconciler,
@@ -166,12 +168,8 @@ fn watch(pod: &Pod, assign_all: bool) {
         }
     }
     // One client for all partitions of a topic: each has threads and connections of its own.
-    let (mut readers, mut counted) = (Readers::new(), Instant::now());
+    let mut readers = Readers::new();
     while !pod.is_stopping() {
-        if counted.elapsed() >= COUNT_EVERY {
-            counted = Instant::now();
-            count_partitions(pod);
-        }
         for task in pod.held() {
             match end_of(pod, task, &mut readers) {
                 Ok(end) => pod.set_end_offset(task, end),
@@ -183,31 +181,10 @@ fn watch(pod: &Pod, assign_all: bool) {
             Some(partitions) => {
                 if let Err(error) = hear_of_others(pod, partitions, &readers) {
                     tracing::debug!(%error, "how far other pods are is not known");
-                    readers.clear();
                 }
                 std::thread::sleep(ALIGN_EVERY);
             }
         }
-    }
-}
-
-/// Partitions may be added to a topic while it is read. Keys that stay in theirs (`byKey`) have moved then: every task
-/// stops, as start-up says, for results would miss the events that went elsewhere.
-fn count_partitions(pod: &Pod) {
-    let context = pod.context();
-    let shuffle_partitions = context.job.source.shuffle_partitions;
-    match source_partitions(context) {
-        Ok(count) if Some(task_count(count, shuffle_partitions)) == pod.task_count() => {}
-        Ok(count) if shuffle_partitions.is_none() => {
-            tracing::error!(count, "the source topic has another number of partitions than it had");
-            pod.outdate();
-        }
-        Ok(count) => tracing::warn!(
-            count,
-            "partitions were added to the source, which nobody reads before the pods start again"
-        ),
-        // Whoever reads says what is wrong with the topic.
-        Err(stop) => tracing::debug!(reason = stop.reason.as_str(), "{}", stop.message),
     }
 }
 

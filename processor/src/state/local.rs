@@ -224,7 +224,15 @@ impl TaskDirectory {
     /// `VolumeInUse` while another has it.
     pub fn hold(&self) -> Result<Hold, Stop> {
         fs::create_dir_all(&self.root).map_err(|error| self.unusable(&error))?;
-        let file = fs::File::create(self.root.join("held")).map_err(|error| self.unusable(&error))?;
+        let create = || fs::File::create(self.root.join("held")).map_err(|error| self.unusable(&error));
+        let file = match create() {
+            // Remains may be what fills it.
+            Err(stop) if stop.reason == Reason::DiskFull => {
+                self.clear_remains()?;
+                create()?
+            }
+            created => created?,
+        };
         match file.try_lock() {
             Ok(()) => Ok(Hold(file)),
             Err(fs::TryLockError::WouldBlock) => {

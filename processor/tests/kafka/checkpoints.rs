@@ -6,6 +6,7 @@ use axum::http::Method;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
+use super::child::Processor;
 use super::rig::{Job, eventually};
 
 #[test]
@@ -125,6 +126,19 @@ fn the_next_checkpoint_shares_no_file_with_one_that_was_refused() {
     job.assert_exact();
 }
 
+/// A restore that is held up in the middle says how much of it is done, also to whoever has no token.
+fn await_half_restored(processor: &Processor) {
+    eventually("some of the restore is done", || {
+        let status = processor.status()?;
+        let share = status["tasks"][0]["progress"].as_f64();
+        let is_between = share.is_some_and(|share| share > 0.0 && share < 1.0);
+        is_between.then_some(()).ok_or_else(|| status.to_string())
+    });
+    let (code, words) = processor.ask_as(None, ("GET", "/startupz", "")).expect("answers");
+    let shows_it = words.contains("task 0: Restoring ") && words.contains(" %");
+    assert!(code == 200 && shows_it, "{code} {words}");
+}
+
 #[test]
 fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newer_one() {
     let job = Job::new("retired", 1);
@@ -138,7 +152,8 @@ fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newe
     }
     processor.kill();
     job.lose("data");
-    // The newer manifest is not listed yet, and a file of the older one can be fetched only when we say so: a pipe.
+    // The newer manifest is not listed yet, and a file of the older one, not the first, can be fetched only when we say
+    // so: a pipe.
     let manifests = job.task_store().join("manifests");
     let (older, newer) = (
         manifests.join(format!("{}.json", ids[0])),
@@ -154,7 +169,7 @@ fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newe
         .into_iter()
         .flatten()
         .filter_map(|file| file["object"].as_str())
-        .find(|object| !newer_text.contains(&format!("\"{object}\"")))
+        .rfind(|object| !newer_text.contains(&format!("\"{object}\"")))
         .expect("a file that only the older one has");
     let pipe = job.task_store().join(own);
     std::fs::remove_file(&pipe).expect("removes");
@@ -164,6 +179,7 @@ fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newe
         .expect("mkfifo runs");
     assert!(made.success());
     let processor = job.start("data");
+    await_half_restored(&processor);
     // Opens once the fetch has opened it to read.
     let fetched = std::fs::File::options()
         .write(true)
@@ -184,7 +200,7 @@ fn a_checkpoint_that_retention_takes_away_during_the_fetch_gives_way_to_the_newe
 }
 
 /// Asks about pins until every row is settled; the rows.
-fn settled(processor: &super::child::Processor, method: &str, path: &str, body: &str) -> Vec<serde_json::Value> {
+fn settled(processor: &Processor, method: &str, path: &str, body: &str) -> Vec<serde_json::Value> {
     eventually(path, || {
         let (code, body) = processor.ask(method, path, body)?;
         let status: serde_json::Value = serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?;

@@ -191,6 +191,14 @@ impl Processor {
         assert!(replayed, "{metrics}");
     }
 
+    /// Value of a counter, by its name with the labels; 0 until it has counted.
+    pub fn counted(&self, series: &str) -> u64 {
+        let metrics = self.metrics();
+        let mut lines = metrics.lines();
+        let value = lines.find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        value.map_or(0, |value| value.parse().expect("a number"))
+    }
+
     pub fn metrics(&self) -> String {
         eventually("metrics", || self.ask("GET", "/metrics", "")).1
     }

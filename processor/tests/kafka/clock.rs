@@ -9,11 +9,11 @@ use serde_json::Value;
 use super::child::Processor;
 use super::rig::{Job, More, eventually};
 
-const HOUR_MS: i64 = 3_600_000;
+pub(super) const HOUR_MS: i64 = 3_600_000;
 /// Where the events of a round begin: behind whatever idle advances have made of the watermark.
 const ROUND_MS: i64 = 100 * HOUR_MS;
 
-const IDLE: More = More {
+pub(super) const IDLE: More = More {
     source: "",
     event: "\n    idle: {after: 1h}",
     window: "",
@@ -30,7 +30,7 @@ fn job(test: &str, partitions: u32, more: More) -> Job {
     job
 }
 
-fn round_ms(round: usize) -> i64 {
+pub(super) fn round_ms(round: usize) -> i64 {
     5_000_000 + i64::try_from(round).expect("few") * ROUND_MS
 }
 
@@ -218,7 +218,7 @@ fn dead_reasons(job: &Job) -> Vec<String> {
 }
 
 /// Decisions that a reader of the control topic finds, and the committed floor.
-fn decisions(job: &Job) -> (usize, u64) {
+pub(super) fn decisions(job: &Job) -> (usize, u64) {
     let (mut found, mut floor) = (BTreeSet::new(), 0);
     job.read(&format!("{}-control", job.name), &mut |message| {
         let key: Value = serde_json::from_slice(message.key().expect("a key")).expect("JSON");

@@ -11,6 +11,8 @@ pub enum Resource<'a> {
     Topic(&'a str),
     /// Transactional ids that begin so.
     TransactionalIds(&'a str),
+    /// A consumer group by its name.
+    Group(&'a str),
 }
 
 /// A right, by Kafka's number.
@@ -47,6 +49,7 @@ fn entry(resource: Resource<'_>, operation: Operation) -> Vec<u8> {
     let (kind, name, pattern) = match resource {
         Resource::Topic(name) => (2, name, 3),
         Resource::TransactionalIds(prefix) => (5, prefix, 4),
+        Resource::Group(name) => (3, name, 3),
     };
     let mut bytes = vec![0, 0, 0, 1, kind];
     text(&mut bytes, name);

@@ -57,16 +57,15 @@ fn put(job: &Job, secret: &str, key: &str, text: &str) {
 }
 
 fn start(job: &Job) -> Processor {
+    start_assigned(job, "--assign-all")
+}
+
+/// Starts a processor that is given its tasks by this.
+fn start_assigned(job: &Job, by: &str) -> Processor {
     let secrets = job.directory("secrets");
     let secrets = secrets.to_str().expect("text");
     // Everything that is ever logged, for the test that nothing of it is secret.
-    let flags = [
-        "--assign-all",
-        "--secrets-dir",
-        secrets,
-        "--log",
-        "trace,h2=off,hyper=off",
-    ];
+    let flags = [by, "--secrets-dir", secrets, "--log", "trace,h2=off,hyper=off"];
     job.start_with("data", &flags, None, "")
 }
 
@@ -252,22 +251,41 @@ fn each_missing_right_is_named_with_its_topic_and_granting_it_is_enough() {
     assert_nothing_secret(&processor);
 }
 
+/// A job of the user `limited` with a source, who may do all but what two stages need, or a group.
+fn limited_job(test: &str) -> Job {
+    use Operation::{Create, Describe, Read, Write};
+    let job = job(test, "KAFKA_SASL_BOOTSTRAP", &sasl("ScramSha256"), "limited");
+    job.create_topic(&job.name);
+    job.produce(600);
+    for suffix in ["", "-control", "-out", "-dead"] {
+        let topic = format!("{}{suffix}", job.name);
+        for operation in [Describe, Create, Read, Write] {
+            grant(broker("KAFKA_BOOTSTRAP"), Resource::Topic(&topic), operation);
+        }
+    }
+    let ids = format!("{}/", job.name);
+    grant(broker("KAFKA_BOOTSTRAP"), Resource::TransactionalIds(&ids), Write);
+    job
+}
+
+#[test]
+fn the_group_that_shares_the_tasks_out_is_named_when_its_right_is_missing_and_granting_it_is_enough() {
+    let job = limited_job("grouprights");
+    let processor = start_assigned(&job, "--assign-group");
+    let group = format!("{}-tasks", job.name);
+    let problem = format!("no right to join group {group}:");
+    granted(&processor, &problem, Resource::Group(&group), Operation::Read);
+    job.assert_exact();
+    let status = processor.status().expect("answers");
+    assert!(status["problem"].is_null(), "{status}");
+    assert_nothing_secret(&processor);
+}
+
 #[test]
 fn two_stages_need_rights_on_the_topic_between_them_and_without_that_to_delete_only_its_growth_is_told() {
     use Operation::{Create, Delete, Describe, Read, Write};
-    let job = job("stagerights", "KAFKA_SASL_BOOTSTRAP", &sasl("ScramSha256"), "limited").in_two_stages(1);
-    job.create_topic(&job.name);
-    job.produce(600);
-    let [control, out, dead, between] =
-        ["control", "out", "dead", "shuffle"].map(|part| format!("{}-{part}", job.name));
-    let ids = format!("{}/", job.name);
-    let topics = [&job.name, &control, &out, &dead].map(|name| Resource::Topic(name));
-    for operation in [Describe, Create, Read, Write] {
-        for topic in topics {
-            grant(broker("KAFKA_BOOTSTRAP"), topic, operation);
-        }
-    }
-    grant(broker("KAFKA_BOOTSTRAP"), Resource::TransactionalIds(&ids), Write);
+    let job = limited_job("stagerights").in_two_stages(1);
+    let between = format!("{}-shuffle", job.name);
     let processor = start(&job);
     let shuffle = Resource::Topic(&between);
     for (verb, operation) in [

@@ -50,7 +50,11 @@ fn result(start: i64, end: i64, values: &str) -> String {
 
 #[test]
 fn what_follows_every_record_answers_the_same() {
-    for window in ["tumbling: {size: 1s}", "sliding: {size: 4s, slide: 1s}"] {
+    for window in [
+        "tumbling: {size: 1s}",
+        "sliding: {size: 4s, slide: 1s}",
+        "session: {gap: 250ms}",
+    ] {
         let job = job(window, ALL);
         let shape = Shape {
             partitions: 2,
@@ -81,9 +85,9 @@ fn what_follows_every_record_answers_the_same() {
         let rows = batch.rows().unwrap();
         let text: HashMap<_, _> = rows.keys.iter().map(|(name, key)| (*key, name.clone())).collect();
         let mut answered = 0;
-        for ((start, _, key), values) in &rows.rows {
+        for ((start, end, key), values) in &rows.rows {
             // The closing events' own windows stay open, and nobody expects them.
-            if let Some(panes) = expected.panes.get(&("w".to_owned(), *start, text[key].clone())) {
+            if let Some(panes) = expected.panes.get(&("w".to_owned(), *start, *end, text[key].clone())) {
                 let names = ["n", "s", "a", "l", "g"].iter().zip(&panes[0].values);
                 let members: Vec<String> = names.map(|(name, value)| format!("\"{name}\":{value}")).collect();
                 assert_eq!(*values, members.join(","));

@@ -19,6 +19,9 @@ const REQUESTS_KEPT: usize = 64;
 /// Questions that wait for a task at most; it answers them between two batches.
 const QUESTIONS_MAX: usize = 16;
 
+/// A task's loop that has not turned for so long is stuck. Longer than any call into a library may wait.
+const STUCK_AFTER: Duration = Duration::from_secs(300);
+
 /// What may be asked of a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestKind {
@@ -324,14 +327,19 @@ impl Board {
 
     /// The task's loop has turned.
     pub fn beat(&self) {
-        let now = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.beat_ms.store(now, Ordering::Relaxed);
+        self.beat_at(Instant::now());
     }
 
-    /// Time since the loop last turned.
-    pub fn since_beat(&self) -> Duration {
-        self.started
-            .elapsed()
-            .saturating_sub(Duration::from_millis(self.beat_ms.load(Ordering::Relaxed)))
+    /// The task's loop turned then.
+    pub fn beat_at(&self, now: Instant) {
+        let since_start = now.saturating_duration_since(self.started);
+        let beat_ms = u64::try_from(since_start.as_millis()).unwrap_or(u64::MAX);
+        self.beat_ms.store(beat_ms, Ordering::Relaxed);
+    }
+
+    /// Whether the task's loop has not turned for long.
+    pub fn is_stuck(&self, now: Instant) -> bool {
+        let beat = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
+        now.saturating_duration_since(self.started).saturating_sub(beat) > STUCK_AFTER
     }
 }

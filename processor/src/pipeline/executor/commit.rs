@@ -29,6 +29,8 @@ const SENDING_MAX: Duration = Duration::from_secs(300);
 const TOLD_AFTER: Duration = Duration::from_secs(10);
 /// An attempt that took so long is not made again by the same client: it may know no broker any more.
 const SLOW_SEND: Duration = Duration::from_secs(20);
+/// A batch is not made smaller than this, bytes.
+const BATCH_BYTES_LEAST: usize = 32 << 10;
 /// Longest wait between two of them.
 const SEND_AGAIN_LONGEST: Duration = Duration::from_secs(2);
 
@@ -132,6 +134,7 @@ impl<'a> Committer<'a> {
         let (began, mut attempt) = (Instant::now(), 0);
         let alive = || self.beat(began);
         loop {
+            let sent_at = Instant::now();
             let records = self.to_control(&document);
             let written = match self.context.delivery {
                 Delivery::ExactlyOnce => producer.publish(records, &alive, &|| {}),
@@ -139,6 +142,9 @@ impl<'a> Committer<'a> {
             };
             match written {
                 Ok(()) => break,
+                Err(TransactionError::Aborted(why)) if sent_at.elapsed() >= SLOW_SEND => {
+                    return Err(End::Again(format!("mark in the control topic: {why}")));
+                }
                 Err(TransactionError::Aborted(why)) if attempt < SENDS_MAX && self.board.view().named => {
                     tracing::warn!(
                         task = self.task,
@@ -152,6 +158,7 @@ impl<'a> Committer<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
+        self.recovered();
         let [(key, _)] = document;
         Ok(key)
     }
@@ -329,10 +336,15 @@ impl<'a> Committer<'a> {
     }
 
     /// Makes room for a topic that refused a record, so that the epoch is not tried for ever.
-    fn make_room(&self, epoch: &mut Epoch<'_>, topic: &str) -> Result<(), End> {
+    fn make_room(&mut self, epoch: &mut Epoch<'_>, topic: &str) -> Result<(), End> {
         // Batches were made for the bounds that start-up found.
         if Topology::observe(self.context)?.batch_bytes() < self.batch_bytes {
             return Err(End::Again(format!("topic {topic} takes less than it did")));
+        }
+        // Bounds are unknown to whoever may not describe a topic: small batches first, for no record may be the large one.
+        if self.batch_bytes > BATCH_BYTES_LEAST {
+            self.batch_bytes = (self.batch_bytes / 4).max(BATCH_BYTES_LEAST);
+            return Ok(());
         }
         if let Some((buffer, plan)) = &mut epoch.outputs
             && plan.lower_bound(topic)

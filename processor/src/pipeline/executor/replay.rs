@@ -71,7 +71,7 @@ impl Replay<'_> {
         let target = self.committed.engine_position.input_offset;
         let begin = task.position().input_offset;
         self.reader.seek(begin.max(self.log_start));
-        let (mut unsaved, mut heard, mut put_out) = (0, Instant::now(), Suppressed::default());
+        let (mut unsaved, mut heard, mut seen, mut put_out) = (0, Instant::now(), None, Suppressed::default());
         let mut next_decision = 0;
         loop {
             if !self.obey_due(task, &mut next_decision, &mut put_out) {
@@ -94,6 +94,10 @@ impl Replay<'_> {
                 Err(error) => return Err(error.into()),
             }
             if batch.is_empty() {
+                // Aborted records and markers are passed without a word.
+                if self.reader.seen_offset() > seen {
+                    (seen, heard) = (self.reader.seen_offset(), Instant::now());
+                }
                 if heard.elapsed() > SILENCE_MAX {
                     return Err(End::Again(format!("replay: no record behind offset {begin} for 30 s")));
                 }

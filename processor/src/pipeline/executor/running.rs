@@ -183,7 +183,7 @@ impl Running<'_> {
             return Err(stop.into());
         }
         if board.take_outdated() {
-            self.close(view)?;
+            // What is not committed may be of another topic by the same name.
             return Err(End::Again("the topics have changed".to_owned()));
         }
         // First: what the spec no longer allows must not meet another record.
@@ -403,6 +403,7 @@ impl Running<'_> {
         started.committed = sent;
         executor.board.committed_up_to(self.open.arrivals.last_ms);
         self.open.closed();
+        self.silence.held_back();
         let position = &started.committed;
         executor.board.saw_generation(position.generation);
         executor.board.update(|status| tell(status, position));

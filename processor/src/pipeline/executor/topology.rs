@@ -29,9 +29,10 @@ pub struct Topology {
 /// Least `max.message.bytes` of the topic between two stages: what every record but a single large partial fits into.
 const SHUFFLE_RECORD_BYTES_LEAST: usize = 2 * RECORD_BYTES_MAX;
 
+const FIELD: &str = "spec.source.kafka.topics";
+
 /// Partitions of all source topics together.
-pub fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
-    const FIELD: &str = "spec.source.kafka.topics";
+fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
     let job = &context.job;
     let source = source(context)?;
     let mut counts = Vec::with_capacity(job.source.topics.len());
@@ -56,6 +57,13 @@ pub fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
         return Err(Stop::new(Reason::TopicUnsuitable, message));
     }
     Ok(counts.iter().sum())
+}
+
+/// Partitions of all source topics together, as they are now, whatever else is wrong with them.
+pub fn count_source_partitions(context: &JobContext) -> Result<u32, Stop> {
+    let source = source(context)?;
+    let topics = context.job.source.topics.iter();
+    topics.map(|topic| source.existing(FIELD, topic)).sum()
 }
 
 /// The topic between two stages: created or, if it is there, found to keep what it is given.
@@ -121,7 +129,7 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<usiz
         return Err(Stop::new(Reason::PartitionsChanged, message));
     }
     let settings = sink.settings(&control)?;
-    if settings.deleted {
+    if settings.deleted && (settings.retention_ms.is_some() || settings.retention_bytes.is_some()) {
         let message = format!(
             "control topic {control} would lose committed positions with its retention: set its cleanup.policy to compact, \
              and nothing else; tried again"

@@ -1,0 +1,39 @@
+//! Counts the partitions of the source while it is read: they may be added, and nobody says so.
+//! Must not hold: what follows for a task (`state::recovery::startup`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pod::Pod;
+use crate::pipeline::executor::count_source_partitions;
+use crate::pipeline::stage::task_count;
+
+/// How often they are counted.
+const COUNT_EVERY: Duration = Duration::from_secs(30);
+
+/// Counts until the pod stops. Where keys stay in their partitions (`byKey`) others have moved them: every task stops, as
+/// start-up says, for results would miss the events that went elsewhere.
+pub(super) fn watch(pod: &Arc<Pod>) {
+    let mut last = None;
+    while !pod.is_stopping() {
+        std::thread::sleep(COUNT_EVERY);
+        let Some(tasks) = pod.task_count() else {
+            continue;
+        };
+        let context = pod.context();
+        let shuffle_partitions = context.job.source.shuffle_partitions;
+        match count_source_partitions(context) {
+            Ok(count) if task_count(count, shuffle_partitions) == tasks => last = None,
+            Ok(count) if last == Some(count) => {}
+            Ok(count) => {
+                last = Some(count);
+                tracing::error!(count, tasks, "the source has another number of partitions than it had");
+                if shuffle_partitions.is_none() {
+                    pod.outdate();
+                }
+            }
+            // Whoever reads says what is wrong with the topic.
+            Err(stop) => tracing::debug!(reason = stop.reason.as_str(), "{}", stop.message),
+        }
+    }
+}
