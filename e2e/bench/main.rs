@@ -179,9 +179,10 @@ fn drained(
         if same {
             ""
         } else {
-            "; Flink's results are not the same in number and sum"
+            ", to be taken with care: Flink's results are not the same in number and sum"
         }
     );
+    let ratio = same.then_some(ratio);
     Ok(json!({"title": workload.title, "streamagg": own.figures, "flink": flink, "ratio": ratio}))
 }
 

@@ -208,6 +208,7 @@ fn others() -> Vec<Workload> {
         },
         Workload {
             input: HOT,
+            flink: Some(query(TUMBLE)),
             ..plain("W12", "W2, one key is 80 % of the events", "tumbling: {size: 10s}")
         },
         Workload {

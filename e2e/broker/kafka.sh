@@ -352,13 +352,13 @@ start() {
     die "$name has $(broker_count) broker(s), not $brokers: delete it first (kafka.sh delete $name)"
   [ "$(broker_count)" = 1 ] || [ "$secured$inside_name$port" = no ] ||
     die "several brokers have neither --secured nor --inside nor --port"
+  choose_ports
   for node in $(nodes); do process_pid "$(node_dir "$node")" kafka >/dev/null || missing+=("$node"); done
   if [ ${#missing[@]} = 0 ]; then
     say "kafka $name already runs"
     print_env
     return 0
   fi
-  choose_ports
   make_certificates
   for node in "${missing[@]}"; do launch "$node"; done
   # A broker that is paused is listed until its session ends, or not.

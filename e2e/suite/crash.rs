@@ -44,9 +44,11 @@ const KILLS_DEFAULT: u64 = 60;
 /// From so many kills on, one phase has every kind of fault.
 const ALL_FAULTS_KILLS: u64 = 16;
 const START_MS: i64 = 1_760_000_000_000;
+/// So many kills of a phase without failpoints set a volume back.
+const VOLUME_SET_BACK_KILLS: u64 = 7;
 /// Above window, lateness and bound together, in event time.
 const CLOSING_MS: i64 = 20_000;
-const PROGRESS_MAX: Duration = Duration::from_secs(90);
+const PROGRESS_MAX: Duration = Duration::from_secs(150);
 /// Of a processor's log, where a phase fails.
 const LOG_LINES: usize = 25;
 /// A kill on every side of a restore, and more.
@@ -117,6 +119,9 @@ struct Counts {
     restores: Vec<&'static str>,
     broker_restarts: u64,
     broker_pauses: u64,
+    /// Results that took back others, and late events, at the end.
+    taken_back: usize,
+    late: usize,
 }
 
 impl Harness {
@@ -243,6 +248,7 @@ impl Harness {
         let outcome = self.verifier.await_clean(Duration::from_secs(180));
         let report = outcome.map_err(|problem| self.with_status(problem))?;
         self.say(&format!("{} records in: {report}", self.verifier.source_len()));
+        (self.counts.taken_back, self.counts.late) = (report.taken_back, report.right[1]);
         processor.signal("TERM")?;
         let ending = processor.ended("the end after SIGTERM", Duration::from_secs(60))?;
         if ending != (Some(0), None) {
@@ -338,7 +344,7 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
         ..SHAPE
     };
     let (one_stage, two_stages) = (kills.div_ceil(2), kills.div_ceil(3));
-    let others = kills.saturating_sub(one_stage + two_stages).max(4);
+    let others = kills.saturating_sub(one_stage + two_stages).max(VOLUME_SET_BACK_KILLS);
     let restores = (kills / 10).max(RESTORES_LEAST);
     let done = std::thread::scope(|scope| {
         let lanes = [
@@ -377,6 +383,7 @@ fn of_other_shapes(broker: &Broker, seed: u64) -> u64 {
         other_shapes(harness, SHAPES_KILLS)
     });
     assert!(counts.volumes_lost > 0 && counts.volumes_set_back > 0, "{counts:?}");
+    assert!(counts.taken_back > 0 && counts.late > 0, "{counts:?}");
     counts.kills
 }
 

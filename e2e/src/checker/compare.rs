@@ -33,6 +33,8 @@ pub struct Report {
     pub wrong: Vec<String>,
     /// Result panes, late and dead records that are right.
     pub right: [usize; 3],
+    /// Results that take back another.
+    pub taken_back: usize,
 }
 
 impl Report {
@@ -131,6 +133,19 @@ fn compare_results(
             report.repeated.push(record.value.clone());
             continue;
         }
+        // Records of a key are in one partition, in the order in which they were written.
+        let in_order = match result.retracts {
+            true => seen
+                .get(&result.id)
+                .is_some_and(|indices| indices.contains(&result.index)),
+            false => !retracted.contains(&result.id),
+        };
+        if !in_order {
+            report
+                .wrong
+                .push(format!("before or behind its turn: {}", record.value));
+        }
+        report.taken_back += usize::from(result.retracts);
         match expected_pane(expected, &result).map(|pane| difference(job, &result, pane, added)) {
             None => report.wrong.push(format!("must not be there: {}", record.value)),
             Some(Some(difference)) => report.wrong.push(format!("{difference}: {}", record.value)),

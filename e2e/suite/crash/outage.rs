@@ -74,18 +74,21 @@ fn in_turn<const N: usize>(harnesses: [&mut Harness; N], mut random: Random, fau
             true => Broker::kill(BROKER)?,
             false => Broker::pause(BROKER)?,
         }
-        if fault % FAULTS_LEAST < 2 {
-            side_by_side(&mut all, |one| {
+        let started = match fault % FAULTS_LEAST < 2 {
+            true => side_by_side(&mut all, |one| {
                 rest(&mut one.harness.random, 0..1_500);
                 one.kill()?;
                 one.start()
-            })?;
-        }
+            }),
+            false => Ok(()),
+        };
         rest(&mut random, GONE_MS);
         match dies {
             true => Broker::start(BROKER).map(drop)?,
             false => Broker::resume(BROKER)?,
         }
+        // Not before: a broker that stands still is in the way of whoever comes next.
+        started?;
         side_by_side(&mut all, |one| {
             let counts = &mut one.harness.counts;
             counts.broker_restarts += u64::from(dies);

@@ -27,6 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_micros(500);
 const FLUSH_MAX: Duration = Duration::from_secs(1);
 /// After this long without an answer a commit's outcome is unknown.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(60);
+/// An abort that takes longer is left to the next owner of the id, who settles it: this client may find no broker any more.
+const ABORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest wait for the coordinator when a task starts.
 const INIT_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -337,7 +339,7 @@ impl TaskProducer {
         if !self.transactional {
             return Ok(());
         }
-        let deadline = Instant::now() + OUTCOME_TIMEOUT;
+        let deadline = Instant::now() + ABORT_TIMEOUT;
         loop {
             alive();
             self.producer.poll(Duration::ZERO);

@@ -10,6 +10,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::producer::{BaseProducer, Producer};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use streamagg_crds::admin::{OperationPhase, TaskStatus};
 
@@ -18,7 +19,6 @@ use super::supervise::generation_of;
 use crate::kafka::access::Access;
 use crate::kafka::config;
 use crate::kafka::consumer::client_config;
-use crate::kafka::topics::Topics;
 use crate::kafka::trouble::Trouble;
 use crate::pipeline::executor::board::RequestKind;
 use crate::state::recovery::{Reason, Stop};
@@ -149,13 +149,15 @@ fn is_dead(pod: &Pod, consumer: &BaseConsumer<Member>) -> bool {
     if consumer.fetch_metadata(Some(topic), ALIVE_MAX).is_ok() {
         return false;
     }
-    let context = pod.context();
-    let another = context.sink_connection().and_then(|connection| {
-        let job = &context.job;
-        Topics::open(&config::admin(&job.sink.bootstrap_servers, &job.job_id, &connection))
-    });
-    let found = another.and_then(|topics| topics.partitions(topic));
-    found.is_ok_and(|partitions| partitions.is_some())
+    let job = &pod.context().job;
+    let Ok(connection) = pod.context().sink_connection() else {
+        return false;
+    };
+    let settings = config::admin(&job.sink.bootstrap_servers, &job.job_id, &connection);
+    let another: Result<BaseProducer, KafkaError> = client_config(&settings).create();
+    let is_answered = another.is_ok_and(|another| another.client().fetch_metadata(Some(topic), ALIVE_MAX).is_ok());
+    // Asked again: the brokers may have come back in between.
+    is_answered && consumer.fetch_metadata(Some(topic), ALIVE_MAX).is_err()
 }
 
 /// Follows the group: what it gives is assigned here, in a generation above every committed position of it. Until the pod has

@@ -24,10 +24,11 @@ pub(super) fn watch(pod: &Arc<Pod>) {
         let shuffle_partitions = context.job.source.shuffle_partitions;
         match count_source_partitions(context) {
             Ok(count) if task_count(count, shuffle_partitions) == tasks => last = None,
-            Ok(count) if last == Some(count) => {}
             Ok(count) => {
-                last = Some(count);
-                tracing::error!(count, tasks, "the source has another number of partitions than it had");
+                if last.replace(count) != Some(count) {
+                    tracing::error!(count, tasks, "the source has another number of partitions than it had");
+                }
+                // Each time: a task may have seen the topic before and run only now.
                 if shuffle_partitions.is_none() {
                     pod.outdate();
                 }

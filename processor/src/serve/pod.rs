@@ -253,14 +253,16 @@ impl Pod {
             return;
         };
         if held.board.end().is_some_and(|before| end < before) {
-            // Deleted and made anew, or shown by a leader that was replaced: which of them, time tells.
+            // Deleted and made anew, or shown by a leader that was replaced: which of them, time tells. Start-up compares
+            // what it consumed last.
             if held.lower_since.get_or_insert_with(Instant::now).elapsed() < LOWER_MAX {
                 return;
             }
-            // Start-up compares what it consumed last.
+        }
+        if held.lower_since.take().is_some() {
+            // It may have been made anew and filled again meanwhile.
             held.board.outdate();
         }
-        held.lower_since = None;
         held.board.set_end(end);
         let role = self.context.role(task);
         if let (Stage::Combine, Some(partitions)) = (role.stage, &self.context.partitions) {

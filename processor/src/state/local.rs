@@ -224,7 +224,13 @@ impl TaskDirectory {
     /// `VolumeInUse` while another has it.
     pub fn hold(&self) -> Result<Hold, Stop> {
         fs::create_dir_all(&self.root).map_err(|error| self.unusable(&error))?;
-        let create = || fs::File::create(self.root.join("held")).map_err(|error| self.unusable(&error));
+        let mut options = fs::File::options();
+        options.create(true).truncate(false).write(true);
+        let create = || {
+            options
+                .open(self.root.join("held"))
+                .map_err(|error| self.unusable(&error))
+        };
         let file = match create() {
             // Remains may be what fills it.
             Err(stop) if stop.reason == Reason::DiskFull => {

@@ -11,6 +11,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
+use super::child::Processor;
 use super::rig::{Job, PATIENCE};
 
 /// Key of the committed position of task 0.
@@ -136,16 +137,20 @@ fn a_partition_added_to_a_source_whose_keys_stay_in_theirs_stops_the_job() {
     let mut processor = job.start("data");
     job.assert_exact();
     job.add_partition();
+    let is_told = |processor: &Processor| {
+        let message = processor.await_problem("PartitionsChanged");
+        assert!(
+            message.contains("has 2") && message.contains("another jobId"),
+            "{message}"
+        );
+    };
+    // Under the task that runs, and at every start.
+    is_told(&processor);
     processor.kill();
     let results = format!("{}-out", job.name);
     let before = job.offsets(&results, 0);
     job.produce(1_000);
-    let processor = job.start("data");
-    let message = processor.await_problem("PartitionsChanged");
-    assert!(
-        message.contains("has 2") && message.contains("another jobId"),
-        "{message}"
-    );
+    is_told(&job.start("data"));
     assert_eq!(job.offsets(&results, 0), before, "nothing is published");
 }
 

@@ -9,12 +9,12 @@ use super::rig::{Job, PATIENCE, eventually};
 /// Of 3,000 records, those before this offset are deleted.
 const DELETED: usize = 2_400;
 
-/// A task that reads 300 records a second has read the first of 3,000 when most are deleted.
+/// A task that reads 150 records a second has read the first of 3,000 when most are deleted.
 fn overtaken(test: &str, on_truncated: &str) -> (Job, Processor) {
     let mut job = Job::new(test, 1);
     // No more is fetched ahead than a batch: what the client has, no deletion takes away.
     let source = format!(
-        r#", onTruncated: {on_truncated}, maxRecordsPerSecond: 300,
+        r#", onTruncated: {on_truncated}, maxRecordsPerSecond: 150,
       properties: {{queued.min.messages: "1", fetch.message.max.bytes: "1024"}}"#
     );
     job.more.source = source.leak();
@@ -141,7 +141,7 @@ fn too_many_bad_records_stop_a_task_and_a_restart_does_not_forgive() {
 fn a_client_that_is_silent_although_there_is_more_gives_way_to_another() {
     let mut job = Job::new("silent", 1);
     // As a client that has lost its brokers: the records are there, and the first fetch takes longer than is waited for.
-    job.more.source = r#", properties: {fetch.min.bytes: "100000000", fetch.wait.max.ms: "20000"}"#;
+    job.more.source = r#", properties: {fetch.min.bytes: "100000000", fetch.wait.max.ms: "25000"}"#;
     job.produce(1_000);
     let processor = job.start("data");
     job.assert_exact();

@@ -7,11 +7,11 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use streamagg_processor::kafka::consumer::{PartitionReader, ReadError};
 use streamagg_processor::kafka::settings::Settings;
 
-use super::rig::Job;
+use super::rig::{Job, PATIENCE};
 
 const MARK: &[u8] = b"the mark";
-/// Without anything new, the read is given up.
-const LIMIT: Duration = Duration::from_secs(3);
+/// Without anything new for so long, the read is given up that cannot succeed.
+const SOON: Duration = Duration::from_secs(3);
 
 fn write(job: &Job, key: &[u8]) {
     let producer: BaseProducer = job.client().create().expect("a producer");
@@ -21,7 +21,7 @@ fn write(job: &Job, key: &[u8]) {
 }
 
 /// Keys from the beginning to the end, or to the mark.
-fn read(job: &Job, mark: Option<&[u8]>) -> Result<Vec<Vec<u8>>, ReadError> {
+fn read(job: &Job, mark: Option<&[u8]>, limit: Duration) -> Result<Vec<Vec<u8>>, ReadError> {
     let mut settings = Settings::default();
     for (name, value) in [
         ("bootstrap.servers", job.reach.processor.as_str()),
@@ -33,7 +33,7 @@ fn read(job: &Job, mark: Option<&[u8]>) -> Result<Vec<Vec<u8>>, ReadError> {
     }
     let reader = PartitionReader::open(&settings, (job.name.clone(), 0)).expect("a reader");
     let mut keys = Vec::new();
-    reader.read_to_end(LIMIT, mark, &mut |message| {
+    reader.read_to_end(limit, mark, &mut |message| {
         keys.push(message.key().unwrap_or_default().to_vec());
         Ok(())
     })?;
@@ -48,12 +48,12 @@ fn an_end_without_the_mark_is_not_believed_and_with_it_all_before_it_was_read() 
         write(&job, key);
     }
     let before: Vec<Vec<u8>> = [b"one", b"two"].map(|key| key.to_vec()).into();
-    assert_eq!(read(&job, None).expect("is read"), before);
-    match read(&job, Some(MARK)) {
+    assert_eq!(read(&job, None, PATIENCE).expect("is read"), before);
+    match read(&job, Some(MARK), SOON) {
         Err(ReadError::Passing { message, .. }) => assert!(message.contains("just written"), "{message}"),
         other => panic!("{other:?}"),
     }
     write(&job, MARK);
     let whole = [before, vec![MARK.to_vec()]].concat();
-    assert_eq!(read(&job, Some(MARK)).expect("is read"), whole);
+    assert_eq!(read(&job, Some(MARK), PATIENCE).expect("is read"), whole);
 }

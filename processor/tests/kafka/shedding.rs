@@ -86,7 +86,8 @@ fn decided(job: &Job) -> BTreeMap<i64, u32> {
     let mut decided = BTreeMap::new();
     job.read(&format!("{}-control", job.name), &mut |message| {
         let key: Value = serde_json::from_slice(message.key().expect("a key")).expect("JSON");
-        if let Some(number) = key["decision"]["controlSeq"].as_u64() {
+        // Those without a number are marks of owners.
+        if let Some(number) = key["decision"]["controlSeq"].as_u64().filter(|number| *number > 0) {
             let value: Value =
                 serde_json::from_slice(message.payload().expect("no checkpoint was made")).expect("JSON");
             let halvings = value["kind"]["share"]["halvings"].as_u64().expect("of shedding");

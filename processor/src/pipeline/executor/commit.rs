@@ -158,7 +158,6 @@ impl<'a> Committer<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.recovered();
         let [(key, _)] = document;
         Ok(key)
     }
@@ -262,7 +261,8 @@ impl<'a> Committer<'a> {
         }
     }
 
-    fn recovered(&self) {
+    /// What was told of the sink is over.
+    pub fn recovered(&self) {
         if let Some(before) = self.told_before.take() {
             self.board.update(|status| status.problem = before);
         }

@@ -82,6 +82,7 @@ impl Executor {
         let mut committer = Committer::init(&self.context, &self.board, self.task, topology.batch_bytes())?;
         // In this order: the store is listed after K was read, so that no checkpoint is ahead of it unnoticed.
         let control = committer.read_control()?;
+        committer.recovered();
         let opened = self.open_state(&control)?;
         let reader = self.open_input()?;
         let (start, end) = reader.watermarks()?;
