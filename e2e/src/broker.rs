@@ -250,7 +250,9 @@ pub struct Reader {
     topic: String,
     /// Next offset to read, by partition.
     next: BTreeMap<i32, i64>,
-    /// Records read so far: partition, offset and what an output record has.
+    /// Records are those of a source: nothing else of them is kept.
+    is_source: bool,
+    /// Records read so far: partition and offset, with the value of a source record or what an output record has.
     pub records: Vec<(SourceRecord, OutputRecord)>,
 }
 
@@ -283,6 +285,7 @@ impl Reader {
             broker: broker.clone(),
             topic: topic.to_owned(),
             next,
+            is_source: false,
             records: Vec::new(),
         };
         reader.assign()?;
@@ -303,10 +306,16 @@ impl Reader {
     /// # Errors
     /// When the broker does, or when an end was not reached in time: half a topic must not pass for the whole.
     pub fn read_on(&mut self) -> Result<usize, String> {
-        let before = self.records.len();
+        let (before, is_source) = (self.records.len(), self.is_source);
         let mut records = std::mem::take(&mut self.records);
         let read = self.visit(&mut |message| {
-            records.push(owned(message));
+            let (mut source, mut output) = owned(message);
+            // A long run has millions of them.
+            match is_source {
+                true => output = OutputRecord::default(),
+                false => source.value = Vec::new(),
+            }
+            records.push((source, output));
             Ok(())
         });
         self.records = records;
@@ -363,6 +372,13 @@ impl Reader {
             Some(Ok(message)) => Ok(Some(owned(&message).1)),
             Some(Err(error)) => Err(error.to_string()),
         }
+    }
+
+    /// Of a topic that is read as a source: what is asked for is [`Self::source`].
+    #[must_use]
+    pub fn of_source(mut self) -> Self {
+        self.is_source = true;
+        self
     }
 
     /// Records as outputs.

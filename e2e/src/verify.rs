@@ -34,7 +34,7 @@ impl Verifier {
     pub fn open(broker: &Broker, job: &Resolved) -> Result<Self, String> {
         let side = |topic: &Option<String>| topic.clone().ok_or("the job has no late or dead-letter topic");
         Ok(Self {
-            source: broker.reader(&job.source.topics[0])?,
+            source: broker.reader(&job.source.topics[0])?.of_source(),
             results: broker.reader(&job.sink.topic)?,
             late: broker.reader(&side(&job.late_topic)?)?,
             dead: broker.reader(&side(&job.dead_letter_topic)?)?,

@@ -284,6 +284,11 @@ fn each_kind_of_damage_to_sessions_is_found() {
         ..right[6].clone()
     });
     assert_found(&more, (0, 0, 1));
+    let taken = right.iter().position(|record| record.value.contains("Retract"));
+    let mut early = right.clone();
+    let retraction = early.remove(taken.expect("one is taken back"));
+    early.insert(0, retraction);
+    assert_found(&early, (0, 0, 1));
 }
 
 #[test]
