@@ -27,7 +27,7 @@ mod trace;
 pub use brakes::Partitions;
 pub use topology::{Topology, count_source_partitions};
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -59,7 +59,7 @@ use crate::state::local::TaskDirectory;
 use crate::state::recovery::ownership::{AfterFence, after_fence, fence_backoff};
 use crate::state::recovery::problem::Until;
 use crate::state::recovery::startup::OnTruncated;
-use crate::state::recovery::{Owner, Reason, Stop};
+use crate::state::recovery::{Owner, Position, Reason, Stop};
 use crate::state::rocksdb::Shared;
 use crate::state::store::Store;
 
@@ -242,6 +242,8 @@ pub struct Executor {
     directory: TaskDirectory,
     /// The last life ended for lack of room.
     was_full: Cell<bool>,
+    /// K as the last life left it, of a task that keeps nothing on its volume.
+    left_at: RefCell<Option<Position>>,
 }
 
 impl Executor {
@@ -255,6 +257,7 @@ impl Executor {
             task,
             directory,
             was_full: Cell::new(false),
+            left_at: RefCell::default(),
         }
     }
 

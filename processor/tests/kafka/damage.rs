@@ -14,8 +14,10 @@ use serde_json::Value;
 use super::child::Processor;
 use super::rig::{Job, PATIENCE};
 
-/// Key of the committed position of task 0.
-const POSITION: &str = r#"{"position":{"task":0}}"#;
+/// Key of the committed position of a task.
+fn position_of(task: u32) -> String {
+    format!(r#"{{"position":{{"task":{task}}}}}"#)
+}
 
 fn control(job: &Job) -> String {
     format!("{}-control", job.name)
@@ -175,23 +177,24 @@ fn a_second_process_on_a_volume_waits_for_the_first_and_leaves_it_alone() {
     assert!(!metrics.contains("streamagg_replays_total{"), "{metrics}");
 }
 
-/// The committed position of task 0.
-fn committed(job: &Job) -> Value {
-    let mut last = None;
+/// The committed position of a task.
+fn committed(job: &Job, task: u32) -> Value {
+    let (key, mut last) = (position_of(task), None);
     job.read(&control(job), &mut |message| {
-        if message.key() == Some(POSITION.as_bytes()) {
+        if message.key() == Some(key.as_bytes()) {
             last = message.payload().map(<[u8]>::to_vec);
         }
     });
     serde_json::from_slice(&last.expect("one was committed")).expect("JSON")
 }
 
-/// Makes this the committed position of task 0, as nobody but an owner may.
-fn commit(job: &Job, position: &Value) {
+/// Makes this the committed position of a task, as nobody but its owner may.
+fn commit(job: &Job, task: u32, position: &Value) {
     let producer: BaseProducer = job.client().create().expect("a producer");
-    let (topic, text) = (control(job), position.to_string());
-    let record = BaseRecord::<str, str>::to(&topic).key(POSITION).payload(&text);
-    assert!(producer.send(record.partition(0)).is_ok());
+    let (topic, key, text) = (control(job), position_of(task), position.to_string());
+    let record = BaseRecord::<str, str>::to(&topic).key(&key).payload(&text);
+    let partition = i32::try_from(task).expect("a partition");
+    assert!(producer.send(record.partition(partition)).is_ok());
     producer.flush(PATIENCE).expect("the broker takes it");
 }
 
@@ -205,12 +208,12 @@ fn a_committed_position_that_nothing_leads_to_stops_the_task_and_nothing_is_publ
     processor.kill();
     // Local state is an epoch behind, as is the checkpoint; and there is the birth.
     job.crash_while_producing("after-commit-before-state:2");
-    let (position, before) = (committed(&job), job.published().len());
+    let (position, before) = (committed(&job, 0), job.published().len());
     for hash in ["outputHash", "inputHash"] {
         let mut changed = position.clone();
         let value = &mut changed["enginePosition"][hash];
         *value = (value.as_u64().expect("a number") ^ 1).into();
-        commit(&job, &changed);
+        commit(&job, 0, &changed);
         let mut processor = job.start("data");
         let message = processor.await_problem("ReplayDiverged");
         assert!(message.contains("from every base"), "{message}");
@@ -218,8 +221,38 @@ fn a_committed_position_that_nothing_leads_to_stops_the_task_and_nothing_is_publ
         processor.kill();
     }
     // Nothing was lost meanwhile, either.
-    commit(&job, &position);
+    commit(&job, 0, &position);
     let processor = job.start("data");
     job.assert_exact();
     processor.assert_replayed_exactly();
+}
+
+/// Brokers that lose a commit which they had acknowledged leave a task of the first stage, which has no volume, nothing to
+/// notice it by but what its process knows.
+#[test]
+fn a_commit_that_brokers_acknowledged_and_lost_stops_a_task_without_state() {
+    let job = Job::new("losescommit", 2).in_two_stages(1);
+    let combine = 1;
+    job.produce(1_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    let older = committed(&job, combine);
+    job.produce(1_000);
+    job.assert_exact();
+    let newest = committed(&job, combine);
+    commit(&job, combine, &older);
+    // Its next transaction is refused, and it starts up again.
+    let twin: BaseProducer = (job.client().set("transactional.id", format!("{0}/combine/{0}/0", job.name)))
+        .create()
+        .expect("a producer");
+    twin.init_transactions(PATIENCE).expect("initialises");
+    let before = job.published().len();
+    job.produce(1_000);
+    let message = processor.await_problem("CommittedPositionBehindState");
+    assert!(message.contains("has lost commits"), "{message}");
+    assert_eq!(job.published().len(), before, "nothing is published");
+    processor.terminate();
+    commit(&job, combine, &newest);
+    let _processor = job.start("data");
+    job.assert_exact();
 }

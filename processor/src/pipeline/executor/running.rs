@@ -124,7 +124,11 @@ impl Executor {
             stopped_by_data: None,
             reported_records: 0,
         };
-        running.run()
+        let end = running.run();
+        if !self.role.stage.keeps_state() {
+            *self.left_at.borrow_mut() = Some(running.started.committed);
+        }
+        end
     }
 }
 

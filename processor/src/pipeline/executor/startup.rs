@@ -150,15 +150,21 @@ impl Executor {
         }
     }
 
-    /// Local state. A task without any has the committed position for it: it goes on there and never replays.
+    /// Local state. A task without any has the committed position for it: it goes on there and never replays. But where K
+    /// was further when this process had it last, that is its state: brokers have lost what they had acknowledged.
     fn open_state(&self, control: &ControlCopy) -> Result<Opened, Stop> {
         if self.role.stage.keeps_state() {
             return self.directory.open();
         }
-        let held = |position: &Position| Local::Held(Box::new(position.clone()));
+        let left_at = self.left_at.borrow();
+        let held = match (&control.position, left_at.as_ref()) {
+            (Some(committed), Some(left)) if left.is_ahead_of(committed) => Some(left),
+            (Some(committed), _) => Some(committed),
+            (None, left) => left,
+        };
         Ok(Opened {
             state: Some(LocalState::none()),
-            local: control.position.as_ref().map_or(Local::Absent, held),
+            local: held.map_or(Local::Absent, |position| Local::Held(Box::new(position.clone()))),
         })
     }
 

@@ -179,6 +179,11 @@ impl Position {
         }
     }
 
+    /// Whether this is a later position of the same history than `other`.
+    pub fn is_ahead_of(&self, other: &Self) -> bool {
+        self.lineage == other.lineage && self.place() > other.place()
+    }
+
     /// First offset that may hold a record not consumed: what is deleted below it was never unread.
     pub fn unread_from(&self) -> i64 {
         self.seen_offset.map_or(self.engine_position.input_offset, |seen| {
