@@ -109,7 +109,7 @@ fn disturb(broker: &Broker, job: &Job, processor: &mut Process, admin: u16, figu
 
 /// Follows the dead letters, which every task keeps writing.
 struct Watch {
-    dead: Reader,
+    dead: Reader<OutputRecord>,
     /// Newest source offset by partition.
     newest: BTreeMap<String, i64>,
 }
@@ -141,12 +141,12 @@ impl Watch {
         *processor = job.start(0)?;
         // What was committed before the kill.
         self.dead.read_on()?;
-        for (_, output) in std::mem::take(&mut self.dead.records) {
+        for output in std::mem::take(&mut self.dead.records) {
             self.is_new(&output);
         }
         let mut going_on = BTreeMap::new();
         while going_on.len() < PARTITIONS.unsigned_abs() as usize {
-            if let Some(output) = self.dead.next_output(Duration::from_millis(20))?
+            if let Some(output) = self.dead.next(Duration::from_millis(20))?
                 && let Some(partition) = self.is_new(&output)
             {
                 going_on.entry(partition).or_insert_with(|| killed.elapsed());

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rdkafka::message::Message as _;
 use serde_json::{Value, json};
 use streamagg_e2e::broker::{Broker, Reader};
+use streamagg_e2e::checker::SourceRecord;
 use streamagg_e2e::checker::batch::{Batch, Rows};
 use streamagg_e2e::wait::{Seen, await_condition};
 
@@ -134,7 +135,7 @@ pub fn places(broker: &Broker, topic: &str) -> Result<u64, String> {
     let mut reader = broker.reader(topic)?;
     reader.read_on()?;
     let mut seen = BTreeSet::new();
-    for (_, output) in &reader.records {
+    for output in &reader.records {
         let header = |name: &str| output.headers.get(name).cloned().unwrap_or_default();
         let place = (header("streamagg-partition"), header("streamagg-offset"));
         if !seen.insert(place.clone()) {
@@ -146,10 +147,10 @@ pub fn places(broker: &Broker, topic: &str) -> Result<u64, String> {
 
 /// Waits until committed positions cover so many records.
 pub fn await_consumed(broker: &Broker, job: &Job, records: u64) -> Result<(), String> {
-    let mut control: Option<Reader> = None;
+    let mut control = None;
     await_condition("the processor to reach the end of the topic", DEADLINE, || {
         if control.is_none() {
-            match broker.reader(&job.control) {
+            match broker.source_reader(&job.control) {
                 Ok(reader) => control = Some(reader),
                 Err(error) => return Seen::NotYet(error),
             }
@@ -168,12 +169,12 @@ pub fn await_consumed(broker: &Broker, job: &Job, records: u64) -> Result<(), St
 }
 
 /// Records consumed according to the newest committed position of every task.
-fn consumed(control: &Reader) -> u64 {
+fn consumed(control: &Reader<SourceRecord>) -> u64 {
     let mut newest = BTreeMap::new();
-    for (source, output) in &control.records {
-        let document: Value = serde_json::from_str(&output.value).unwrap_or_default();
+    for record in &control.records {
+        let document: Value = serde_json::from_slice(&record.value).unwrap_or_default();
         if let Some(count) = find(&document, "inputCount").and_then(Value::as_u64) {
-            newest.insert(source.partition, count);
+            newest.insert(record.partition, count);
         }
     }
     newest.values().sum()

@@ -66,7 +66,7 @@ pub fn observe(
     let from_end = jiff::Timestamp::now().as_millisecond() + WARM_UP_MS;
     let mut latencies = Vec::new();
     while !producing.is_finished() {
-        let Some(output) = results.next_output(Duration::from_millis(10))? else {
+        let Some(output) = results.next(Duration::from_millis(10))? else {
             continue;
         };
         let read = Instant::now();

@@ -135,11 +135,19 @@ impl Broker {
             .map_err(|error| error.to_string())
     }
 
-    /// A reader of everything committed in a topic.
+    /// A reader of everything committed in a topic, as outputs.
     ///
     /// # Errors
     /// When the topic cannot be found.
-    pub fn reader(&self, topic: &str) -> Result<Reader, String> {
+    pub fn reader(&self, topic: &str) -> Result<Reader<OutputRecord>, String> {
+        Reader::open(self, topic).map_err(|error| format!("topic {topic}: {error}"))
+    }
+
+    /// The same as a source.
+    ///
+    /// # Errors
+    /// When the topic cannot be found.
+    pub fn source_reader(&self, topic: &str) -> Result<Reader<SourceRecord>, String> {
         Reader::open(self, topic).map_err(|error| format!("topic {topic}: {error}"))
     }
 }
@@ -244,20 +252,24 @@ impl Loader {
     }
 }
 
+/// What a reader keeps of a record: a long run has millions of them.
+pub trait Kept {
+    /// That of this record.
+    fn of(message: &BorrowedMessage<'_>) -> Self;
+}
+
 /// Everything committed in a topic; reads on from call to call.
-pub struct Reader {
+pub struct Reader<R> {
     consumer: BaseConsumer,
     broker: Broker,
     topic: String,
     /// Next offset to read, by partition.
     next: BTreeMap<i32, i64>,
-    /// Records are those of a source: nothing else of them is kept.
-    is_source: bool,
-    /// Records read so far: partition and offset, with the value of a source record or what an output record has.
-    pub records: Vec<(SourceRecord, OutputRecord)>,
+    /// Records read so far, those of a partition in its order.
+    pub records: Vec<R>,
 }
 
-impl Reader {
+impl<R: Kept> Reader<R> {
     fn connect(broker: &Broker) -> Result<BaseConsumer, KafkaError> {
         broker
             .config()
@@ -286,7 +298,6 @@ impl Reader {
             broker: broker.clone(),
             topic: topic.to_owned(),
             next,
-            is_source: false,
             records: Vec::new(),
         };
         reader.assign()?;
@@ -307,16 +318,10 @@ impl Reader {
     /// # Errors
     /// When the broker does, or when an end was not reached in time: half a topic must not pass for the whole.
     pub fn read_on(&mut self) -> Result<usize, String> {
-        let (before, is_source) = (self.records.len(), self.is_source);
+        let before = self.records.len();
         let mut records = std::mem::take(&mut self.records);
         let read = self.visit(&mut |message| {
-            let (mut source, mut output) = owned(message);
-            // A long run has millions of them.
-            match is_source {
-                true => output = OutputRecord::default(),
-                false => source.value = Vec::new(),
-            }
-            records.push((source, output));
+            records.push(R::of(message));
             Ok(())
         });
         self.records = records;
@@ -367,31 +372,12 @@ impl Reader {
     ///
     /// # Errors
     /// When the broker does.
-    pub fn next_output(&mut self, wait: Duration) -> Result<Option<OutputRecord>, String> {
+    pub fn next(&mut self, wait: Duration) -> Result<Option<R>, String> {
         match self.consumer.poll(wait) {
             None | Some(Err(KafkaError::PartitionEOF(_))) => Ok(None),
-            Some(Ok(message)) => Ok(Some(owned(&message).1)),
+            Some(Ok(message)) => Ok(Some(R::of(&message))),
             Some(Err(error)) => Err(error.to_string()),
         }
-    }
-
-    /// Of a topic that is read as a source: what is asked for is [`Self::source`].
-    #[must_use]
-    pub fn of_source(mut self) -> Self {
-        self.is_source = true;
-        self
-    }
-
-    /// Records as outputs.
-    pub fn outputs(&self) -> Vec<OutputRecord> {
-        self.records.iter().map(|(_, output)| output.clone()).collect()
-    }
-
-    /// Records as source.
-    pub fn source(&self) -> Vec<SourceRecord> {
-        let mut records: Vec<SourceRecord> = self.records.iter().map(|(source, _)| source.clone()).collect();
-        records.sort_by_key(|record| (record.partition, record.offset));
-        records
     }
 }
 
@@ -404,26 +390,26 @@ fn passes(error: &KafkaError) -> bool {
     )
 }
 
-fn owned(message: &BorrowedMessage<'_>) -> (SourceRecord, OutputRecord) {
-    let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
-    let mut headers = BTreeMap::new();
-    if let Some(all) = message.headers() {
-        for header in all.iter() {
-            headers.insert(header.key.to_owned(), text(header.value));
+impl Kept for SourceRecord {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        Self {
+            partition: message.partition(),
+            offset: message.offset(),
+            value: message.payload().unwrap_or_default().to_vec(),
         }
     }
-    let value = message.payload().unwrap_or_default().to_vec();
-    let source = SourceRecord {
-        partition: message.partition(),
-        offset: message.offset(),
-        value,
-    };
-    (
-        source,
-        OutputRecord {
+}
+
+impl Kept for OutputRecord {
+    fn of(message: &BorrowedMessage<'_>) -> Self {
+        let text = |bytes: Option<&[u8]>| String::from_utf8_lossy(bytes.unwrap_or_default()).into_owned();
+        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        Self {
             key: text(message.key()),
             value: text(message.payload()),
-            headers,
-        },
-    )
+            headers: headers
+                .map(|header| (header.key.to_owned(), text(header.value)))
+                .collect(),
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Reads source and outputs of a job from a broker and has the checker compare them. Must not produce or kill.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -7,16 +8,16 @@ use serde_json::Value;
 use streamagg_crds::resolved::Resolved;
 
 use crate::broker::{Broker, Reader};
-use crate::checker::{Added, OutputRecord, Report, compare, expect};
+use crate::checker::{Added, OutputRecord, Report, SourceRecord, compare, expect};
 use crate::wait::{Seen, await_condition};
 
 /// The four topics of a job.
 pub struct Verifier {
     job: Resolved,
-    source: Reader,
-    results: Reader,
-    late: Reader,
-    dead: Reader,
+    source: Reader<SourceRecord>,
+    results: Reader<OutputRecord>,
+    late: Reader<OutputRecord>,
+    dead: Reader<OutputRecord>,
     /// Aggregates that came later.
     pub added: Vec<Added>,
     /// The same record may come again, as at-least-once delivery has it.
@@ -34,7 +35,7 @@ impl Verifier {
     pub fn open(broker: &Broker, job: &Resolved) -> Result<Self, String> {
         let side = |topic: &Option<String>| topic.clone().ok_or("the job has no late or dead-letter topic");
         Ok(Self {
-            source: broker.reader(&job.source.topics[0])?.of_source(),
+            source: broker.source_reader(&job.source.topics[0])?,
             results: broker.reader(&job.sink.topic)?,
             late: broker.reader(&side(&job.late_topic)?)?,
             dead: broker.reader(&side(&job.dead_letter_topic)?)?,
@@ -77,31 +78,20 @@ impl Verifier {
     }
 
     fn compare(&self) -> Report {
-        let mut expected = expect(&self.job, &self.source.source());
+        let mut expected = expect(&self.job, &self.source.records);
         expected.went_back = self.went_back;
-        let outputs = |reader: &Reader, may_repeat: bool| {
-            let (mut list, mut seen) = (reader.outputs(), BTreeSet::new());
-            if may_repeat {
-                list.retain(|record| seen.insert((record.key.clone(), record.value.clone(), record.headers.clone())));
-            }
-            list
-        };
-        let side = |reader: &Reader| outputs(reader, self.may_repeat || self.went_back);
-        let (mut results, late, dead) = (
-            outputs(&self.results, self.may_repeat),
-            side(&self.late),
-            side(&self.dead),
-        );
+        let side = |reader| once(reader, self.may_repeat || self.went_back);
+        let (mut results, late, dead) = (once(&self.results, self.may_repeat), side(&self.late), side(&self.dead));
         if self.went_back {
-            results = newest(results, expected.last_only);
+            results = newest(&results, expected.last_only).into();
         }
         compare(&self.job, &expected, &results, &late, &dead, &self.added)
     }
 
     /// Highest revision of a result that was read so far.
     pub fn revision(&self) -> u64 {
-        let outputs = self.results.outputs();
-        let revisions = outputs.iter().filter_map(|record| pane(record)?["revision"].as_u64());
+        let outputs = self.results.records.iter();
+        let revisions = outputs.filter_map(|record| pane(record)?["revision"].as_u64());
         revisions.max().unwrap_or(0)
     }
 
@@ -153,21 +143,35 @@ impl Verifier {
     }
 }
 
+/// What was read, with the same record only once where it may repeat.
+fn once(reader: &Reader<OutputRecord>, may_repeat: bool) -> Cow<'_, [OutputRecord]> {
+    if !may_repeat {
+        return Cow::Borrowed(&reader.records);
+    }
+    let mut seen = BTreeSet::new();
+    let records = reader.records.iter();
+    let first = records.filter(|record| seen.insert((&record.key, &record.value, &record.headers)));
+    first.cloned().collect()
+}
+
 fn pane(record: &OutputRecord) -> Option<Value> {
     let mut value: Value = serde_json::from_str(&record.value).ok()?;
     Some(value.get_mut("pane")?.take())
 }
 
+/// Highest revision, and what has it.
+type Newest<'a> = (u64, Vec<&'a OutputRecord>);
+
 /// Of each pane of a window and key (which the record's key names) what has the highest revision: more than one is a
 /// repetition, which the checker finds. `of_window`: all panes that have the window's highest revision, where only the last of
 /// them has to be what is expected.
-fn newest(records: Vec<OutputRecord>, of_window: bool) -> Vec<OutputRecord> {
-    let mut panes: BTreeMap<(String, Option<u64>), (u64, Vec<OutputRecord>)> = BTreeMap::new();
+fn newest(records: &[OutputRecord], of_window: bool) -> Vec<OutputRecord> {
+    let mut panes: BTreeMap<(&str, Option<u64>), Newest<'_>> = BTreeMap::new();
     for record in records {
-        let pane = pane(&record).unwrap_or_default();
+        let pane = pane(record).unwrap_or_default();
         let revision = pane["revision"].as_u64().unwrap_or(0);
         let index = pane["index"].as_u64().filter(|_| !of_window);
-        let (newest, held) = panes.entry((record.key.clone(), index)).or_default();
+        let (newest, held) = panes.entry((&record.key, index)).or_default();
         if revision > *newest {
             held.clear();
         }
@@ -176,5 +180,5 @@ fn newest(records: Vec<OutputRecord>, of_window: bool) -> Vec<OutputRecord> {
             held.push(record);
         }
     }
-    panes.into_values().flat_map(|(_, held)| held).collect()
+    panes.into_values().flat_map(|(_, held)| held).cloned().collect()
 }
