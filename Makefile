@@ -95,7 +95,7 @@ binaries: ## Operator and processor, release build
 	cargo build --release --locked -p streamagg-operator
 
 image: ## The image localhost/streamagg:dev, loaded into the cluster when that is up
-	@timeout 10 docker info >/dev/null 2>&1 || [ -n "$$OPERATOR" ] || $(MAKE) --no-print-directory binaries # Docker compiles by itself
+	@timeout 10 docker info >/dev/null 2>&1 || [ -n "$${OPERATOR:-}" ] || $(MAKE) --no-print-directory binaries # Docker compiles by itself
 	@e2e/image/build.sh
 	@e2e/image/load.sh
 

@@ -215,6 +215,10 @@ fn others() -> Vec<Workload> {
             input: MANY,
             aggregates: format!("{EIGHT}\n    - {{name: p99, percentile: {{field: /latency_ms, quantiles: [0.99]}}}}"),
             more: AMPLE_BUDGET,
+            flink: Some(Query {
+                columns: &[("p99", "DOUBLE", "PERCENTILE(latency_ms, 0.99)")],
+                ..query("TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '1' HOUR)")
+            }),
             ..plain("W13", "100 k windows, 8 aggregates + p99", "tumbling: {size: 1h}")
         },
     ]

@@ -126,7 +126,7 @@ impl Broker {
     }
 
     /// Not an idempotent one: librdkafka's turns without a pause while a partition has five records on their way and more
-    /// to send (its issue 3692), and starves a broker that is slow. What comes twice is two records.
+    /// to send (its issue 3692), and starves a broker that is slow. What comes twice, or late, is in the topic so.
     fn producer(&self) -> Result<LoadProducer, String> {
         self.config()
             .set("queue.buffering.max.messages", QUEUE_MAX)

@@ -169,3 +169,27 @@ fn files_stay_on_a_few_screens() {
     };
     assert_none(rust_files().into_iter().filter_map(long).collect());
 }
+
+/// Recipes end at a variable that is not set: whoever types the README's commands has set none.
+#[test]
+fn recipes_take_a_variable_for_set_only_where_it_has_a_default() {
+    let makefile = std::fs::read_to_string(root().join("Makefile")).unwrap();
+    assert!(makefile.contains(".SHELLFLAGS := -euo pipefail -c"));
+    let of_a_recipe = |(_, line): &(usize, &str)| line.starts_with('\t');
+    let bare = |line: &str| {
+        line.split("$$").skip(1).any(|rest| {
+            let rest = rest.strip_prefix('{').unwrap_or(rest);
+            let end = rest.find(|letter: char| !(letter.is_ascii_uppercase() || letter == '_'));
+            let (name, then) = rest.split_at(end.unwrap_or(rest.len()));
+            // Those in capitals come from outside; every shell has these two.
+            !name.is_empty() && !["HOME", "PATH"].contains(&name) && !then.starts_with(":-")
+        })
+    };
+    let lines = makefile.lines().enumerate().filter(of_a_recipe);
+    let problems = lines.filter(|(_, line)| bare(line));
+    assert_none(
+        problems
+            .map(|(index, line)| format!("Makefile:{}: {line}", index + 1))
+            .collect(),
+    );
+}

@@ -431,11 +431,8 @@ impl Executor {
                     RequestKind::Checkpoint => "checkpoint",
                     RequestKind::Drain => "drain",
                 };
-                Stop::new(
-                    Reason::CheckpointFailed,
-                    format!("{what}: task {} does not run here", self.task),
-                )
-                .problem()
+                let message = format!("{what}: task {} does not run here", self.task);
+                Stop::new(Reason::CheckpointFailed, message).problem()
             });
             self.board.finish(&request, Err(problem));
         }

@@ -1,4 +1,4 @@
-//! Loads a base: local state, a checkpoint fetched from the store, or nothing at the start offset.
+//! Opens and loads a base: local state, a checkpoint fetched from the store, or nothing at the start offset.
 //! Must not hold: which base is taken (`state::recovery`).
 
 use streamagg_crds::admin::TaskState;
@@ -10,7 +10,7 @@ use crate::pipeline::operator::combine::NotInTwoStages;
 use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
 use crate::state::checkpoint::Manifest;
-use crate::state::local::{self, LocalState};
+use crate::state::local::{self, LocalState, Opened};
 use crate::state::recovery::{Base, Local, Position, Reason, Stop};
 use crate::state::store::{FetchError, Listing, Store};
 
@@ -23,6 +23,35 @@ pub(super) fn not_in_two_stages(error: NotInTwoStages) -> End {
 }
 
 impl Executor {
+    /// Local state. A task without any has the committed position for it: it goes on there and never replays. But where K
+    /// was further when this executor had it last, that is its state: brokers have lost what they had acknowledged.
+    pub(super) fn open_state(&self, control: &ControlCopy) -> Result<Opened, Stop> {
+        if self.role.stage.keeps_state() {
+            return self.directory.open();
+        }
+        let left_at = self.left_at.borrow();
+        let held = match (&control.position, left_at.as_ref()) {
+            (Some(committed), Some(left))
+                if left.is_ahead_of(committed) || left.restore_nonce > committed.restore_nonce =>
+            {
+                Some(left)
+            }
+            (Some(committed), _) => Some(committed),
+            (None, left) => left,
+        };
+        Ok(Opened {
+            state: Some(LocalState::none()),
+            local: held.map_or(Local::Absent, |position| Local::Held(Box::new(position.clone()))),
+        })
+    }
+
+    /// A life ended at this position. What has a volume needs no memory of it.
+    pub(super) fn leaves_at(&self, committed: Position) {
+        if !self.role.stage.keeps_state() {
+            *self.left_at.borrow_mut() = Some(committed);
+        }
+    }
+
     /// The task of a base; `Err` says why the base is refused.
     pub(super) fn load(
         &self,

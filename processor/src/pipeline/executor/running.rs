@@ -125,9 +125,7 @@ impl Executor {
             reported_records: 0,
         };
         let end = running.run();
-        if !self.role.stage.keeps_state() {
-            *self.left_at.borrow_mut() = Some(running.started.committed);
-        }
+        self.leaves_at(running.started.committed);
         end
     }
 }

@@ -20,7 +20,7 @@ use crate::pipeline::sink::SinkPlan;
 use crate::pipeline::stage::Stage;
 use crate::pipeline::worker::{Setup, Worker};
 use crate::state::checkpoint::Manifest;
-use crate::state::local::{Hold, LocalState, Opened};
+use crate::state::local::{Hold, LocalState};
 use crate::state::recovery::startup::{OnTruncated, decide};
 use crate::state::recovery::{
     Base, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Owner, Position, Reason, Refusal, Resume,
@@ -148,24 +148,6 @@ impl Executor {
             (Stage::Combine, Some(birth)) => now.min(birth.partitions),
             (Stage::Combine, None) | (Stage::Whole | Stage::Window, _) => now,
         }
-    }
-
-    /// Local state. A task without any has the committed position for it: it goes on there and never replays. But where K
-    /// was further when this process had it last, that is its state: brokers have lost what they had acknowledged.
-    fn open_state(&self, control: &ControlCopy) -> Result<Opened, Stop> {
-        if self.role.stage.keeps_state() {
-            return self.directory.open();
-        }
-        let left_at = self.left_at.borrow();
-        let held = match (&control.position, left_at.as_ref()) {
-            (Some(committed), Some(left)) if left.is_ahead_of(committed) => Some(left),
-            (Some(committed), _) => Some(committed),
-            (None, left) => left,
-        };
-        Ok(Opened {
-            state: Some(LocalState::none()),
-            local: held.map_or(Local::Absent, |position| Local::Held(Box::new(position.clone()))),
-        })
     }
 
     /// What the start-up table is told.

@@ -258,7 +258,7 @@ fn ahead_of(facts: &Facts<'_>, committed: &Position) -> Option<String> {
         && ahead(position)
     {
         return Some(format!(
-            "local state at offset {}",
+            "the state of this pod, at offset {},",
             position.engine_position.input_offset
         ));
     }

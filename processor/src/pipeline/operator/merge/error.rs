@@ -47,7 +47,9 @@ pub enum ShuffleError {
     },
     /// A record came twice, or records out of order.
     #[error(
-        "shuffle record at offset {offset}: source partition {source_partition} repeats sequence {found} (the last was {last})"
+        "shuffle record at offset {offset}: source partition {source_partition} repeats sequence {found} (the last was \
+         {last}): the topic is not the one that was read, or the control topic has lost commits of the first stage; a rewind leads \
+         out"
     )]
     Sequence {
         /// Of the record.
