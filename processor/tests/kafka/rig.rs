@@ -249,10 +249,7 @@ impl Job {
     pub fn move_clock(&self, ms: i64) {
         let file = self.directory("ahead");
         let now = std::fs::read_to_string(&file).map_or(0, |text| text.parse().expect("a number"));
-        // Renamed, so that nobody reads half of it.
-        let new = self.directory("ahead-new");
-        std::fs::write(&new, (now + ms).to_string()).expect("writes");
-        std::fs::rename(&new, &file).expect("renames");
+        replace(&file, &(now + ms).to_string());
     }
 
     pub fn directory(&self, name: &str) -> PathBuf {
@@ -383,8 +380,8 @@ spec:
 
     fn spawn(&self, data: &str, flags: &[&str], failpoint: Option<&str>, extra: &str, wrapper: &[&str]) -> Processor {
         let (job, token) = (self.directory("job.yaml"), self.directory("token"));
-        std::fs::write(&job, self.manifest(extra)).expect("writes");
-        std::fs::write(&token, TOKEN).expect("writes");
+        replace(&job, &self.manifest(extra));
+        replace(&token, TOKEN);
         let port = TcpListener::bind("127.0.0.1:0")
             .and_then(|bound| bound.local_addr())
             .expect("a port")
@@ -426,6 +423,13 @@ spec:
             log,
         }
     }
+}
+
+/// Writes a file that a process may be reading just then: it sees the whole of the old one or of this.
+pub fn replace(path: &Path, text: &str) {
+    let staged = path.with_extension("next");
+    std::fs::write(&staged, text).expect("writes");
+    std::fs::rename(&staged, path).expect("renames");
 }
 
 /// Copies a directory tree.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::child::Processor;
-use super::rig::{Job, More, copy_tree, eventually};
+use super::rig::{Job, More, copy_tree, eventually, replace};
 
 const SHUFFLE_PARTITIONS: u32 = 2;
 /// Window tasks come first.
@@ -19,10 +19,8 @@ pub(super) fn job(test: &str) -> Job {
 /// An assignment of both pods, by file.
 pub(super) fn assign(job: &Job, generation: u64, tasks: &str) -> PathBuf {
     let path = job.directory("assignment.json");
-    let staged = job.directory("assignment.next");
     let text = format!(r#"{{"version":1,"generation":{generation},"tasks":{tasks}}}"#);
-    std::fs::write(&staged, text).expect("writes");
-    std::fs::rename(&staged, &path).expect("renames");
+    replace(&path, &text);
     path
 }
 
