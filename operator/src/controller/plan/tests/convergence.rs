@@ -172,6 +172,23 @@ fn partitions_are_added_while_an_order_cannot_be_carried_out() {
     ]);
 }
 
+/// Another one.
+#[test]
+fn partitions_are_added_before_the_checkpoint_that_was_ordered_is_there() {
+    converges(&[
+        Event::Reconcile,
+        Event::Reconcile,
+        Event::Replicas(4),
+        Event::Tick(130),
+        Event::Reconcile,
+        Event::Reconcile,
+        Event::Reconcile,
+        Event::Partitions(5),
+        Event::RestoreFrom(Some(("b", 0))),
+        Event::Checkpoint("b", "Complete"),
+    ]);
+}
+
 /// A deleted object goes within its deadline, with its volumes or without.
 fn ends(mut world: World) {
     // A policy that no look has seen before the end protects nothing.

@@ -32,13 +32,18 @@ impl World {
     /// A StreamCheckpoint of all tasks in `phase`; one that was there is there no more.
     pub fn keep(&mut self, name: &str, phase: &str) {
         let version = self.next_version();
+        // What no pod was ever given has no state to keep.
+        let tasks: Vec<u32> = match &self.assignment {
+            Some((_, assignment)) => assignment.tasks.keys().copied().collect(),
+            None => (0..self.task_count).collect(),
+        };
         let row = |task| json!({"task": task, "id": format!("{name}.{version}.{task}"), "epoch": 1, "inputOffset": 1, "bytes": 1});
         let object = json!({
             "apiVersion": "streamagg.io/v1alpha1", "kind": "StreamCheckpoint", "metadata": {"name": name},
             "spec": {"aggregation": "sample"},
             "status": {
                 "phase": phase, "message": "as it is", "aggregationUid": "uid-1", "jobId": "default.sample",
-                "tasks": (0..self.task_count).map(row).collect::<Vec<_>>(),
+                "tasks": tasks.into_iter().map(row).collect::<Vec<_>>(),
             },
         });
         self.kept
