@@ -252,11 +252,9 @@ fn a_commit_that_brokers_acknowledged_and_lost_stops_a_task_without_state() {
     let newest = committed_at_end(2_000);
     commit(&job, combine, &older);
     // Its next transaction is refused, and it starts up again.
-    let twin: BaseProducer = (job
-        .client()
-        .set("transactional.id", format!("{0}/combine/{0}/0", job.name)))
-    .create()
-    .expect("a producer");
+    let mut settings = job.client();
+    settings.set("transactional.id", format!("{0}/combine/{0}/0", job.name));
+    let twin: BaseProducer = settings.create().expect("a producer");
     twin.init_transactions(PATIENCE).expect("initialises");
     let before = job.published().len();
     job.produce(1_000);

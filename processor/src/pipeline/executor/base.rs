@@ -31,11 +31,7 @@ impl Executor {
         }
         let left_at = self.left_at.borrow();
         let held = match (&control.position, left_at.as_ref()) {
-            (Some(committed), Some(left))
-                if left.is_ahead_of(committed) || left.restore_nonce > committed.restore_nonce =>
-            {
-                Some(left)
-            }
+            (Some(committed), Some(left)) if left.is_ahead_of(committed) => Some(left),
             (Some(committed), _) => Some(committed),
             (None, left) => left,
         };

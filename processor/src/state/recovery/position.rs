@@ -179,9 +179,11 @@ impl Position {
         }
     }
 
-    /// Whether this is a later position of the same history than `other`.
+    /// Whether whoever holds `other` has lost commits: this is later in the same history, or behind a rewind that `other`
+    /// does not know.
     pub fn is_ahead_of(&self, other: &Self) -> bool {
-        self.lineage == other.lineage && self.place() > other.place()
+        let further = self.lineage == other.lineage && self.place() > other.place();
+        further || self.restore_nonce > other.restore_nonce
     }
 
     /// First offset that may hold a record not consumed: what is deleted below it was never unread.

@@ -250,10 +250,7 @@ fn foreign_local(facts: &Facts<'_>, committed: Option<&Position>) -> Option<Stri
 
 /// L or an S of K's lineage that is ahead of K, or one of behind a rewind that K does not know.
 fn ahead_of(facts: &Facts<'_>, committed: &Position) -> Option<String> {
-    let ahead = |position: &Position| {
-        let further = position.is_ahead_of(committed);
-        is_own(facts, position) && (further || position.restore_nonce > committed.restore_nonce)
-    };
+    let ahead = |position: &Position| is_own(facts, position) && position.is_ahead_of(committed);
     if let Local::Held(position) = facts.local
         && ahead(position)
     {

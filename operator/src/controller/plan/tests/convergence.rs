@@ -172,7 +172,7 @@ fn partitions_are_added_while_an_order_cannot_be_carried_out() {
     ]);
 }
 
-/// Another one.
+/// A random history that once had a task in the checkpoint which no pod was ever given.
 #[test]
 fn partitions_are_added_before_the_checkpoint_that_was_ordered_is_there() {
     converges(&[

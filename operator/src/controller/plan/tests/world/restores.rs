@@ -29,10 +29,9 @@ impl World {
         }
     }
 
-    /// A StreamCheckpoint of all tasks in `phase`; one that was there is there no more.
+    /// A StreamCheckpoint of all tasks that pods were given, in `phase`; one that was there is there no more.
     pub fn keep(&mut self, name: &str, phase: &str) {
         let version = self.next_version();
-        // What no pod was ever given has no state to keep.
         let tasks: Vec<u32> = match &self.assignment {
             Some((_, assignment)) => assignment.tasks.keys().copied().collect(),
             None => (0..self.task_count).collect(),
