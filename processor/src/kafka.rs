@@ -7,6 +7,10 @@ pub mod secrets;
 pub mod settings;
 
 #[cfg(feature = "runtime")]
+pub mod brokers;
+#[cfg(feature = "runtime")]
+pub mod closing;
+#[cfg(feature = "runtime")]
 pub mod consumer;
 #[cfg(feature = "runtime")]
 pub mod control;

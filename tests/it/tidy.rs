@@ -125,15 +125,23 @@ fn pure_modules_touch_no_clock_thread_socket_or_file() {
 }
 
 #[test]
+fn one_module_alone_calls_what_is_not_checked() {
+    let files = rust_files();
+    // Put together here, so that this file does not find itself.
+    let words = [["un", "safe {"], ["un", "safe_code"]].map(|parts| parts.concat());
+    let calls = |text: &str| words.iter().any(|word| code(text).contains(word));
+    let calling: Vec<&String> = files
+        .iter()
+        .filter(|(_, text)| calls(text))
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(calling, ["processor/src/kafka/brokers.rs"]);
+}
+
+#[test]
 fn nothing_is_left_undone_or_ignored() {
     // Put together here, so that this file does not find itself.
-    let words = [
-        ["to", "do!("],
-        ["unimple", "mented!("],
-        ["#[ig", "nore"],
-        ["un", "safe {"],
-    ]
-    .map(|parts| parts.concat());
+    let words = [["to", "do!("], ["unimple", "mented!("], ["#[ig", "nore"]].map(|parts| parts.concat());
     let mut problems = Vec::new();
     for (name, text) in rust_files() {
         let code = code(&text);

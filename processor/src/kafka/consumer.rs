@@ -12,12 +12,18 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::access::{Access, Right};
+use super::brokers::{self, Reminder};
+use super::closing::Closing;
 use super::settings::Settings;
 use super::trouble::Trouble;
 use crate::state::recovery::{LastInput, LastInputCheck, Reason, Stop};
 
 /// Longest wait for an answer about offsets.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client without an answer for so long may have forgotten its brokers.
+const ANSWERED_SOON: Duration = Duration::from_secs(3);
+/// Longest wait for the end of a reader's client: the last offset that it publishes is on its way until then.
+const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// Error of a read.
 #[derive(Debug, thiserror::Error)]
@@ -73,7 +79,7 @@ pub fn stop_of(code: RDKafkaErrorCode, right: Right, topic: &str, access: &Acces
 
 /// A reader of one partition.
 pub struct PartitionReader {
-    consumer: BaseConsumer<Trouble>,
+    consumer: Closing<Trouble>,
     settings: Settings,
     topic: String,
     partition: i32,
@@ -91,13 +97,22 @@ impl PartitionReader {
             .map_err(|error| settings.access().unusable(&error))?;
         let partition = i32::try_from(partition).unwrap_or(i32::MAX);
         Ok(Self {
-            consumer,
+            consumer: Closing::within(CLOSE_MAX, consumer),
             settings: settings.clone(),
             topic,
             partition,
             sought: Cell::new(None),
             position_is_new: Cell::new(false),
         })
+    }
+
+    /// Nothing comes where something should: the client may have forgotten its brokers.
+    pub fn remind(&self, reminder: &Reminder) {
+        reminder.still_waiting(self.consumer.client(), self.servers());
+    }
+
+    fn servers(&self) -> &str {
+        self.settings.get("bootstrap.servers").unwrap_or_default()
     }
 
     fn what(&self) -> String {
@@ -208,6 +223,8 @@ impl PartitionReader {
         }
         self.seek_to_beginning();
         let (mut heard, mut is_whole) = (Instant::now(), mark.is_none());
+        let reminder = Reminder::default();
+        reminder.begin();
         loop {
             match self.next(Duration::from_millis(500)) {
                 Some(Ok(message)) => {
@@ -220,7 +237,10 @@ impl PartitionReader {
                     ReadError::Passing { .. } if heard.elapsed() < limit => continue,
                     other => return Err(other),
                 },
-                None if heard.elapsed() < limit => continue,
+                None if heard.elapsed() < limit => {
+                    self.remind(&reminder);
+                    continue;
+                }
                 None => {
                     let message = match is_whole {
                         true => format!("no answer for {} s", limit.as_secs()),
@@ -236,6 +256,7 @@ impl PartitionReader {
                 }
             }
             heard = Instant::now();
+            reminder.begin();
         }
     }
 
@@ -251,8 +272,13 @@ impl PartitionReader {
 
     /// The same of any partition of the topic.
     pub fn watermarks_of(&self, partition: i32, limit: Duration) -> Result<(i64, i64), ReadError> {
-        self.consumer
-            .fetch_watermarks(&self.topic, partition, limit)
+        let ask = |limit| self.consumer.fetch_watermarks(&self.topic, partition, limit);
+        let soon = limit.min(ANSWERED_SOON);
+        ask(soon)
+            .or_else(|_| {
+                brokers::name_again(self.consumer.client(), self.servers());
+                ask(limit - soon)
+            })
             .map_err(|error| self.classify(&error))
     }
 

@@ -12,6 +12,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use super::access::Right;
+use super::brokers::Reminder;
 use super::consumer::{client_config, stop_of};
 use super::settings::Settings;
 use super::trouble::Trouble;
@@ -19,7 +20,7 @@ use crate::pipeline::sink::Outgoing;
 use crate::state::recovery::{Reason, Stop};
 
 /// One call into librdkafka waits at most this long, so that the caller's heartbeat goes on.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a look at what was delivered is put off.
 const LOOK_AGAIN: Duration = Duration::from_micros(500);
 /// What takes longer is left to the library's own flush, which ends when the transaction has failed meanwhile: a right
@@ -108,6 +109,8 @@ pub struct TaskProducer {
     producer: BaseProducer<Deliveries>,
     settings: Settings,
     transactional: bool,
+    /// For the answer that is waited for.
+    reminder: Reminder,
 }
 
 impl TaskProducer {
@@ -119,6 +122,7 @@ impl TaskProducer {
             producer,
             settings: settings.clone(),
             transactional,
+            reminder: Reminder::default(),
         })
     }
 
@@ -131,6 +135,7 @@ impl TaskProducer {
     /// `alive` is called while waiting.
     pub fn init(settings: &Settings, alive: &dyn Fn()) -> Result<Self, TransactionError> {
         let this = Self::connect(settings, true)?;
+        this.reminder.begin();
         let deadline = Instant::now() + INIT_TIMEOUT;
         loop {
             alive();
@@ -151,6 +156,7 @@ impl TaskProducer {
                 )
                 .into());
             }
+            this.remind();
         }
     }
 
@@ -179,6 +185,7 @@ impl TaskProducer {
         before_commit: &dyn Fn(),
     ) -> Result<(), TransactionError> {
         self.take_failure();
+        self.reminder.begin();
         let began = Instant::now();
         self.producer
             .begin_transaction()
@@ -202,6 +209,7 @@ impl TaskProducer {
         alive: &dyn Fn(),
     ) -> Result<(), TransactionError> {
         self.take_failure();
+        self.reminder.begin();
         for record in records {
             self.send(record, alive)?;
         }
@@ -272,6 +280,13 @@ impl TaskProducer {
     fn look_later(&self) {
         std::thread::sleep(LOOK_AGAIN);
         self.producer.poll(Duration::ZERO);
+        self.remind();
+    }
+
+    /// No answer yet: the client may have forgotten its brokers.
+    fn remind(&self) {
+        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
+        self.reminder.still_waiting(self.producer.client(), servers);
     }
 
     fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {
@@ -280,7 +295,7 @@ impl TaskProducer {
             alive();
             match self.producer.commit_transaction(CALL_TIMEOUT) {
                 Ok(()) => return Ok(()),
-                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) if is_retriable(&error) && Instant::now() < deadline => self.remind(),
                 Err(error) => return Err(self.outcome(&error, alive)),
             }
         }
@@ -346,7 +361,7 @@ impl TaskProducer {
             match self.producer.abort_transaction(CALL_TIMEOUT) {
                 Ok(()) => return Ok(()),
                 Err(error) if is_fenced(&error) => return Err(TransactionError::Fenced(error.to_string())),
-                Err(error) if is_retriable(&error) && Instant::now() < deadline => {}
+                Err(error) if is_retriable(&error) && Instant::now() < deadline => self.remind(),
                 Err(error) => return Err(TransactionError::Unknown(format!("abort failed: {error}"))),
             }
         }

@@ -17,6 +17,8 @@ use streamagg_crds::admin::{OperationPhase, TaskStatus};
 use super::pod::{Pod, answers};
 use super::supervise::generation_of;
 use crate::kafka::access::Access;
+use crate::kafka::brokers;
+use crate::kafka::closing::Closing;
 use crate::kafka::config;
 use crate::kafka::consumer::client_config;
 use crate::kafka::trouble::Trouble;
@@ -29,6 +31,8 @@ const POLL: Duration = Duration::from_millis(100);
 const JOIN_AGAIN_EVERY: Duration = Duration::from_secs(2);
 /// A task that goes to another process first finishes and makes a checkpoint, for so long at most: the group waits for it.
 const RELEASE_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for a client to leave the group, which gives up its tasks on the way.
+const LEAVE_MAX: Duration = Duration::from_secs(150);
 /// How often the group's client is asked whether it still finds a broker.
 const ALIVE_EVERY: Duration = Duration::from_secs(30);
 /// Longest wait for that answer.
@@ -121,7 +125,7 @@ pub(super) fn take_part(pod: &Arc<Pod>) {
     }
 }
 
-fn join(pod: &Arc<Pod>) -> Result<BaseConsumer<Member>, Stop> {
+fn join(pod: &Arc<Pod>) -> Result<Closing<Member>, Stop> {
     let context = pod.context();
     let settings = config::group_member(&context.job, &context.sink_connection()?);
     let topic = config::control_topic(&context.job.job_id);
@@ -140,7 +144,7 @@ fn join(pod: &Arc<Pod>) -> Result<BaseConsumer<Member>, Stop> {
         group = config::tasks_group(&context.job.job_id),
         "taking part in the group that shares the tasks out"
     );
-    Ok(consumer)
+    Ok(Closing::within(LEAVE_MAX, consumer))
 }
 
 /// Whether this client finds no broker where another one does: it never will again.
@@ -150,6 +154,7 @@ fn is_dead(pod: &Pod, consumer: &BaseConsumer<Member>) -> bool {
         return false;
     }
     let job = &pod.context().job;
+    brokers::name_again(consumer.client(), &job.sink.bootstrap_servers.join(","));
     let Ok(connection) = pod.context().sink_connection() else {
         return false;
     };

@@ -274,14 +274,14 @@ impl Running<'_> {
             Ok(()) => {}
             Err(error @ ReadError::Passing { .. }) => {
                 metrics.error(task, ErrorClass::Retry, "KafkaRead", 1);
-                tracing::warn!(%error);
+                self.silence.troubled(&error);
             }
             Err(error) => return Err(error.into()),
         }
         if batch.is_empty() {
             return self.nothing_came(watermark_ms);
         }
-        self.silence = Silence::default();
+        self.silence.explained();
         self.open.opened.get_or_insert_with(SystemTime::now);
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
         let records = records(&batch, &envelopes);
