@@ -19,6 +19,8 @@ use crate::traffic::Message;
 use crate::wait::{Seen, await_condition, pause};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// A reader that hears nothing for so long connects anew.
+const SILENT_MAX: Duration = Duration::from_secs(5);
 /// Records in the producer's queue at most, before a send waits.
 const QUEUE_MAX: &str = "50000";
 
@@ -335,19 +337,22 @@ impl<R: Kept> Reader<R> {
     pub fn visit(&mut self, visit: &mut dyn FnMut(&BorrowedMessage<'_>) -> Result<(), String>) -> Result<(), String> {
         let mut at_end = std::collections::BTreeSet::new();
         self.assign().map_err(|error| error.to_string())?;
-        let (mut started, mut is_first) = (std::time::Instant::now(), true);
+        let mut heard = std::time::Instant::now();
+        let mut silent_since = heard;
         while at_end.len() < self.next.len() {
             match self.consumer.poll(Duration::from_millis(300)) {
                 Some(Ok(message)) => {
                     self.next.insert(message.partition(), message.offset() + 1);
                     visit(&message)?;
+                    heard = std::time::Instant::now();
+                    silent_since = heard;
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     at_end.insert(partition);
                 }
                 Some(Err(error)) if !passes(&error) => return Err(error.to_string()),
-                Some(Err(_)) | None if started.elapsed() < TIMEOUT => {}
-                Some(Err(_)) | None if is_first => {
+                Some(Err(_)) | None if silent_since.elapsed() < SILENT_MAX => {}
+                Some(Err(_)) | None if heard.elapsed() < TIMEOUT => {
                     // A client may never find a broker again when the only one was away.
                     let again = Self::connect(&self.broker).and_then(|consumer| {
                         self.consumer = consumer;
@@ -355,7 +360,7 @@ impl<R: Kept> Reader<R> {
                     });
                     again.map_err(|error| error.to_string())?;
                     at_end.clear();
-                    (started, is_first) = (std::time::Instant::now(), false);
+                    silent_since = std::time::Instant::now();
                 }
                 Some(Err(_)) | None => {
                     return Err(format!(

@@ -394,9 +394,16 @@ fn without_transactions_and_long(broker: &Broker, seed: u64, kills: u64) -> u64 
     let repeating = phase(broker, AT_LEAST_ONCE, seed, SHAPE, |harness| {
         at_least_once(harness, kills)
     });
-    assert!(
-        repeating.volumes_lost > 0 && repeating.volumes_set_back > 0,
-        "{repeating:?}"
-    );
-    long.kills + repeating.kills
+    let scattered = Shape {
+        scattered: true,
+        ..SHAPE
+    };
+    let in_two_stages = format!("{AT_LEAST_ONCE}-two-stages");
+    let two_stages = phase(broker, &in_two_stages, seed, scattered, |harness| {
+        at_least_once(harness, kills)
+    });
+    for counts in [&repeating, &two_stages] {
+        assert!(counts.volumes_lost > 0 && counts.volumes_set_back > 0, "{counts:?}");
+    }
+    long.kills + repeating.kills + two_stages.kills
 }
