@@ -12,7 +12,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::access::{Access, Right};
-use super::brokers::{self, Reminder};
+use super::brokers::Reminder;
 use super::closing::Closing;
 use super::settings::Settings;
 use super::trouble::Trouble;
@@ -20,8 +20,6 @@ use crate::state::recovery::{LastInput, LastInputCheck, Reason, Stop};
 
 /// Longest wait for an answer about offsets.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client without an answer for so long may have forgotten its brokers.
-const ANSWERED_SOON: Duration = Duration::from_secs(3);
 /// Longest wait for the end of a reader's client: the last offset that it publishes is on its way until then.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
@@ -87,6 +85,7 @@ pub struct PartitionReader {
     sought: Cell<Option<Offset>>,
     /// The client's position belongs to the last seek: it forgets the one before only after a while.
     position_is_new: Cell<bool>,
+    reminder: Reminder,
 }
 
 impl PartitionReader {
@@ -103,16 +102,14 @@ impl PartitionReader {
             partition,
             sought: Cell::new(None),
             position_is_new: Cell::new(false),
+            reminder: Reminder::default(),
         })
     }
 
-    /// Nothing comes where something should: the client may have forgotten its brokers.
-    pub fn remind(&self, reminder: &Reminder) {
-        reminder.still_waiting(self.consumer.client(), self.servers());
-    }
-
-    fn servers(&self) -> &str {
-        self.settings.get("bootstrap.servers").unwrap_or_default()
+    /// Nothing came: a client in doubt may have forgotten its brokers.
+    fn remind(&self) {
+        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
+        self.reminder.still_waiting(self.consumer.client(), servers);
     }
 
     fn what(&self) -> String {
@@ -179,6 +176,10 @@ impl PartitionReader {
         let mut wait = wait;
         while batch.len() < max {
             match self.next(wait) {
+                None if batch.is_empty() => {
+                    self.remind();
+                    break;
+                }
                 None => break,
                 Some(Ok(message)) => {
                     self.position_is_new.set(true);
@@ -186,7 +187,10 @@ impl PartitionReader {
                 }
                 // The end of a partition ends a batch; readers that want to know use `read_to_end`.
                 Some(Err(KafkaError::PartitionEOF(_))) => break,
-                Some(Err(error)) => return Err(self.classify(&error)),
+                Some(Err(error)) => {
+                    self.reminder.doubt();
+                    return Err(self.classify(&error));
+                }
             }
             wait = Duration::ZERO;
         }
@@ -223,8 +227,7 @@ impl PartitionReader {
         }
         self.seek_to_beginning();
         let (mut heard, mut is_whole) = (Instant::now(), mark.is_none());
-        let reminder = Reminder::default();
-        reminder.begin();
+        self.reminder.begin();
         loop {
             match self.next(Duration::from_millis(500)) {
                 Some(Ok(message)) => {
@@ -238,7 +241,7 @@ impl PartitionReader {
                     other => return Err(other),
                 },
                 None if heard.elapsed() < limit => {
-                    self.remind(&reminder);
+                    self.remind();
                     continue;
                 }
                 None => {
@@ -256,7 +259,7 @@ impl PartitionReader {
                 }
             }
             heard = Instant::now();
-            reminder.begin();
+            self.reminder.begin();
         }
     }
 
@@ -272,14 +275,12 @@ impl PartitionReader {
 
     /// The same of any partition of the topic.
     pub fn watermarks_of(&self, partition: i32, limit: Duration) -> Result<(i64, i64), ReadError> {
-        let ask = |limit| self.consumer.fetch_watermarks(&self.topic, partition, limit);
-        let soon = limit.min(ANSWERED_SOON);
-        ask(soon)
-            .or_else(|_| {
-                brokers::name_again(self.consumer.client(), self.servers());
-                ask(limit - soon)
-            })
-            .map_err(|error| self.classify(&error))
+        let found = self.consumer.fetch_watermarks(&self.topic, partition, limit);
+        found.map_err(|error| {
+            self.reminder.doubt();
+            self.remind();
+            self.classify(&error)
+        })
     }
 
     /// Offset of the first record not before `timestamp_ms`; the end when there is none.

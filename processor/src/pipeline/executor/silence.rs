@@ -1,13 +1,11 @@
-//! A client that lost every broker it knew may never find one again, and says nothing: it is told them once more, and if
-//! that does not help another one takes its place.
+//! A client that lost every broker it knew may never find one again, also told them once more (`kafka::brokers`), and says
+//! nothing: another one takes its place.
 //! Must not hold: what a broker's error means (`kafka::consumer`).
 
 use std::time::{Duration, Instant};
 
 use super::End;
 use super::running::Running;
-use crate::kafka::brokers::Reminder;
-use crate::kafka::consumer::ReadError;
 use crate::metrics::ErrorClass;
 
 /// Silence of a partition that has more to read, before another client reads on; doubles up to [`LONGEST`] while that is of
@@ -20,7 +18,6 @@ const LONGEST: Duration = Duration::from_secs(300);
 pub(super) struct Silence {
     since: Instant,
     allowed: Duration,
-    reminder: Reminder,
 }
 
 impl Default for Silence {
@@ -28,7 +25,6 @@ impl Default for Silence {
         Self {
             since: Instant::now(),
             allowed: FIRST,
-            reminder: Reminder::default(),
         }
     }
 }
@@ -39,26 +35,14 @@ impl Silence {
         self.since = Instant::now();
     }
 
-    /// The client met with trouble, which it does not always overcome.
-    pub fn troubled(&self, error: &ReadError) {
-        tracing::warn!(%error);
-        self.reminder.doubt();
-    }
-
-    /// Records came, or there are none that could. A client in doubt stays so: these may be the last it had.
-    pub fn explained(&mut self) {
-        self.since = Instant::now();
-        self.allowed = FIRST;
-    }
-
     fn is_over(&self) -> bool {
         self.since.elapsed() >= self.allowed
     }
 
     fn begin_again(&mut self) {
         *self = Self {
+            since: Instant::now(),
             allowed: (2 * self.allowed).min(LONGEST),
-            ..Self::default()
         };
     }
 }
@@ -67,11 +51,10 @@ impl Running<'_> {
     /// Nothing came, and the input was seen up to `seen`: another client reads on if that was so for too long.
     pub(super) fn mend_silence(&mut self, seen: i64) -> Result<(), End> {
         let executor = self.executor;
-        self.started.reader.remind(&self.silence.reminder);
         // As somebody else's client sees it, who reads committed records, too.
         let end = executor.board.end();
         if end.is_none_or(|end| end <= seen) {
-            self.silence.explained();
+            self.silence = Silence::default();
         } else if self.silence.is_over() {
             let task = executor.task;
             tracing::warn!(
