@@ -10,13 +10,7 @@ use crate::value::{Instant, Quantity};
 const NAME_LENGTH_MAX: usize = 50;
 
 pub(super) fn rules() -> Vec<Rule> {
-    let mut rules = vec![
-        name(),
-        one_topic(),
-        windows_in_two_stages(),
-        delivery_in_two_stages(),
-        drift_in_two_stages(),
-    ];
+    let mut rules = vec![name(), one_topic(), windows_in_two_stages(), drift_in_two_stages()];
     rules.extend(topics());
     rules.extend(state());
     rules.extend(rust_only());
@@ -112,24 +106,6 @@ fn windows_in_two_stages() -> Rule {
                         .get("windows")
                         .and_then(Value::as_array)
                         .is_none_or(|windows| windows.iter().all(splits))
-            },
-        )
-    }
-}
-
-/// Between the stages nothing can be told from its repetition but by transactions.
-fn delivery_in_two_stages() -> Rule {
-    Rule {
-        from: Place::Kafka,
-        ..rule(
-            "spec",
-            ".delivery",
-            "partitioning any takes ExactlyOnce only: what is sent again between its two stages would be counted twice; \
-             remove delivery, or use partitioning byKey",
-            "!has(self.source.partitioning.any) || self.delivery == 'ExactlyOnce'",
-            |spec| {
-                spec.pointer("/source/partitioning/any").is_none()
-                    || text(spec, "/delivery").is_none_or(|delivery| delivery == "ExactlyOnce")
             },
         )
     }

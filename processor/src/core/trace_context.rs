@@ -4,6 +4,8 @@
 pub const TRACEPARENT: &str = "traceparent";
 /// Header with what vendors add to it.
 pub const TRACESTATE: &str = "tracestate";
+/// Longest `traceparent` that is passed on: that of the present version has 55 bytes, later ones may append to it.
+pub const TRACEPARENT_MAX: usize = 128;
 /// Longest `tracestate` that is passed on, as the standard has it.
 pub const TRACESTATE_MAX: usize = 512;
 
@@ -54,7 +56,8 @@ pub fn passed_on<'a>(headers: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>)
             _ => {}
         }
     }
-    let Some(parent) = parent.filter(|parent| TraceContext::parse(parent).is_some()) else {
+    let is_context = |parent: &&[u8]| parent.len() <= TRACEPARENT_MAX && TraceContext::parse(parent).is_some();
+    let Some(parent) = parent.filter(is_context) else {
         return Vec::new();
     };
     let state = state.filter(|state| state.len() <= TRACESTATE_MAX);
@@ -81,6 +84,14 @@ mod tests {
         assert_eq!(of(&[("traceparent", b"00-1"), ("tracestate", b"a=1")]), [""; 0]);
         assert_eq!(of(&[("traceparent", PARENT), ("tracestate", &long)]), ["traceparent"]);
         assert_eq!(of(&[("traceparent", PARENT), ("traceparent", b"bad")]), [""; 0]);
+        let later = |added: usize| [b"01", &PARENT[2..], b"-", &vec![b'x'; added]].concat();
+        let rest = TRACEPARENT_MAX - PARENT.len() - 1;
+        assert_eq!(of(&[("traceparent", &later(rest))]), ["traceparent"]);
+        assert_eq!(
+            of(&[("traceparent", &later(rest + 1))]),
+            [""; 0],
+            "it could outgrow its topic"
+        );
         assert_eq!(passed_on([("traceparent", None)].into_iter()), []);
     }
 

@@ -93,7 +93,7 @@ pub struct JobContext {
     pub plan: Arc<Plan>,
     /// Ordinal of this pod.
     pub ordinal: u32,
-    /// What readers can rely on.
+    /// What readers of results can rely on.
     pub delivery: v1alpha1::Delivery,
     /// The job's rule for deleted input.
     pub on_truncated: OnTruncated,

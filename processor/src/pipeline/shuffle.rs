@@ -54,6 +54,8 @@ pub struct ShuffleRecord {
     pub destination: Destination,
     /// Its value, in [`Shuffle::bytes`].
     pub value: Range<usize>,
+    /// Of a watermark, the record of the step's batch that it comes from; the clock's comes from none.
+    pub cause: Option<usize>,
 }
 
 /// Records for the shuffle topic, in the order in which each partition must receive them.
@@ -91,6 +93,7 @@ impl Shuffle {
         self.list.push(ShuffleRecord {
             destination,
             value: value.clone(),
+            cause: None,
         });
         &self.bytes[value]
     }

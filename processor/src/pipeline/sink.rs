@@ -93,6 +93,8 @@ struct SideEntry {
 struct ShuffleEntry {
     partition: u32,
     value: Range<usize>,
+    /// Where its trace is.
+    trace: Option<usize>,
 }
 
 enum Entry {
@@ -110,7 +112,7 @@ const ENTRIES_KEPT: usize = 1 << 16;
 pub struct EpochBuffer {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// Traces of results, each as headers.
+    /// Traces of results and of watermarks between the stages, each as headers.
     traces: Vec<Headers>,
     refused: u64,
 }
@@ -211,8 +213,9 @@ impl EpochBuffer {
         outputs.list.shrink_to(ENTRIES_KEPT);
     }
 
-    /// Takes what goes between the stages, and partials that came when their windows were gone.
-    pub fn take_between(&mut self, between: &mut Between, plan: &SinkPlan) {
+    /// Takes what goes between the stages, and partials that came when their windows were gone. `trace` as in
+    /// [`Self::take`].
+    pub fn take_between(&mut self, between: &mut Between, plan: &SinkPlan, trace: &dyn Fn(usize) -> Headers) {
         let shift = self.bytes.len();
         self.bytes.extend_from_slice(&between.shuffle.bytes);
         let partitions = plan.shuffle.as_ref().map_or(0, |topic| topic.partitions);
@@ -222,9 +225,18 @@ impl EpochBuffer {
                 Destination::Every => 0..partitions,
             };
             let value = record.value.start + shift..record.value.end + shift;
+            let headers = record.cause.map(trace).filter(|headers| !headers.is_empty());
+            let trace = headers.map(|headers| {
+                self.traces.push(headers);
+                self.traces.len() - 1
+            });
             self.entries.extend(to.map(|partition| {
                 let value = value.clone();
-                Entry::Shuffle(ShuffleEntry { partition, value })
+                Entry::Shuffle(ShuffleEntry {
+                    partition,
+                    value,
+                    trace,
+                })
             }));
         }
         between.shuffle.clear();
@@ -250,6 +262,10 @@ impl EpochBuffer {
         self.entries.iter().filter_map(|entry| self.outgoing(entry, plan))
     }
 
+    fn trace(&self, at: Option<usize>) -> &[(String, Option<Vec<u8>>)] {
+        at.and_then(|at| self.traces.get(at)).map_or(&[], Vec::as_slice)
+    }
+
     fn outgoing<'a>(&'a self, entry: &'a Entry, plan: &'a SinkPlan) -> Option<Outgoing<'a>> {
         match entry {
             Entry::Result(result) => Some(Outgoing {
@@ -260,10 +276,7 @@ impl EpochBuffer {
                 // A window of all time has no end; then the producer's clock says when.
                 timestamp_ms: (result.end_ms != i64::MAX).then(|| result.end_ms - 1),
                 headers: plan.window_headers.get(result.window).map_or(&[], Vec::as_slice),
-                trace: result
-                    .trace
-                    .and_then(|trace| self.traces.get(trace))
-                    .map_or(&[], Vec::as_slice),
+                trace: self.trace(result.trace),
             }),
             Entry::Shuffle(record) => Some(Outgoing {
                 topic: &plan.shuffle.as_ref()?.name,
@@ -272,7 +285,7 @@ impl EpochBuffer {
                 value: Some(&self.bytes[record.value.clone()]),
                 timestamp_ms: None,
                 headers: &[],
-                trace: &[],
+                trace: self.trace(record.trace),
             }),
             Entry::Side(side) => {
                 let topic = if side.dead {

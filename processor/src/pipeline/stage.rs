@@ -2,6 +2,7 @@
 //! Must not hold: what a task does with its records.
 
 pub use streamagg_crds::admin::Stage;
+use streamagg_crds::v1alpha1::Delivery;
 
 /// A task's place in its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,20 @@ impl Role {
             },
         }
     }
+
+    /// What readers of the task's records can rely on, in a job whose results are delivered so: what is sent again between the
+    /// stages would be counted twice.
+    pub fn delivery(self, of_results: Delivery) -> Delivery {
+        match self.stage {
+            Stage::Combine => Delivery::ExactlyOnce,
+            Stage::Whole | Stage::Window => of_results,
+        }
+    }
+
+    /// Whether the state of the task is the truth in such a job, and its committed position only follows.
+    pub fn state_is_truth(self, of_results: Delivery) -> bool {
+        self.delivery(of_results) == Delivery::AtLeastOnce
+    }
 }
 
 /// Number of tasks of a job.
@@ -47,6 +62,10 @@ mod tests {
     #[test]
     fn every_task_has_one_place_and_every_partition_one_task() {
         for (sources, shuffle) in [(3, None), (3, Some(1)), (1, Some(4))] {
+            let truth = |task| Role::of(task, shuffle).state_is_truth(Delivery::AtLeastOnce);
+            let first_stage = shuffle.map_or(0, |_| sources);
+            let count = (0..task_count(sources, shuffle)).filter(|task| !truth(*task)).count();
+            assert_eq!(count, first_stage as usize, "what is between the stages counts once");
             let roles: Vec<Role> = (0..task_count(sources, shuffle))
                 .map(|task| Role::of(task, shuffle))
                 .collect();

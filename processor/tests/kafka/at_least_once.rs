@@ -5,9 +5,13 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::rig::{Job, More, copy_tree, eventually};
+use super::stages;
 
 fn job(test: &str, partitions: u32) -> Job {
-    let mut job = Job::new(test, partitions);
+    at_least_once(Job::new(test, partitions))
+}
+
+pub(super) fn at_least_once(mut job: Job) -> Job {
     job.more = More {
         spec: "\n  delivery: AtLeastOnce",
         ..More::default()
@@ -62,6 +66,38 @@ fn kills_at_random_times_lose_nothing_also_with_the_volume() {
     job.produce(1_000);
     assert_nothing_lost(&job);
     assert!(processor.status().expect("answers")["tasks"][0]["restoredFrom"].is_string());
+}
+
+/// Between the stages everything counts once, so no result is wrong.
+#[test]
+fn two_stages_lose_nothing_and_count_nothing_twice_through_kills_and_lost_volumes() {
+    let job = at_least_once(stages::job("leaststages"));
+    for round in 0..6 {
+        job.produce(600);
+        let mut processor = match round % 3 {
+            // The first commits are of combine tasks, which have no local state.
+            0 => job.start_with("data", &["--assign-all"], Some("before-commit:6"), ""),
+            1 => job.start_with("data", &["--assign-all"], Some("after-commit-before-state:6"), ""),
+            _ => job.start("data"),
+        };
+        if round % 3 == 2 {
+            assert_nothing_lost(&job);
+            processor.kill();
+            job.lose("data");
+        } else {
+            job.produce_until_crash(&mut processor);
+        }
+    }
+    let processor = job.start("data");
+    job.produce(600);
+    assert_nothing_lost(&job);
+    assert!(
+        !processor.metrics().contains("streamagg_replays_total{"),
+        "nothing is suppressed"
+    );
+    let published = job.published();
+    let distinct: BTreeSet<&String> = published.iter().collect();
+    assert!(published.len() > distinct.len(), "what had no local state came again");
 }
 
 #[test]

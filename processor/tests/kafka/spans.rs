@@ -5,11 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Json, State};
 use axum::routing::post;
+use rdkafka::message::{Header, Headers, Message};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use super::rig::{Job, eventually};
+use super::stages;
 
 type Received = Arc<Mutex<Vec<Value>>>;
 
@@ -42,6 +44,22 @@ fn spans(received: &Received) -> Vec<Value> {
 fn whole(value: &Value) -> u64 {
     let text = value.as_str().unwrap_or_else(|| panic!("{value} is no text"));
     text.parse().expect("a number")
+}
+
+/// Values of the header of that name of the results in `window`, each once.
+fn headers(job: &Job, window: i64, name: &str) -> BTreeSet<Option<String>> {
+    let mut found = BTreeSet::new();
+    job.read(&format!("{}-out", job.name), &mut |message| {
+        let value: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
+        if value["start"] != window {
+            return;
+        }
+        let values = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let of_name = values.filter(|header| header.key == name);
+        let text = |header: Header<'_, &[u8]>| String::from_utf8_lossy(header.value.expect("a value")).into_owned();
+        found.insert(of_name.map(text).next());
+    });
+    found
 }
 
 /// An attribute that is a number.
@@ -98,4 +116,23 @@ fn epochs_arrive_as_spans_linked_to_the_traces_that_fired_results() {
             assert!(end <= whole(&epoch["endTimeUnixNano"]), "{span} {epoch}");
         }
     }
+}
+
+#[test]
+fn with_two_stages_a_result_belongs_to_the_trace_of_the_event_that_moved_the_slowest_partition_on() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let job = stages::job("spanstages");
+    job.produce(1_000);
+    // The second source partition waits for the first.
+    job.produce_apart(5_000_000, 5, 1..2, 1_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    job.produce_with(r#"{"ts":5005500,"k":"k0","v":1}"#, ("traceparent", PARENT));
+    let found = eventually("results of the window that this ends", || {
+        let found = headers(&job, 5_004_000, "traceparent");
+        let is_there = !found.is_empty();
+        is_there.then_some(found).ok_or_else(|| "none".to_owned())
+    });
+    assert_eq!(found, BTreeSet::from([Some(PARENT.to_owned())]));
+    processor.terminate();
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::at_least_once::at_least_once;
 use super::child::Processor;
 use super::rewind::{assert_newest, await_restored, ids, order};
 use super::rig::{Job, eventually};
-use super::stages::{ALL_WINDOWS_ON_1, assign, job, shuffle_topic};
+use super::stages::{self, ALL_WINDOWS_ON_1, assign, job, shuffle_topic};
 
 /// A pod that is given an order.
 fn pod(job: &Job, ordinal: u32, order: &str, failpoint: Option<&str>) -> Processor {
@@ -27,7 +28,10 @@ fn checkpoint(job: &Job, processor: &Processor, name: &str) -> BTreeMap<String, 
 
 /// A job that has published more since its checkpoint, which is returned.
 fn behind_a_checkpoint(test: &str) -> (Job, Processor, BTreeMap<String, String>) {
-    let job = job(test);
+    beyond_a_checkpoint(job(test))
+}
+
+fn beyond_a_checkpoint(job: Job) -> (Job, Processor, BTreeMap<String, String>) {
     job.produce(2_000);
     let processor = job.start("data");
     job.assert_exact();
@@ -95,7 +99,17 @@ fn both_stages_go_back_and_what_the_first_wrote_since_is_passed_over() {
 
 #[test]
 fn a_crash_of_either_stage_on_either_side_of_its_commit_converges() {
-    let (job, mut processor, ids) = behind_a_checkpoint("stagerewindcrash");
+    crash_of_either_stage_on_either_side_of_its_commit(job("stagerewindcrash"));
+}
+
+/// What the first stage wrote behind the checkpoint is in the log that a window task reads on from its own state.
+#[test]
+fn at_least_once_it_converges_too() {
+    crash_of_either_stage_on_either_side_of_its_commit(at_least_once(job("stagerewindleast")));
+}
+
+fn crash_of_either_stage_on_either_side_of_its_commit(job: Job) {
+    let (job, mut processor, ids) = beyond_a_checkpoint(job);
     processor.kill();
     let mut generation = 1;
     let mut nonce = 0;
@@ -230,4 +244,28 @@ fn it_leads_out_of_an_emptied_control_topic_in_both_stages() {
             other => Err(format!("{other:?}")),
         }
     });
+}
+
+/// It says that somebody restored the job, and then there are no births any more, only where none but an order writes one.
+#[test]
+fn at_least_once_a_position_that_a_window_task_put_back_lets_nobody_be_born_again() {
+    let (job, mut processor, ids) = beyond_a_checkpoint(at_least_once(job("stageleastlost")));
+    processor.kill();
+    assign(&job, 2, ALL_WINDOWS_ON_1);
+    let restore = order(&job, 1, &ids);
+    for mut pod in [0, 1].map(|ordinal| pod(&job, ordinal, &restore, None)) {
+        await_restored(&pod, 1);
+        pod.kill();
+    }
+    job.delete_topic(&format!("{}-control", job.name));
+    job.lose("store");
+    // A higher generation is claimed: with the state that is the truth there is a position again.
+    assign(&job, 3, ALL_WINDOWS_ON_1);
+    let windows = stages::pod(&job, 1, None);
+    windows.await_ready();
+    let ends = || [0, 1].map(|partition| job.offsets(&shuffle_topic(&job), partition).1);
+    let before = ends();
+    let first = stages::pod(&job, 0, None);
+    first.await_problem("CommittedPositionBehindState");
+    assert_eq!(ends(), before, "nothing goes between the stages again");
 }

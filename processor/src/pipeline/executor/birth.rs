@@ -90,8 +90,10 @@ impl Executor {
         for task in self.others(found) {
             let other = committer.read_control_of(task)?;
             damaged = damaged.or(other.damage.map(|damage| (task, damage)));
-            // Where the control topic was emptied and a user restored the job there are no births any more.
-            if other.birth.is_some() || other.position.is_some_and(|position| position.restore_nonce > 0) {
+            // Where the control topic was emptied and a user restored the job there are no births any more. Whose state is
+            // the truth writes a position by itself.
+            let was_restored = other.position.is_some_and(|position| position.restore_nonce > 0);
+            if other.birth.is_some() || was_restored && !self.context.role(task).state_is_truth(self.context.delivery) {
                 return Ok(());
             }
         }

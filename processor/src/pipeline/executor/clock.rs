@@ -154,7 +154,7 @@ impl Running<'_> {
         let no_trace = |_: usize| Headers::new();
         let buffer = &mut self.open.buffer;
         buffer.take(&mut self.outputs, &started.sink, &no_record, &no_trace);
-        buffer.take_between(&mut self.between, &started.sink);
+        buffer.take_between(&mut self.between, &started.sink, &no_trace);
         self.open.decisions.push(decision);
     }
 }

@@ -19,7 +19,7 @@ use crate::pipeline::position::Decision;
 use crate::pipeline::sink::{EpochBuffer, Outgoing, SinkPlan};
 use crate::pipeline::stage::Role;
 use crate::state::recovery::ownership::{AfterUnknown, after_unknown};
-use crate::state::recovery::{Birth, Position, Reason, Stop};
+use crate::state::recovery::{Birth, Position, Reason, Stop, at_least_once};
 
 /// Times that one epoch is sent at most before the task stops reading and tries again from its start.
 const SENDS_MAX: u32 = 30;
@@ -59,6 +59,7 @@ pub(super) struct Committer<'a> {
     board: &'a Board,
     task: u32,
     role: Role,
+    delivery: Delivery,
     control_topic: String,
     /// Bytes of a batch, at most.
     batch_bytes: usize,
@@ -72,11 +73,13 @@ impl<'a> Committer<'a> {
     /// Initialises: every earlier owner is fenced.
     pub fn init(context: &'a JobContext, board: &'a Board, task: u32, batch_bytes: usize) -> Result<Self, End> {
         let control_topic = config::control_topic(&context.job.job_id);
+        let role = context.role(task);
         let mut this = Self {
             context,
             board,
             task,
-            role: context.role(task),
+            role,
+            delivery: role.delivery(context.delivery),
             control_topic,
             batch_bytes,
             producer: None,
@@ -94,7 +97,7 @@ impl<'a> Committer<'a> {
             return Err(End::Left);
         }
         let (job, connection) = (&self.context.job, self.context.sink_connection()?);
-        self.producer = Some(match self.context.delivery {
+        self.producer = Some(match self.delivery {
             Delivery::ExactlyOnce => {
                 let settings = config::producer(job, &connection, self.role, self.batch_bytes);
                 TaskProducer::init(&settings, &|| self.board.beat())?
@@ -136,7 +139,7 @@ impl<'a> Committer<'a> {
         loop {
             let sent_at = Instant::now();
             let records = self.to_control(&document);
-            let written = match self.context.delivery {
+            let written = match self.delivery {
                 Delivery::ExactlyOnce => producer.publish(records, &alive, &|| {}),
                 Delivery::AtLeastOnce => producer.publish_plain(records, &alive),
             };
@@ -213,7 +216,7 @@ impl<'a> Committer<'a> {
                     );
                     self.board.beat();
                     std::thread::sleep(send_again_after(attempt));
-                    if self.context.delivery == Delivery::AtLeastOnce {
+                    if self.delivery == Delivery::AtLeastOnce {
                         // Without a transaction to give up, what is under way must not come behind what is sent again.
                         self.init_again()?;
                     }
@@ -300,7 +303,7 @@ impl<'a> Committer<'a> {
                 self.context.failpoints.pass(Place::BeforeCommit);
             }
         };
-        let published = match (&epoch.outputs, self.context.delivery) {
+        let published = match (&epoch.outputs, self.delivery) {
             // The position first: the client adds the partitions it knows of to the transaction as soon as there is one,
             // and those that come to its queue after all results only with a second request, when that was answered.
             (Some((buffer, plan)), Delivery::ExactlyOnce) => {
@@ -368,7 +371,11 @@ impl<'a> Committer<'a> {
                 generation: position.generation,
             });
         }
-        match after_unknown(view.named, committed.as_ref(), epoch.sent, epoch.built_on) {
+        let after = match self.delivery {
+            Delivery::ExactlyOnce => after_unknown(view.named, committed.as_ref(), epoch.sent, epoch.built_on),
+            Delivery::AtLeastOnce => at_least_once::after_unknown(view.named, committed.as_ref(), epoch.sent),
+        };
+        match after {
             AfterUnknown::Committed => Ok(true),
             AfterUnknown::SendAgain => Ok(false),
             AfterUnknown::Release => Err(End::Left),

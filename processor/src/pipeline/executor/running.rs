@@ -5,7 +5,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rdkafka::message::Message;
 use streamagg_crds::admin::{TaskState, TaskStatus};
-use streamagg_crds::v1alpha1::Delivery;
 
 use super::board::View;
 use super::brakes::Brakes;
@@ -274,14 +273,14 @@ impl Running<'_> {
             Ok(()) => {}
             Err(error @ ReadError::Passing { .. }) => {
                 metrics.error(task, ErrorClass::Retry, "KafkaRead", 1);
-                self.silence.troubled(&error);
+                tracing::warn!(%error);
             }
             Err(error) => return Err(error.into()),
         }
         if batch.is_empty() {
             return self.nothing_came(watermark_ms);
         }
-        self.silence.explained();
+        self.silence = Silence::default();
         self.open.opened.get_or_insert_with(SystemTime::now);
         let envelopes = envelopes(&batch, self.executor.context.plan.needs_envelopes());
         let records = records(&batch, &envelopes);
@@ -320,7 +319,7 @@ impl Running<'_> {
         );
         let buffer = &mut self.open.buffer;
         buffer.take(&mut self.outputs, &self.started.sink, &source, &trace);
-        buffer.take_between(&mut self.between, &self.started.sink);
+        buffer.take_between(&mut self.between, &self.started.sink, &trace);
         self.open.records += consumed as u64;
         if let Some(last) = consumed.checked_sub(1).and_then(|index| batch.get(index)) {
             self.open.last_input = Some(LastInput {
@@ -349,13 +348,14 @@ impl Running<'_> {
         check_reads(&mut started.task, &executor.directory)?;
         // Without transactions no replay is suppressed, and a task without state never replays: so none has to decide as
         // before.
-        let decisions = match (executor.context.delivery, executor.role.stage.keeps_state()) {
-            (Delivery::ExactlyOnce, true) => &self.open.decisions[..],
-            (Delivery::ExactlyOnce, false) | (Delivery::AtLeastOnce, _) => &[],
-        };
+        let decisions =
+            match executor.role.stage.keeps_state() && !executor.role.state_is_truth(executor.context.delivery) {
+                true => &self.open.decisions[..],
+                false => &[],
+            };
         let owner: Owner = executor.owner(view.generation);
         let carried = started.task.close_epoch(&mut self.between);
-        self.open.buffer.take_between(&mut self.between, &started.sink);
+        (self.open.buffer).take_between(&mut self.between, &started.sink, &|_| Vec::new());
         let sent = started
             .committed
             .advanced(

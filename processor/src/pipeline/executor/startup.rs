@@ -4,7 +4,6 @@
 use std::time::Instant;
 
 use streamagg_crds::admin::TaskState;
-use streamagg_crds::v1alpha1::Delivery;
 use uuid::Uuid;
 
 use super::commit::{Committer, Epoch};
@@ -163,7 +162,7 @@ impl Executor {
             on_truncated: self.on_truncated(),
             refused: &found.refused,
             order: self.order(found.ordered_input),
-            local_is_truth: self.context.delivery == Delivery::AtLeastOnce,
+            local_is_truth: self.role.state_is_truth(self.context.delivery),
         }
     }
 
@@ -312,10 +311,10 @@ impl Executor {
         let Some(committed) = found.control.position.clone() else {
             return Err(End::Again("no committed position".to_owned()));
         };
-        // Such a base would be rebuilt into another state, and nobody would notice where no hash is compared.
-        if self.context.delivery == Delivery::ExactlyOnce
-            && !(found.control).has_all_decisions(&committed, resume.from.control_seq)
-        {
+        // Such a base would be rebuilt into another state, and nobody would notice where no hash is compared. One stage whose
+        // state is the truth obeys none of them.
+        let obeys = self.role.stage != Stage::Whole || !self.role.state_is_truth(self.context.delivery);
+        if obeys && !(found.control).has_all_decisions(&committed, resume.from.control_seq) {
             tracing::warn!(task = self.task, base = ?resume.base, "base refused: decision records behind it are gone");
             found.refused.push((resume.base.clone(), Refusal::DecisionsGone));
             return Ok(None);
@@ -355,13 +354,17 @@ impl Executor {
         if task.position().input_count != resume.from.input_count {
             return Ok(None);
         }
+        let decisions = found.control.decisions_of(committed, resume.from.control_seq);
         let mut replay = Replay {
             context: &self.context,
             board: &self.board,
             reader,
             directory: &self.directory,
             committed,
-            decisions: found.control.decisions_of(committed, resume.from.control_seq),
+            decisions: match self.role.state_is_truth(self.context.delivery) {
+                true => at_least_once::obeyed(decisions, committed),
+                false => decisions,
+            },
             control_seq: resume.from.control_seq,
             log_start: found.log.start,
         };

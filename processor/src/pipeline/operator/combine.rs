@@ -184,7 +184,7 @@ impl Combine {
     /// Obeys a decision record, which stands at the next input offset.
     pub fn decide(&mut self, decision: &Decision, shuffle: &mut Shuffle) {
         match decision.kind {
-            DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, shuffle),
+            DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, None, shuffle),
             DecisionKind::FutureSkew { now_ms } => self.task.clock.obey(now_ms),
             // Windows that fire by processing time are refused in two stages.
             DecisionKind::Tick { .. } => {}
@@ -208,7 +208,7 @@ impl Combine {
 
     /// The source partition has ended: the window tasks need not wait for it any more.
     pub fn end_of_input(&mut self, shuffle: &mut Shuffle) {
-        self.advance_watermark(END_OF_INPUT, shuffle);
+        self.advance_watermark(END_OF_INPUT, None, shuffle);
     }
 
     /// Ends an epoch: every partial goes out, and what is left of the task is what this answers.
@@ -264,12 +264,13 @@ impl Combine {
             Verdict::Outside => self.task.stats.outside += 1,
             Verdict::Late { event_time_ms } => self.task.put_late(event_time_ms, index, record, outputs),
         }
-        self.advance_watermark(self.task.scratch.candidate_ms, shuffle);
+        self.advance_watermark(self.task.scratch.candidate_ms, Some(index), shuffle);
     }
 
     /// Moves the watermark up. Where it passes the end or the purge of a window, what was counted before goes out before
-    /// it and what is counted after goes out after it: so the window fires over the same events wherever epochs end.
-    fn advance_watermark(&mut self, to_ms: i64, shuffle: &mut Shuffle) {
+    /// it and what is counted after goes out after it: so the window fires over the same events wherever epochs end. `cause`
+    /// is the record of the step's batch that does it.
+    fn advance_watermark(&mut self, to_ms: i64, cause: Option<usize>, shuffle: &mut Shuffle) {
         if to_ms <= self.task.position.watermark_ms {
             return;
         }
@@ -284,6 +285,9 @@ impl Combine {
         self.push(Destination::Every, shuffle, |header, out| {
             shuffle::write_watermark(header, to_ms, out);
         });
+        if let Some(watermark) = shuffle.list.last_mut() {
+            watermark.cause = cause;
+        }
     }
 
     /// Tells the window tasks what was shed, where results say it, before the watermark that lets windows fire.

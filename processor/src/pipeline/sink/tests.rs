@@ -5,6 +5,8 @@ use streamagg_crds::v1alpha1::Partitioner;
 use super::*;
 use crate::error::RejectReason;
 use crate::pipeline::output::{Cause, DeadRecord, LateRecord, ResultRecord};
+use crate::pipeline::shuffle::Destination;
+use crate::pipeline::worker::Between;
 
 fn topic(name: &str, record_bytes_max: usize) -> OutputTopic {
     OutputTopic {
@@ -102,6 +104,42 @@ fn a_result_belongs_to_the_trace_of_the_record_that_fired_it() {
         of("traceparent=3"),
         vec![],
         of("traceparent=9"),
+    ];
+    assert_eq!(traces, wanted);
+}
+
+/// Whoever reads it fires by it.
+#[test]
+fn a_watermark_between_the_stages_belongs_to_the_trace_of_the_record_it_comes_from() {
+    let between_stages = OutputTopic {
+        partitions: 2,
+        ..topic("shuffle", 10_000)
+    };
+    let plan = plan().shuffling_to(Some(between_stages));
+    let (mut buffer, mut between) = (EpochBuffer::default(), Between::default());
+    for (destination, cause) in [
+        (Destination::One(1), None),
+        (Destination::Every, Some(3)),
+        (Destination::Every, Some(4)),
+    ] {
+        between.shuffle.push(destination, |bytes| bytes.push(b'v'));
+        between.shuffle.list.last_mut().unwrap().cause = cause;
+    }
+    buffer.take_between(&mut between, &plan, &|record| match record {
+        3 => vec![header("traceparent", record)],
+        _ => Headers::new(),
+    });
+    let traces: Vec<(Option<i32>, Vec<String>)> = buffer
+        .records(&plan)
+        .map(|outgoing| (outgoing.partition, names_and_values(outgoing.trace)))
+        .collect();
+    let of = |trace: &str| vec![trace.to_owned()];
+    let wanted = [
+        (Some(1), vec![]),
+        (Some(0), of("traceparent=3")),
+        (Some(1), of("traceparent=3")),
+        (Some(0), vec![]),
+        (Some(1), vec![]),
     ];
     assert_eq!(traces, wanted);
 }

@@ -2,10 +2,11 @@
 //! start-up table goes on as it does for a position that local state has reached; nothing is suppressed. Pure.
 //! Must not hold: the table.
 
+use super::ownership::AfterUnknown;
 use super::position::Position;
 use super::problem::{Reason, Stop};
 use super::startup::{Base, Facts, Local, is_own};
-use crate::pipeline::position::TaskPosition;
+use crate::pipeline::position::{Decision, DecisionKind, TaskPosition};
 
 /// The committed position as the table is to see it: that of local state, else of the newest checkpoint, else birth's
 /// for as long as the log reaches back there. Absent where nothing was ever committed or stored.
@@ -68,10 +69,15 @@ fn in_history_of(head: Option<&Position>, stands: Position) -> Position {
     }
 }
 
-/// A state from before the rewind that `known` came from: it goes on in the history of that.
+/// A state from before the rewind that `known` came from: it goes on in the history of that, with what was decided there.
 fn behind_rewind(known: &Position, stands: Position) -> Position {
     Position {
         uid: known.uid.clone(),
+        revision: known.revision.clone(),
+        engine: known.engine.clone(),
+        revision_since: stands.engine_position.input_count,
+        decisions_since: stands.control_seq,
+        control_seq: known.control_seq,
         adopted: known.adopted.clone(),
         lineage: known.lineage.clone(),
         ancestors: known.ancestors.clone(),
@@ -82,6 +88,28 @@ fn behind_rewind(known: &Position, stands: Position) -> Position {
         },
         ..stands
     }
+}
+
+/// Decides where records were not acknowledged, with the committed position read: whoever else wrote that is in nobody's way.
+pub fn after_unknown(named: bool, committed: Option<&Position>, sent: &Position) -> AfterUnknown {
+    match (named, committed == Some(sent)) {
+        (false, _) => AfterUnknown::Release,
+        (true, true) => AfterUnknown::Committed,
+        (true, false) => AfterUnknown::SendAgain,
+    }
+}
+
+/// What a state at `stands` obeys of decisions from behind it: at once, what rewinds took back of what is read from there
+/// on. The rest is decided anew.
+pub fn obeyed(decisions: Vec<Decision>, stands: &Position) -> Vec<Decision> {
+    let cuts = decisions
+        .into_iter()
+        .filter(|decision| matches!(decision.kind, DecisionKind::Cut(_)));
+    let at_once = |cut: Decision| Decision {
+        input_offset: stands.engine_position.input_offset,
+        ..cut
+    };
+    cuts.map(at_once).collect()
 }
 
 /// Local state, else the checkpoint that has come furthest; what was tried in this start-up and put aside is none.
@@ -201,6 +229,21 @@ mod tests {
         let refused = [Base::Local, five];
         let two = Base::Checkpoint("2".to_owned());
         assert_eq!(outcome(Some(9), Some(9), &[5, 2], 0, &refused), Ok((two, 2)));
+    }
+
+    /// After a crash before its state was written a task goes on from a position that is not the one committed.
+    #[test]
+    fn records_that_are_not_acknowledged_are_sent_again_whatever_position_is_committed() {
+        let sent = position(5);
+        for (named, committed, expected) in [
+            (false, Some(position(5)), AfterUnknown::Release),
+            (true, Some(position(5)), AfterUnknown::Committed),
+            (true, Some(position(4)), AfterUnknown::SendAgain),
+            (true, Some(position(7)), AfterUnknown::SendAgain),
+            (true, None, AfterUnknown::SendAgain),
+        ] {
+            assert_eq!(after_unknown(named, committed.as_ref(), &sent), expected);
+        }
     }
 
     #[test]

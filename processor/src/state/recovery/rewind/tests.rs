@@ -3,6 +3,7 @@
 use super::super::startup::tests::{World, owner, position};
 use super::super::startup::{Base, How, OnTruncated, Refusal};
 use super::*;
+use crate::pipeline::position::{Decision, DecisionKind};
 use crate::state::recovery::at_least_once;
 
 fn of_lineage(count: u64, lineage: &str) -> Position {
@@ -362,6 +363,63 @@ fn at_least_once_a_rewind_takes_the_state_back_that_is_the_truth() {
         );
         assert_eq!((stands.restore_nonce, stands.engine_position.result_revision), (1, 1));
     }
+}
+
+/// A rewind of two stages decides what is taken back of the first: a state from before it has not obeyed that.
+#[test]
+fn at_least_once_a_state_from_before_a_rewind_obeys_what_that_took_back_at_once() {
+    let cut_at = |input_offset| Decision {
+        input_offset,
+        kind: DecisionKind::Cut(cut(0, &lineage(1, 7), &position(7))),
+    };
+    let mut behind = carried_out(&ordered().stored("older", position(2)));
+    let rewound = behind.committed.as_mut().expect("set");
+    rewound.control_seq += 1;
+    let rewound = rewound.clone();
+    let truth = |world: &World| {
+        let facts = Facts {
+            local_is_truth: true,
+            ..world.facts()
+        };
+        at_least_once::committed(&facts)
+            .expect("there is state")
+            .expect("known")
+    };
+    let bases = [
+        (Local::Absent, "old", 4, vec![]),
+        (Local::Absent, "older", 2, vec!["old"]),
+    ];
+    for (local, base, count, refused) in bases {
+        let mut world = World {
+            local,
+            ..behind.clone()
+        };
+        let refused = refused
+            .into_iter()
+            .map(|id| (Base::Checkpoint(id.to_owned()), Refusal::Unreadable));
+        world.refused.extend(refused);
+        let stands = truth(&world);
+        assert_eq!(stands.control_seq, rewound.control_seq);
+        let decisions = at_least_once::obeyed(vec![cut_at(4)], &stands);
+        let at_once = position(count).engine_position.input_offset;
+        assert_eq!(decisions, [cut_at(at_once)]);
+        world.committed = Some(stands);
+        let resume = world.resume();
+        assert_eq!(
+            (resume.base, resume.how),
+            (Base::Checkpoint(base.to_owned()), How::Replay)
+        );
+    }
+    // Behind it, the state has obeyed.
+    let gone_on = rewound.advanced(&owner(), position(6).engine_position, None, 0);
+    let mut world = behind.local(gone_on);
+    world.committed = Some(truth(&world));
+    assert_eq!((world.resume().base, world.resume().how), (Base::Local, How::GoOn));
+    let tick = Decision {
+        input_offset: 4,
+        kind: DecisionKind::Tick { now_ms: 1 },
+    };
+    assert_eq!(at_least_once::obeyed(vec![tick], &rewound), [], "decided anew");
 }
 
 #[test]
