@@ -22,8 +22,8 @@ const SOON_DEAD: [&str; 2] = ["--session-ms", "3000"];
 /// How long the broker is gone, ms: longer than its session and than clients wait before they try again.
 const GONE_MS: Range<u64> = 3_000..5_000;
 
-/// Each fault hits one stage and two stages that deliver exactly once, and one that delivers at least once: with two
-/// stages that is refused.
+/// Each fault hits one stage and two stages that deliver exactly once, and one that delivers at least once: two that do
+/// so are made of the same.
 #[test]
 fn a_broker_that_dies_and_stands_still_costs_nothing() {
     let _alone = alone();

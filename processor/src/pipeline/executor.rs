@@ -4,6 +4,7 @@
 //! is repaired half-way: whatever goes wrong, the task closes and starts up from what is durable.
 //! Must not hold: window semantics, or rules of the protocol.
 
+mod backoff;
 mod base;
 mod birth;
 pub mod board;
@@ -38,6 +39,7 @@ use streamagg_crds::resolved::Resolved;
 use streamagg_crds::v1alpha1;
 use uuid::Uuid;
 
+use self::backoff::Backoff;
 use self::board::{Board, RequestKind, View};
 use self::clock::Clock;
 use self::failpoint::Failpoints;
@@ -62,11 +64,6 @@ use crate::state::recovery::startup::OnTruncated;
 use crate::state::recovery::{Owner, Position, Reason, Stop};
 use crate::state::rocksdb::Shared;
 use crate::state::store::Store;
-
-/// First wait before a task that stopped for a passing reason tries again; doubles up to [`RETRY_LONGEST`].
-const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// Longest such wait.
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
 
 /// How often checkpoints are made and how many are kept.
 #[derive(Clone, Copy, Debug)]
@@ -282,7 +279,7 @@ impl Executor {
 
     /// The thread of the task. Returns when the task is no longer this pod's.
     pub fn run(self) {
-        let (mut fenced, mut failed) = (0, 0);
+        let (mut fenced, mut backoff) = (0, Backoff::default());
         loop {
             let view = self.board.view();
             if view.stop || !view.named {
@@ -291,9 +288,10 @@ impl Executor {
             self.board.beat();
             let began = std::time::Instant::now();
             let end = self.live();
-            if began.elapsed() > RETRY_LONGEST {
-                (fenced, failed) = (0, 0);
+            if began.elapsed() > backoff::LONGEST {
+                fenced = 0;
             }
+            let committed = self.board.status().epoch;
             tracing::info!(task = self.task, ?end, "life of the task ended");
             self.count(&end);
             self.was_full.set(is_full(&end));
@@ -313,10 +311,8 @@ impl Executor {
                 }
                 End::Again(why) => {
                     self.board.enter(TaskState::Starting);
-                    let wait = retry_backoff(failed);
-                    failed += 1;
                     tracing::warn!(task = self.task, why, "starting up again");
-                    self.pause(wait)
+                    self.pause(backoff.next(committed))
                 }
                 End::Stop(stop) => {
                     tracing::error!(task = self.task, reason = stop.reason.as_str(), "{}", stop.message);
@@ -326,11 +322,7 @@ impl Executor {
                             let generation = view.generation;
                             self.hold(|view| view.generation > generation)
                         }
-                        Until::Retry => {
-                            let wait = retry_backoff(failed);
-                            failed += 1;
-                            self.pause(wait)
-                        }
+                        Until::Retry => self.pause(backoff.next(committed)),
                     }
                 }
             };
@@ -441,8 +433,4 @@ impl Executor {
 
 fn is_full(end: &End) -> bool {
     matches!(end, End::Stop(stop) if stop.reason == Reason::DiskFull)
-}
-
-fn retry_backoff(attempt: u32) -> Duration {
-    RETRY_FIRST.saturating_mul(1 << attempt.min(8)).min(RETRY_LONGEST)
 }

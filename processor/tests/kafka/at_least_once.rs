@@ -132,8 +132,15 @@ fn local_state_is_the_truth_whether_the_position_is_behind_it_ahead_of_it_or_gon
     assert_nothing_lost(&job);
     processor.kill();
     job.delete_topic(&format!("{}-control", job.name));
+    let before = job.published().len();
     let processor = job.start("data");
     processor.await_ready();
     job.produce(1_000);
     assert_nothing_lost(&job);
+    // The state of before the old one was put in its place: it knows the first 4,000 of 5,000 events.
+    let again = job.published().len() - before;
+    assert!(
+        again < job.expected(false).len() / 2,
+        "it does not begin from nothing: {again}"
+    );
 }

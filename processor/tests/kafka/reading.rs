@@ -92,8 +92,17 @@ impl Job {
             .set("enable.auto.commit", "false")
             .create()
             .expect("a consumer");
+        // A source that has grown has more than the topics that were made with it.
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE);
+        let found = metadata.map_or(0, |metadata| {
+            metadata.topics().iter().map(|topic| topic.partitions().len()).sum()
+        });
+        let partitions = match found {
+            0 => self.partitions as usize,
+            found => found.min(self.partitions as usize),
+        };
         let mut list = TopicPartitionList::new();
-        for partition in 0..self.partitions {
+        for partition in 0..partitions {
             let partition = i32::try_from(partition).expect("few");
             list.add_partition_offset(topic, partition, Offset::Beginning)
                 .expect("an offset");
@@ -101,7 +110,7 @@ impl Job {
         consumer.assign(&list).expect("assigns");
         let mut ended = BTreeSet::new();
         let deadline = Instant::now() + PATIENCE;
-        while ended.len() < self.partitions as usize {
+        while ended.len() < partitions {
             assert!(Instant::now() < deadline, "the output topic does not end");
             match consumer.poll(Duration::from_millis(200)) {
                 Some(Ok(message)) => visit(&message),

@@ -122,6 +122,8 @@ pub struct Job {
     pub directory: tempfile::TempDir,
     /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
     pub more: More,
+    /// `earliest` or `latest`.
+    pub start_from: &'static str,
     /// Partitions between two stages; absent: one stage.
     pub(super) shuffle_partitions: Option<u32>,
     /// Of five events, four have the same key.
@@ -158,6 +160,7 @@ impl Job {
             sink: None,
             directory: tempfile::tempdir().expect("a directory"),
             more: More::default(),
+            start_from: "earliest",
             shuffle_partitions: None,
             hot: false,
             drops_dead_letters: false,
@@ -300,7 +303,7 @@ impl Job {
     }
 
     fn manifest(&self, extra: &str) -> String {
-        let (name, security) = (&self.name, &self.reach.security);
+        let (name, security, start_from) = (&self.name, &self.reach.security, self.start_from);
         let servers = self.reach.processor.replace(',', r#"", ""#);
         let More {
             source,
@@ -334,7 +337,7 @@ metadata: {{name: job, namespace: test}}
 spec:
   jobId: {name}
   source:
-    kafka: {{bootstrapServers: ["{servers}"], topics: [{topics}], startFrom: {{earliest: {{}}}}{security}{source}}}
+    kafka: {{bootstrapServers: ["{servers}"], topics: [{topics}], startFrom: {{{start_from}: {{}}}}{security}{source}}}
     format: {{json: {{strict: false}}}}
     partitioning: {{{partitioning}}}
   event:

@@ -13,8 +13,8 @@ const BROKERS: usize = 3;
 /// for no broker, one for a coordinator.
 const CLIENT_THREADS: usize = 3;
 /// Threads of a pod beside those of tasks and clients: the main one, two for requests and uploads, one that keeps tasks
-/// and assignment in step, one that watches the topics.
-const POD_THREADS: usize = 5;
+/// and assignment in step, one that watches the topics, one that counts their partitions.
+const POD_THREADS: usize = 6;
 /// Threads that RocksDB has in a process, for flushes and compactions of all tasks.
 const ROCKSDB_THREADS: usize = 2;
 
