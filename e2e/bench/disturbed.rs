@@ -15,6 +15,7 @@ use streamagg_e2e::wait::{Seen, await_condition};
 
 use super::drain::{await_consumed, compare, places};
 use super::feed::{generate, produce};
+use super::flink;
 use super::job::{EIGHT, Job, PARTITIONS, Process, Shape};
 use super::workload::Input;
 
@@ -23,8 +24,9 @@ const RATE: u64 = 100_000;
 const SECONDS: u64 = 40;
 /// Events before that: nearly every key has a window then.
 const FIRST: u64 = 3_000_000;
+const OPTIONS: &str = "rate=100000,keys=1000000,disorder=2000";
 /// One event in a thousand is bad: each is a dead letter, and so a committed output that tells how far a task has come.
-const OPTIONS: &str = "rate=100000,keys=1000000,disorder=2000,bad=0.001";
+const BAD: &str = ",bad=0.001";
 const DEADLINE: Duration = Duration::from_secs(60);
 const SHAPE: Shape<'static> = Shape {
     name: "w9",
@@ -39,13 +41,19 @@ const SHAPE: Shape<'static> = Shape {
     ),
 };
 
-/// The events: those that come first, and those that come while things happen.
-fn phases() -> [String; 2] {
+/// The events: those that come first, and those that come while things happen. `more` are further options.
+fn phases(more: &str) -> [String; 2] {
     let live = RATE * SECONDS;
     [
-        format!("events={FIRST},seed=4,{OPTIONS}"),
-        format!("events={live},seed=5,{OPTIONS},start=2026-01-01T00:00:30Z"),
+        format!("events={FIRST},seed=4,{OPTIONS}{more}"),
+        format!("events={live},seed=5,{OPTIONS}{more},start=2026-01-01T00:00:30Z"),
     ]
+}
+
+/// The same by Flink, which has no dead letters: without bad events.
+pub fn beside_flink(broker: &Broker, directory: &Path) -> Result<Value, String> {
+    let [first, live] = phases("");
+    flink::recovery_and_checkpoint(broker, directory, [&first, &live], RATE)
 }
 
 /// W9 and W10 on one job.
@@ -54,7 +62,7 @@ pub fn recovery_and_checkpoint(broker: &Broker, directory: &Path) -> Result<Valu
     let admin = free_port()?;
     let mut processor = job.start(admin)?;
     let mut loader = broker.loader(SHAPE.input)?;
-    let [first, live] = phases();
+    let [first, live] = phases(BAD);
     let mut records = produce(&mut loader, &first, 0, |_, _| Ok(()))?;
     await_consumed(broker, &job, records)?;
     let mut figures = json!({});
@@ -69,7 +77,7 @@ pub fn recovery_and_checkpoint(broker: &Broker, directory: &Path) -> Result<Valu
     figures["residentMiB"] = json!(processor.mebibytes("VmRSS"));
     drop(processor);
     let mut batch = Batch::new(&job.resolved, |_| true);
-    for options in phases() {
+    for options in phases(BAD) {
         generate(&options, |partition, _, line| batch.take(partition, line.as_bytes()))?;
     }
     let dead = batch.dead;

@@ -1,7 +1,7 @@
 //! Flink's SQL on the same topics, exactly once, in one JVM whose CPU is read from the kernel.
 //! Must not be kinder to the processor than to Flink: the JVM's start and its compiling are left out of the ratio.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,10 @@ use rdkafka::message::Message as _;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use serde_json::{Value, json};
 use streamagg_e2e::broker::Broker;
-use streamagg_e2e::wait::pause;
+use streamagg_e2e::wait::{Seen, await_condition, pause};
 
 use super::drain::Drained;
+use super::feed::produce;
 use super::job::{PARTITIONS, Process};
 use super::live;
 use super::workload::{Input, Query, Workload};
@@ -26,6 +27,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 const WARM: f64 = 0.4;
 /// Between two checkpoints of a drain: as long as the processor goes without a commit at most.
 const DRAIN_INTERVAL: &str = "5 s";
+/// Between two checkpoints where it is killed: as for the processor.
+const DISTURBED_INTERVAL: &str = "10 s";
 /// Between two checkpoints under live traffic: results are visible after a checkpoint only.
 const LIVE_INTERVAL: &str = "100 ms";
 /// The eight aggregates: name, type, expression.
@@ -41,6 +44,7 @@ const EIGHT: [(&str, &str, &str); 8] = [
 ];
 
 /// What one query needs besides its columns.
+#[derive(Clone, Copy)]
 struct Statement<'a> {
     bootstrap: &'a str,
     input: &'a str,
@@ -50,6 +54,8 @@ struct Statement<'a> {
     interval: &'a str,
     /// Ends at the end of the topic.
     is_bounded: bool,
+    /// The checkpoint that it goes on from.
+    from: Option<&'a Path>,
 }
 
 impl Statement<'_> {
@@ -61,6 +67,7 @@ impl Statement<'_> {
             query,
             bound,
             interval,
+            from,
             ..
         } = self;
         let columns = || EIGHT.iter().chain(query.columns);
@@ -71,6 +78,9 @@ impl Statement<'_> {
         } else {
             ""
         };
+        let recovery = from.map_or_else(String::new, |from| {
+            format!("SET 'execution.state-recovery.path' = 'file://{}';\n", from.display())
+        });
         let source = match query.condition {
             "TRUE" => query.window.to_owned(),
             _ => query.window.replace("TABLE events", "TABLE passed"),
@@ -81,7 +91,7 @@ SET 'table.dml-sync' = 'true';
 SET 'table.local-time-zone' = 'UTC';
 SET 'execution.checkpointing.interval' = '{interval}';
 SET 'execution.checkpointing.mode' = 'EXACTLY_ONCE';
-CREATE TABLE events (
+{recovery}CREATE TABLE events (
   ts TIMESTAMP_LTZ(3), `user` STRING, model STRING, `status` INT, `usage` ROW<prompt BIGINT, completion BIGINT>,
   cost_usd DOUBLE, latency_ms DOUBLE, ttft_ms DOUBLE, WATERMARK FOR ts AS ts - {bound}
 ) WITH ('connector' = 'kafka', 'topic' = '{input}', 'properties.bootstrap.servers' = '{bootstrap}',
@@ -109,9 +119,31 @@ GROUP BY window_start, window_end, `user`;
         Process::start(command, &work.join("log"))
     }
 
+    fn whole_log(&self, directory: &Path) -> String {
+        std::fs::read_to_string(directory.join(self.output).join("log")).unwrap_or_default()
+    }
+
+    /// The checkpoint that was completed last, and how long it took in s, by the coordinator's own words.
+    fn newest_checkpoint(&self, directory: &Path) -> Result<(PathBuf, f64), String> {
+        let log = self.whole_log(directory);
+        let completed = log.lines().rfind(|line| line.contains("Completed checkpoint "));
+        let parsed = completed.and_then(|line| {
+            let number = line.split("Completed checkpoint ").nth(1)?.split(' ').next()?;
+            let ms = line.split("checkpointDuration=").nth(1)?.split(' ').next()?;
+            Some((format!("chk-{number}"), ms.parse::<f64>().ok()? / 1e3))
+        });
+        let (name, seconds) = parsed.ok_or_else(|| format!("no checkpoint in {}", self.log(directory)))?;
+        // One directory a job.
+        let jobs =
+            std::fs::read_dir(directory.join(self.output).join("checkpoints")).map_err(|error| error.to_string())?;
+        let mut places = jobs.flatten().map(|job| job.path().join(&name));
+        let place = places.find(|place| place.join("_metadata").is_file());
+        Ok((place.ok_or_else(|| format!("{name} is not there"))?, seconds))
+    }
+
     /// What the JVM said last, for an error.
     fn log(&self, directory: &Path) -> String {
-        let text = std::fs::read_to_string(directory.join(self.output).join("log")).unwrap_or_default();
+        let text = self.whole_log(directory);
         let from = text.len().saturating_sub(3_000);
         text.get(text.ceil_char_boundary(from)..).unwrap_or_default().to_owned()
     }
@@ -143,6 +175,7 @@ pub fn drain(
         bound: "INTERVAL '5' SECOND",
         interval: DRAIN_INTERVAL,
         is_bounded: true,
+        from: None,
     };
     let mut process = statement.start(directory)?;
     let (started, mut looks, mut peak) = (Instant::now(), Vec::new(), 0_f64);
@@ -204,7 +237,8 @@ impl Progress {
         Ok(Self { consumer, partitions })
     }
 
-    fn consumed(&self) -> u64 {
+    /// By partition; nothing while the broker does not answer.
+    fn offsets(&self) -> Vec<u64> {
         let committed = self
             .consumer
             .committed_offsets(self.partitions.clone(), Duration::from_secs(5));
@@ -212,8 +246,31 @@ impl Progress {
             Offset::Offset(offset) => u64::try_from(offset).unwrap_or_default(),
             _ => 0,
         };
-        committed.map_or(0, |list| {
-            list.elements().iter().map(|element| offset(element.offset())).sum()
+        committed.map_or_else(
+            |_| Vec::new(),
+            |list| list.elements().iter().map(|element| offset(element.offset())).collect(),
+        )
+    }
+
+    fn consumed(&self) -> u64 {
+        self.offsets().into_iter().sum()
+    }
+
+    /// Waits until it has come to `total` records.
+    fn await_consumed(&self, total: u64) -> Result<(), String> {
+        await_condition("all records consumed by Flink", DEADLINE, || match self.consumed() {
+            consumed if consumed >= total => Seen::Done(()),
+            consumed => Seen::NotYet(format!("{consumed} of {total}")),
+        })
+    }
+
+    /// Waits until every partition is further than `before`: a checkpoint was completed since.
+    fn await_all_beyond(&self, before: &[u64]) -> Result<(), String> {
+        await_condition("a checkpoint of Flink", DEADLINE, || match self.offsets() {
+            now if now.len() == before.len() && now.iter().zip(before).all(|(now, before)| now > before) => {
+                Seen::Done(())
+            }
+            now => Seen::NotYet(format!("{now:?} from {before:?}")),
         })
     }
 }
@@ -250,6 +307,7 @@ pub fn latency(broker: &Broker, directory: &Path) -> Result<Value, String> {
         bound: "INTERVAL '0.100' SECOND",
         interval: LIVE_INTERVAL,
         is_bounded: false,
+        from: None,
     };
     let process = statement.start(directory)?;
     let latencies = live::observe(broker, statement.input, statement.output, |value| {
@@ -264,4 +322,69 @@ pub fn latency(broker: &Broker, directory: &Path) -> Result<Value, String> {
     figures["cpuSecondsPerMillionWithStart"] = json!(process.cpu_seconds() / live::EVENTS as f64 * 1e6);
     figures["checkpointInterval"] = json!(LIVE_INTERVAL);
     Ok(figures)
+}
+
+/// W9 and W10 by Flink, whose coordinator and workers are one JVM here: that is killed, and another goes on from the newest
+/// checkpoint. `first` and `live` are options of the generator; what is live comes at `rate` events a second.
+pub fn recovery_and_checkpoint(
+    broker: &Broker,
+    directory: &Path,
+    [first, live]: [&str; 2],
+    rate: u64,
+) -> Result<Value, String> {
+    let (input, output) = ("w9-flink-in", "w9-flink");
+    broker.create_topics(&[(input, PARTITIONS), (output, PARTITIONS)])?;
+    let statement = Statement {
+        bootstrap: &broker.bootstrap,
+        input,
+        output,
+        query: &Query {
+            window: "TUMBLE(TABLE events, DESCRIPTOR(ts), INTERVAL '6' HOUR)",
+            columns: &[],
+            condition: "TRUE",
+        },
+        bound: "INTERVAL '5' SECOND",
+        interval: DISTURBED_INTERVAL,
+        is_bounded: false,
+        from: None,
+    };
+    let mut loader = broker.loader(input)?;
+    let mut events = produce(&mut loader, first, 0, |_, _| Ok(()))?;
+    let mut process = statement.start(directory)?;
+    let progress = Progress::new(broker, input, output)?;
+    progress.await_consumed(events)?;
+    let mut figures = json!({"checkpointInterval": DISTURBED_INTERVAL});
+    events += std::thread::scope(|scope| {
+        let producing = scope.spawn(|| produce(&mut loader, live, rate, |_, _| Ok(())));
+        let mut disturb = || {
+            progress.await_all_beyond(&progress.offsets())?;
+            let before = progress.offsets();
+            let killed = Instant::now();
+            process.signal_kill()?;
+            let (newest, seconds) = statement.newest_checkpoint(directory)?;
+            figures["checkpointSeconds"] = json!(seconds);
+            let again = Statement {
+                from: Some(&newest),
+                ..statement
+            };
+            process = again.start(directory)?;
+            progress.await_all_beyond(&before)?;
+            figures["recoverySeconds"] = json!(killed.elapsed().as_secs_f64());
+            Ok::<(), String>(())
+        };
+        let happened = disturb();
+        let produced = producing.join().map_err(|_| "the producer panicked".to_owned())?;
+        happened.and(produced)
+    })?;
+    let closing = produce(&mut loader, Input::CLOSING, 0, |_, _| Ok(()))?;
+    progress.await_consumed(events + closing)?;
+    let (results, counted) = totals(broker, output)?;
+    figures["results"] = json!(results);
+    match counted == events {
+        true => Ok(figures),
+        false => Err(format!(
+            "Flink counted {counted} of {events} events: {}",
+            statement.log(directory)
+        )),
+    }
 }

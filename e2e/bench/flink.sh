@@ -52,6 +52,8 @@ Y
   cat >"$dir/conf/log4j2.properties" <<P
 rootLogger.level = WARN
 rootLogger.appenderRef.console.ref = Console
+logger.checkpoints.name = org.apache.flink.runtime.checkpoint.CheckpointCoordinator
+logger.checkpoints.level = INFO
 appender.console.name = Console
 appender.console.type = CONSOLE
 appender.console.layout.type = PatternLayout

@@ -148,6 +148,15 @@ fn measure(broker: &Broker, directory: &Path, arguments: &Arguments) -> Result<V
             found["checkpointSeconds"].as_f64().unwrap_or(f64::NAN)
         );
         figures["W9 W10"] = found;
+        if arguments.is_beside_flink {
+            let flink = disturbed::beside_flink(broker, directory)?;
+            println!(
+                "    Flink     SIGKILL of its JVM: goes on after {:.1} s from the newest checkpoint; a checkpoint takes {:.1} s",
+                flink["recoverySeconds"].as_f64().unwrap_or(f64::NAN),
+                flink["checkpointSeconds"].as_f64().unwrap_or(f64::NAN)
+            );
+            figures["W9 W10"]["flink"] = flink;
+        }
     }
     Ok(figures)
 }
