@@ -110,7 +110,7 @@ GROUP BY window_start, window_end, `user`;
     }
 
     fn start(&self, directory: &Path) -> Result<Process, String> {
-        let work = directory.join(self.output);
+        let work = self.work(directory);
         std::fs::create_dir_all(&work).map_err(|error| error.to_string())?;
         let file = work.join("query.sql");
         std::fs::write(&file, self.sql()).map_err(|error| error.to_string())?;
@@ -119,8 +119,13 @@ GROUP BY window_start, window_end, `user`;
         Process::start(command, &work.join("log"))
     }
 
+    /// Where its logs and checkpoints are.
+    fn work(&self, directory: &Path) -> PathBuf {
+        directory.join(self.output)
+    }
+
     fn whole_log(&self, directory: &Path) -> String {
-        std::fs::read_to_string(directory.join(self.output).join("log")).unwrap_or_default()
+        std::fs::read_to_string(self.work(directory).join("log")).unwrap_or_default()
     }
 
     /// The checkpoint that was completed last, and how long it took in s, by the coordinator's own words.
@@ -134,8 +139,7 @@ GROUP BY window_start, window_end, `user`;
         });
         let (name, seconds) = parsed.ok_or_else(|| format!("no checkpoint in {}", self.log(directory)))?;
         // One directory a job.
-        let jobs =
-            std::fs::read_dir(directory.join(self.output).join("checkpoints")).map_err(|error| error.to_string())?;
+        let jobs = std::fs::read_dir(self.work(directory).join("checkpoints")).map_err(|error| error.to_string())?;
         let mut places = jobs.flatten().map(|job| job.path().join(&name));
         let place = places.find(|place| place.join("_metadata").is_file());
         Ok((place.ok_or_else(|| format!("{name} is not there"))?, seconds))

@@ -77,6 +77,11 @@ const SHAPE: Shape = Shape {
     tenants: 8,
     scattered: false,
 };
+/// For two stages: keys are in any partition.
+const SCATTERED: Shape = Shape {
+    scattered: true,
+    ..SHAPE
+};
 /// So many keys that each has an event in some 2 s of event time, so that sessions end and late events join some.
 const SPARSE: Shape = Shape {
     tenants: 150,
@@ -339,10 +344,6 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     let _alone = alone();
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
     let broker = Broker::start(BROKER).expect("the broker starts");
-    let scattered = Shape {
-        scattered: true,
-        ..SHAPE
-    };
     let (one_stage, two_stages) = (kills.div_ceil(2), kills.div_ceil(3));
     let others = kills.saturating_sub(one_stage + two_stages).max(VOLUME_SET_BACK_KILLS);
     let restores = (kills / 10).max(RESTORES_LEAST);
@@ -350,12 +351,12 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
         let lanes = [
             scope.spawn(|| every_fault(&broker, "crash", seed, SHAPE, one_stage) + of_other_shapes(&broker, seed)),
             scope.spawn(|| {
-                every_fault(&broker, "two-stages", seed, scattered, two_stages)
+                every_fault(&broker, "two-stages", seed, SCATTERED, two_stages)
                     + back_and_forth(&broker, "back", seed, SHAPE, restores)
             }),
             scope.spawn(|| {
                 without_transactions_and_long(&broker, seed, others)
-                    + back_and_forth(&broker, "back-two-stages", seed, scattered, restores)
+                    + back_and_forth(&broker, "back-two-stages", seed, SCATTERED, restores)
             }),
         ];
         lanes
@@ -394,12 +395,8 @@ fn without_transactions_and_long(broker: &Broker, seed: u64, kills: u64) -> u64 
     let repeating = phase(broker, AT_LEAST_ONCE, seed, SHAPE, |harness| {
         at_least_once(harness, kills)
     });
-    let scattered = Shape {
-        scattered: true,
-        ..SHAPE
-    };
     let in_two_stages = format!("{AT_LEAST_ONCE}-two-stages");
-    let two_stages = phase(broker, &in_two_stages, seed, scattered, |harness| {
+    let two_stages = phase(broker, &in_two_stages, seed, SCATTERED, |harness| {
         at_least_once(harness, kills)
     });
     for counts in [&repeating, &two_stages] {

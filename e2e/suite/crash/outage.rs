@@ -6,10 +6,9 @@ use std::time::Duration;
 use streamagg_e2e::broker::Broker;
 use streamagg_e2e::process::Processor;
 use streamagg_e2e::random::Random;
-use streamagg_e2e::traffic::Shape;
 use streamagg_e2e::wait::pause;
 
-use super::{AT_LEAST_ONCE, Harness, KILLS_DEFAULT, SHAPE, alone, judge, number, set_up};
+use super::{AT_LEAST_ONCE, Harness, KILLS_DEFAULT, SCATTERED, SHAPE, alone, judge, number, set_up};
 
 /// A broker of its own: what others have written is not to be looked through after a kill.
 const BROKER: &str = "crash-outage";
@@ -30,14 +29,10 @@ fn a_broker_that_dies_and_stands_still_costs_nothing() {
     let (kills, seed) = (number("STREAMAGG_KILLS", KILLS_DEFAULT), number("STREAMAGG_SEED", 1));
     let faults = (kills / KILLS_PER_FAULT).max(FAULTS_LEAST);
     let broker = Broker::start_with(BROKER, &SOON_DEAD).expect("the broker starts");
-    let scattered = Shape {
-        scattered: true,
-        ..SHAPE
-    };
     let repeating = format!("{AT_LEAST_ONCE}-outage");
     let phases = [
         ("outage", SHAPE),
-        ("outage-two-stages", scattered),
+        ("outage-two-stages", SCATTERED),
         (repeating.as_str(), SHAPE),
     ];
     let mut phases = phases.map(|(name, shape)| set_up(&broker, name, seed, shape));

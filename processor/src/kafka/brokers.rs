@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use rdkafka::client::{Client, ClientContext};
 
+use super::settings::Settings;
+
 /// A call that has no answer for so long may be to a client that forgot its brokers; doubles up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(2);
 /// Longest wait between two reminders.
@@ -52,12 +54,12 @@ impl Reminder {
     }
 
     /// The answer is not there yet: reminds the client, if it is time to.
-    pub fn still_waiting<C: ClientContext>(&self, client: &Client<C>, servers: &str) {
+    pub fn still_waiting<C: ClientContext>(&self, client: &Client<C>, settings: &Settings) {
         let now = Instant::now();
         if self.left.get() == 0 || now < self.due.get() {
             return;
         }
-        name_again(client, servers);
+        name_again(client, settings.servers());
         self.left.set(self.left.get() - 1);
         self.wait.set((2 * self.wait.get()).min(LONGEST));
         self.due.set(now + self.wait.get());

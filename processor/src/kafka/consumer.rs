@@ -108,8 +108,7 @@ impl PartitionReader {
 
     /// Nothing came: a client in doubt may have forgotten its brokers.
     fn remind(&self) {
-        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
-        self.reminder.still_waiting(self.consumer.client(), servers);
+        self.reminder.still_waiting(self.consumer.client(), &self.settings);
     }
 
     fn what(&self) -> String {

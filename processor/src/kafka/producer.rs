@@ -285,8 +285,7 @@ impl TaskProducer {
 
     /// No answer yet: the client may have forgotten its brokers.
     fn remind(&self) {
-        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
-        self.reminder.still_waiting(self.producer.client(), servers);
+        self.reminder.still_waiting(self.producer.client(), &self.settings);
     }
 
     fn commit(&self, alive: &dyn Fn()) -> Result<(), TransactionError> {

@@ -35,6 +35,11 @@ impl Settings {
         self.values.get(name).map(String::as_str)
     }
 
+    /// Where a client finds its brokers, as one list.
+    pub fn servers(&self) -> &str {
+        self.get("bootstrap.servers").unwrap_or_default()
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.values.iter().map(|(name, value)| (name.as_str(), value.as_str()))

@@ -59,7 +59,7 @@ impl Topics {
     }
 
     fn unreachable(&self, error: &dyn std::fmt::Display) -> Stop {
-        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
+        let servers = self.settings.servers();
         Stop::new(
             Reason::KafkaUnreachable,
             format!("no answer from the brokers at {servers}: {error}; still trying"),
@@ -73,7 +73,7 @@ impl Topics {
             return Ok(metadata);
         }
         let heard = trouble::listen(&self.settings)?;
-        let servers = self.settings.get("bootstrap.servers").unwrap_or_default();
+        let servers = self.settings.servers();
         if let Some((failure, words)) = &heard
             && let Some(stop) = self.settings.access().refused(*failure, servers, words)
         {

@@ -33,7 +33,7 @@ impl Trouble {
     /// The stop that the failure heard since the last look means, if it means one.
     pub fn stop(&self, settings: &Settings) -> Option<Stop> {
         let (failure, words) = self.take()?;
-        let servers = settings.get("bootstrap.servers").unwrap_or_default();
+        let servers = settings.servers();
         settings.access().refused(failure, servers, &words)
     }
 

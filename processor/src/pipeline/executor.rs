@@ -266,6 +266,11 @@ impl Executor {
             .filter(|_| self.role.stage.keeps_state())
     }
 
+    /// Whether what the task holds is the truth, and its committed position only follows.
+    fn state_is_truth(&self) -> bool {
+        self.role.state_is_truth(self.context.delivery)
+    }
+
     fn owner(&self, generation: u64) -> Owner {
         Owner {
             uid: self.context.uid.clone(),

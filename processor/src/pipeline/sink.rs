@@ -7,7 +7,7 @@ mod trace;
 use std::ops::Range;
 
 pub use self::plan::{OutputTopic, QUEUE_BYTES, SinkPlan};
-use self::trace::Tracing;
+use self::trace::{Tracing, keep};
 use super::output::{Output, Outputs};
 use super::position::NO_WATERMARK;
 use super::shuffle::Destination;
@@ -225,11 +225,8 @@ impl EpochBuffer {
                 Destination::Every => 0..partitions,
             };
             let value = record.value.start + shift..record.value.end + shift;
-            let headers = record.cause.map(trace).filter(|headers| !headers.is_empty());
-            let trace = headers.map(|headers| {
-                self.traces.push(headers);
-                self.traces.len() - 1
-            });
+            let headers = record.cause.map(trace);
+            let trace = headers.and_then(|headers| keep(headers, &mut self.traces));
             self.entries.extend(to.map(|partition| {
                 let value = value.clone();
                 Entry::Shuffle(ShuffleEntry {

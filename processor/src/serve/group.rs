@@ -147,7 +147,7 @@ fn join(pod: &Arc<Pod>) -> Result<Closing<Member>, Stop> {
     Ok(Closing::within(LEAVE_MAX, consumer))
 }
 
-/// Whether this client finds no broker where another one does: it never will again.
+/// Whether this client finds no broker where another one does, also when it was told them again: it never will.
 fn is_dead(pod: &Pod, consumer: &BaseConsumer<Member>) -> bool {
     let topic = &consumer.context().topic;
     if consumer.fetch_metadata(Some(topic), ALIVE_MAX).is_ok() {

@@ -1,16 +1,16 @@
 //! What a running processor says of itself: figures, live questions, room on the volume. Must not judge results, except
 //! that none is lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdkafka::message::{Headers as _, Message as _};
 use serde_json::Value;
 
 use super::child::Processor;
 use super::rig::{Job, More, eventually};
+use super::spans::traces;
 
 /// Value of one series of the metrics, by its name with labels.
 fn figure(metrics: &str, series: &str) -> Option<f64> {
@@ -303,15 +303,7 @@ fn a_trace_goes_on_in_the_results_that_a_record_fires() {
     job.produce_with(r#"{"ts":5005500,"k":"k0","v":1}"#, ("traceparent", TRACE));
     job.produce_with(r#"{"ts":5006500,"k":"k0","v":1}"#, ("traceparent", "00-no-trace"));
     let traces = eventually("both windows", || {
-        let mut traces = BTreeMap::<i64, BTreeSet<Option<String>>>::new();
-        job.read(&format!("{}-out", job.name), &mut |message| {
-            let value: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
-            let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-            let trace = headers.find(|header| header.key == "traceparent");
-            let trace = trace.map(|header| String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned());
-            let start = value["start"].as_i64().expect("a number");
-            traces.entry(start).or_default().insert(trace);
-        });
+        let traces = traces(&job);
         if traces.contains_key(&5_005_000) {
             Ok(traces)
         } else {

@@ -7,6 +7,7 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
 
+use super::at_least_once::at_least_once;
 use super::child::Processor;
 use super::rig::{Job, More, PATIENCE, eventually};
 
@@ -344,11 +345,7 @@ fn a_zombie_from_before_publishes_nothing_of_the_history_that_was_left() {
 
 #[test]
 fn at_least_once_the_state_that_is_the_truth_is_taken_back() {
-    let mut job = Job::new("rewindleast", 1);
-    job.more = More {
-        spec: "\n  delivery: AtLeastOnce",
-        ..More::default()
-    };
+    let job = at_least_once(Job::new("rewindleast", 1));
     let ids = beyond_a_checkpoint(&job);
     let restore = order(&job, 1, &ids);
     let mut processor = job.start_with(

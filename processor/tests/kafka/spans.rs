@@ -1,11 +1,11 @@
 //! Spans of epochs at an OTLP receiver on loopback. Must not judge results, except that none is lost.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::extract::{Json, State};
 use axum::routing::post;
-use rdkafka::message::{Header, Headers, Message};
+use rdkafka::message::{Headers, Message};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -46,20 +46,18 @@ fn whole(value: &Value) -> u64 {
     text.parse().expect("a number")
 }
 
-/// Values of the header of that name of the results in `window`, each once.
-fn headers(job: &Job, window: i64, name: &str) -> BTreeSet<Option<String>> {
-    let mut found = BTreeSet::new();
+/// The traces of results, by the start of their window.
+pub(super) fn traces(job: &Job) -> BTreeMap<i64, BTreeSet<Option<String>>> {
+    let mut traces = BTreeMap::<i64, BTreeSet<Option<String>>>::new();
     job.read(&format!("{}-out", job.name), &mut |message| {
         let value: Value = serde_json::from_slice(message.payload().expect("a value")).expect("JSON");
-        if value["start"] != window {
-            return;
-        }
-        let values = message.headers().into_iter().flat_map(|headers| headers.iter());
-        let of_name = values.filter(|header| header.key == name);
-        let text = |header: Header<'_, &[u8]>| String::from_utf8_lossy(header.value.expect("a value")).into_owned();
-        found.insert(of_name.map(text).next());
+        let mut headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+        let trace = headers.find(|header| header.key == "traceparent");
+        let trace = trace.map(|header| String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned());
+        let start = value["start"].as_i64().expect("a number");
+        traces.entry(start).or_default().insert(trace);
     });
-    found
+    traces
 }
 
 /// An attribute that is a number.
@@ -129,9 +127,8 @@ fn with_two_stages_a_result_belongs_to_the_trace_of_the_event_that_moved_the_slo
     job.assert_exact();
     job.produce_with(r#"{"ts":5005500,"k":"k0","v":1}"#, ("traceparent", PARENT));
     let found = eventually("results of the window that this ends", || {
-        let found = headers(&job, 5_004_000, "traceparent");
-        let is_there = !found.is_empty();
-        is_there.then_some(found).ok_or_else(|| "none".to_owned())
+        let mut traces = traces(&job);
+        traces.remove(&5_004_000).ok_or_else(|| format!("{traces:?}"))
     });
     assert_eq!(found, BTreeSet::from([Some(PARENT.to_owned())]));
     processor.terminate();

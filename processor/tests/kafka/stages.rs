@@ -46,13 +46,17 @@ pub(super) fn shuffle_topic(job: &Job) -> String {
     format!("{}-shuffle", job.name)
 }
 
+/// Where the partitions between the stages end.
+pub(super) fn shuffle_ends(job: &Job) -> [i64; 2] {
+    [0, 1].map(|partition| job.offsets(&shuffle_topic(job), partition).1)
+}
+
 /// Waits until the first stage has written something that nobody merges.
 pub(super) fn await_more_partials(job: &Job, write: impl FnOnce()) {
-    let ends = || [0, 1].map(|partition| job.offsets(&shuffle_topic(job), partition).1);
-    let before = ends();
+    let before = shuffle_ends(job);
     write();
     eventually("partials on their way", || {
-        let now = ends();
+        let now = shuffle_ends(job);
         let more = now.iter().zip(&before).all(|(now, before)| now > before);
         if more {
             Ok(())
@@ -346,8 +350,7 @@ fn an_emptied_control_topic_stops_both_stages() {
     for lost in ["data", "store"] {
         std::fs::remove_dir_all(job.directory(lost)).expect("removes");
     }
-    let ends = || [0, 1].map(|partition| job.offsets(&shuffle_topic(&job), partition).1);
-    let between = ends();
+    let between = shuffle_ends(&job);
     let processor = job.start("data");
     job.produce(1_000);
     eventually("every task stops", || {
@@ -359,7 +362,7 @@ fn an_emptied_control_topic_stops_both_stages() {
             false => Err(status.to_string()),
         }
     });
-    assert_eq!(ends(), between, "nothing goes between the stages again");
+    assert_eq!(shuffle_ends(&job), between, "nothing goes between the stages again");
     assert_eq!(job.published().len(), before, "nothing is published again");
 }
 

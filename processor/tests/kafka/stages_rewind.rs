@@ -6,7 +6,7 @@ use super::at_least_once::at_least_once;
 use super::child::Processor;
 use super::rewind::{assert_newest, await_restored, ids, order};
 use super::rig::{Job, eventually};
-use super::stages::{self, ALL_WINDOWS_ON_1, assign, job, shuffle_topic};
+use super::stages::{self, ALL_WINDOWS_ON_1, assign, job, shuffle_ends, shuffle_topic};
 
 /// A pod that is given an order.
 fn pod(job: &Job, ordinal: u32, order: &str, failpoint: Option<&str>) -> Processor {
@@ -27,10 +27,6 @@ fn checkpoint(job: &Job, processor: &Processor, name: &str) -> BTreeMap<String, 
 }
 
 /// A job that has published more since its checkpoint, which is returned.
-fn behind_a_checkpoint(test: &str) -> (Job, Processor, BTreeMap<String, String>) {
-    beyond_a_checkpoint(job(test))
-}
-
 fn beyond_a_checkpoint(job: Job) -> (Job, Processor, BTreeMap<String, String>) {
     job.produce(2_000);
     let processor = job.start("data");
@@ -137,7 +133,7 @@ fn crash_of_either_stage_on_either_side_of_its_commit(job: Job) {
 
 #[test]
 fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
-    let (job, mut processor, before) = behind_a_checkpoint("stagerewindapart");
+    let (job, mut processor, before) = beyond_a_checkpoint(job("stagerewindapart"));
     let behind = checkpoint(&job, &processor, "behind");
     processor.kill();
     // A window task that cannot follow is seen before the first stage commits: without the order all is as it was.
@@ -180,7 +176,7 @@ fn a_window_task_that_is_not_told_waits_and_one_that_cannot_follow_refuses() {
 
 #[test]
 fn nothing_goes_back_where_the_log_of_one_task_does_not_reach() {
-    let (job, processor, before) = behind_a_checkpoint("stagerewindlog");
+    let (job, processor, before) = beyond_a_checkpoint(job("stagerewindlog"));
     processor.terminate();
     let (_, end) = job.offsets(&job.name, 1);
     job.delete_records_before(1, end);
@@ -197,7 +193,7 @@ fn nothing_goes_back_where_the_log_of_one_task_does_not_reach() {
 
 #[test]
 fn it_leads_out_of_an_emptied_control_topic_in_both_stages() {
-    let (job, mut processor, ids) = behind_a_checkpoint("stagerewindlost");
+    let (job, mut processor, ids) = beyond_a_checkpoint(job("stagerewindlost"));
     processor.kill();
     job.delete_topic(&format!("{}-control", job.name));
     let mut processor = job.start("data");
@@ -263,9 +259,8 @@ fn at_least_once_a_position_that_a_window_task_put_back_lets_nobody_be_born_agai
     assign(&job, 3, ALL_WINDOWS_ON_1);
     let windows = stages::pod(&job, 1, None);
     windows.await_ready();
-    let ends = || [0, 1].map(|partition| job.offsets(&shuffle_topic(&job), partition).1);
-    let before = ends();
+    let before = shuffle_ends(&job);
     let first = stages::pod(&job, 0, None);
     first.await_problem("CommittedPositionBehindState");
-    assert_eq!(ends(), before, "nothing goes between the stages again");
+    assert_eq!(shuffle_ends(&job), before, "nothing goes between the stages again");
 }

@@ -10,6 +10,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::*;
+use crate::kafka::access::Access;
 
 /// So many that reading of them takes a client longer than letting go of its brokers, which it does before: that they are
 /// gone would make it begin anew, and the end of the answer calls that off for good.
@@ -138,10 +139,12 @@ fn a_client_that_forgot_its_brokers_finds_them_when_they_are_named_again() {
 fn reminders_come_while_there_is_doubt_ever_later_and_not_without_end() {
     let reminder = Reminder::default();
     let consumer: BaseConsumer = ClientConfig::new().create().unwrap();
+    let mut settings = Settings::new(Access::default());
+    settings.set("bootstrap.servers", "127.0.0.1:1");
     // Whether there was one, and the wait behind it.
     let remind = || {
         let left = reminder.left.get();
-        reminder.still_waiting(consumer.client(), "127.0.0.1:1");
+        reminder.still_waiting(consumer.client(), &settings);
         (reminder.left.get() < left).then(|| reminder.wait.get())
     };
     let remind_when_due = || {

@@ -348,11 +348,10 @@ impl Running<'_> {
         check_reads(&mut started.task, &executor.directory)?;
         // Without transactions no replay is suppressed, and a task without state never replays: so none has to decide as
         // before.
-        let decisions =
-            match executor.role.stage.keeps_state() && !executor.role.state_is_truth(executor.context.delivery) {
-                true => &self.open.decisions[..],
-                false => &[],
-            };
+        let decisions = match executor.role.stage.keeps_state() && !executor.state_is_truth() {
+            true => &self.open.decisions[..],
+            false => &[],
+        };
         let owner: Owner = executor.owner(view.generation);
         let carried = started.task.close_epoch(&mut self.between);
         (self.open.buffer).take_between(&mut self.between, &started.sink, &|_| Vec::new());

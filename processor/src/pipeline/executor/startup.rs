@@ -162,7 +162,7 @@ impl Executor {
             on_truncated: self.on_truncated(),
             refused: &found.refused,
             order: self.order(found.ordered_input),
-            local_is_truth: self.role.state_is_truth(self.context.delivery),
+            local_is_truth: self.state_is_truth(),
         }
     }
 
@@ -313,7 +313,7 @@ impl Executor {
         };
         // Such a base would be rebuilt into another state, and nobody would notice where no hash is compared. One stage whose
         // state is the truth obeys none of them.
-        let obeys = self.role.stage != Stage::Whole || !self.role.state_is_truth(self.context.delivery);
+        let obeys = self.role.stage != Stage::Whole || !self.state_is_truth();
         if obeys && !(found.control).has_all_decisions(&committed, resume.from.control_seq) {
             tracing::warn!(task = self.task, base = ?resume.base, "base refused: decision records behind it are gone");
             found.refused.push((resume.base.clone(), Refusal::DecisionsGone));
@@ -361,7 +361,7 @@ impl Executor {
             reader,
             directory: &self.directory,
             committed,
-            decisions: match self.role.state_is_truth(self.context.delivery) {
+            decisions: match self.state_is_truth() {
                 true => at_least_once::obeyed(decisions, committed),
                 false => decisions,
             },

@@ -20,12 +20,14 @@ impl Tracing<'_> {
             (self.causes, self.first) = (rest, None);
         }
         let cause = self.causes.first().filter(|cause| cause.from <= output)?;
-        *self.first.get_or_insert_with(|| {
-            let headers = trace(cause.record);
-            (!headers.is_empty()).then(|| {
-                traces.push(headers);
-                traces.len() - 1
-            })
-        })
+        *self.first.get_or_insert_with(|| keep(trace(cause.record), traces))
     }
+}
+
+/// Where a trace is kept, if these are the headers of one.
+pub(super) fn keep(headers: Headers, traces: &mut Vec<Headers>) -> Option<usize> {
+    (!headers.is_empty()).then(|| {
+        traces.push(headers);
+        traces.len() - 1
+    })
 }

@@ -2,7 +2,7 @@
 //! start-up table goes on as it does for a position that local state has reached; nothing is suppressed. Pure.
 //! Must not hold: the table.
 
-use super::ownership::AfterUnknown;
+use super::ownership::{self, AfterUnknown};
 use super::position::Position;
 use super::problem::{Reason, Stop};
 use super::startup::{Base, Facts, Local, is_own};
@@ -92,11 +92,7 @@ fn behind_rewind(known: &Position, stands: Position) -> Position {
 
 /// Decides where records were not acknowledged, with the committed position read: whoever else wrote that is in nobody's way.
 pub fn after_unknown(named: bool, committed: Option<&Position>, sent: &Position) -> AfterUnknown {
-    match (named, committed == Some(sent)) {
-        (false, _) => AfterUnknown::Release,
-        (true, true) => AfterUnknown::Committed,
-        (true, false) => AfterUnknown::SendAgain,
-    }
+    ownership::after_unknown(named, committed, sent, committed)
 }
 
 /// What a state at `stands` obeys of decisions from behind it: at once, what rewinds took back of what is read from there

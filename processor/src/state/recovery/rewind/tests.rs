@@ -41,6 +41,17 @@ fn carried_out(world: &World) -> World {
     }
 }
 
+/// What is taken to be committed where the state is the truth.
+fn truth(world: &World) -> Position {
+    let facts = Facts {
+        local_is_truth: true,
+        ..world.facts()
+    };
+    at_least_once::committed(&facts)
+        .expect("there is state")
+        .expect("known")
+}
+
 #[test]
 fn an_order_with_a_higher_nonce_goes_back_and_only_once() {
     let world = ordered();
@@ -305,15 +316,6 @@ fn behind_it_the_checkpoint_is_the_base_whatever_else_is_found() {
 
 #[test]
 fn at_least_once_a_rewind_takes_the_state_back_that_is_the_truth() {
-    let truth = |world: &World| {
-        let facts = Facts {
-            local_is_truth: true,
-            ..world.facts()
-        };
-        at_least_once::committed(&facts)
-            .expect("there is state")
-            .expect("known")
-    };
     let world = ordered().stored("later", position(8));
     assert_goes_back(&world, "old");
     let behind = carried_out(&world);
@@ -376,15 +378,6 @@ fn at_least_once_a_state_from_before_a_rewind_obeys_what_that_took_back_at_once(
     let rewound = behind.committed.as_mut().expect("set");
     rewound.control_seq += 1;
     let rewound = rewound.clone();
-    let truth = |world: &World| {
-        let facts = Facts {
-            local_is_truth: true,
-            ..world.facts()
-        };
-        at_least_once::committed(&facts)
-            .expect("there is state")
-            .expect("known")
-    };
     let bases = [
         (Local::Absent, "old", 4, vec![]),
         (Local::Absent, "older", 2, vec!["old"]),
