@@ -21,7 +21,7 @@ use streamagg_processor::pipeline::operator::merge::Cut;
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Output, Outputs, Record};
 use streamagg_processor::pipeline::position::{Decision, DecisionKind, NO_WATERMARK};
-use streamagg_processor::pipeline::shuffle::{self, Header, Message, Partial};
+use streamagg_processor::pipeline::shuffle::{self, CellPartial, Header, Message, Partial};
 use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::checkpoint::{FileEntry, FileFormat, MANIFEST_VERSION, Manifest};
 use streamagg_processor::state::codec;
@@ -401,7 +401,7 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
         (0, -60_000, NO_WATERMARK, &b"\"key\":\"a\""[..], &b"row"[..]),
         (255, i64::MAX, 7, b"", b""),
     ];
-    let (mut partials, mut records) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new(), Vec::new()]);
+    let (mut partials, mut cells, mut records) = (Vec::new(), Vec::new(), [const { Vec::new() }; 5]);
     for (set, start_ms, barred_ms, key, row) in rows {
         shuffle::write_partial(
             set,
@@ -419,6 +419,15 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
     shed.keep(Share { halvings: 2 });
     shed.saw(1_700_000_000_000);
     shuffle::write_shed(&header, &shed, &mut records[3]);
+    let visit = CellPartial {
+        window: 2,
+        span_ms: (-60_000, 1_700_000_000_000),
+        events: 300,
+        key: b"\"key\":\"a\"",
+        row: b"row",
+    };
+    shuffle::write_cell(&visit, &mut cells);
+    shuffle::write_cells(&header, &cells, &mut records[4]);
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let text = records.map(|record| hex(&record)).join("\n") + "\n";
     assert_fixture("shuffle-1/records.hex", &text);
@@ -447,4 +456,8 @@ fn records_of_the_shuffle_topic_are_read_and_written_as_they_always_were() {
         Some((header, Message::Layout(b"{\"format\":1}")))
     );
     assert_eq!(shuffle::read(&stored[3]), Some((header, Message::Shed(shed))));
+    let Some((found, Message::Cells(mut cells))) = shuffle::read(&stored[4]) else {
+        panic!("cells are read as {:?}", shuffle::read(&stored[4]))
+    };
+    assert_eq!((found, cells.next(), cells.next()), (header, Some(Some(visit)), None));
 }

@@ -142,18 +142,23 @@ pub enum Expected {
 
 type Reason = &'static str;
 
-/// The batch answer: the last value of each window and key, `(result key, values)`.
+/// The batch answer: the last value of each window and key that was not taken back, `(result key, values)`.
 pub fn batch_answer(outputs: &[Expected]) -> BTreeMap<String, String> {
-    let value_of = |text: &str| {
-        text.rsplit_once("\"values\":")
-            .map_or("", |(_, values)| values)
-            .to_owned()
-    };
-    let results = outputs.iter().filter_map(|output| match output {
-        Expected::Result { key, value, .. } => Some((key.clone(), value_of(value))),
-        Expected::Late { .. } | Expected::Dead { .. } => None,
-    });
-    results.collect()
+    let mut answer = BTreeMap::new();
+    for output in outputs {
+        let Expected::Result { key, value, .. } = output else {
+            continue;
+        };
+        match value.rsplit_once("\"values\":") {
+            Some((head, values)) if !head.starts_with(r#"{"op":"Retract""#) => {
+                answer.insert(key.clone(), values.to_owned());
+            }
+            _ => {
+                answer.remove(key);
+            }
+        }
+    }
+    answer
 }
 
 /// Newest time of a readable event, [`NO_WATERMARK`] when there is none.

@@ -10,7 +10,7 @@ use crate::value::{Instant, Quantity};
 const NAME_LENGTH_MAX: usize = 50;
 
 pub(super) fn rules() -> Vec<Rule> {
-    let mut rules = vec![name(), one_topic(), windows_in_two_stages(), drift_in_two_stages()];
+    let mut rules = vec![name(), one_topic(), drift_in_two_stages()];
     rules.extend(topics());
     rules.extend(state());
     rules.extend(rust_only());
@@ -75,40 +75,6 @@ fn one_topic() -> Rule {
         "!has(self.kafka) || !has(self.partitioning.byKey) || self.kafka.topics.size() == 1",
         |source| source.pointer("/partitioning/byKey").is_none() || texts(source, "/kafka/topics").len() <= 1,
     )
-}
-
-/// The windows that pre-aggregated events can be merged into.
-fn windows_in_two_stages() -> Rule {
-    fn splits(window: &Value) -> bool {
-        let is = |pointer: &str, wanted: Value| window.pointer(pointer).is_none_or(|found| *found == wanted);
-        ["tumbling", "sliding", "cumulative"]
-            .iter()
-            .any(|kind| window.get(kind).is_some())
-            && window.pointer("/trigger/early").is_none()
-            && is("/trigger/onTime", true.into())
-            && is("/trigger/final", false.into())
-            && is("/trigger/late", serde_json::json!({"everyEvents": 1}))
-            && is("/panes", "Accumulating".into())
-    }
-    Rule {
-        from: Place::Kafka,
-        ..rule(
-            "spec",
-            ".windows",
-            "partitioning any takes tumbling, sliding and cumulative windows with the default trigger and panes: the others \
-             need all events of a key in one task; change the window, or use partitioning byKey",
-            "!has(self.source.partitioning.any) || self.windows.all(w, (has(w.tumbling) || has(w.sliding) || \
-             has(w.cumulative)) && w.panes == 'Accumulating' && w.trigger.onTime && !w.trigger.final && \
-             !has(w.trigger.early) && has(w.trigger.late.everyEvents) && w.trigger.late.everyEvents == 1)",
-            |spec| {
-                spec.pointer("/source/partitioning/any").is_none()
-                    || spec
-                        .get("windows")
-                        .and_then(Value::as_array)
-                        .is_none_or(|windows| windows.iter().all(splits))
-            },
-        )
-    }
 }
 
 /// Partitions that share no window have nothing to wait for.

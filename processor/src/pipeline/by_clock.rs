@@ -19,22 +19,18 @@ pub struct ClockRules {
 }
 
 impl ClockRules {
-    /// The rules of a job for a task of a stage. Everything by the clock is decided where events come in: a window task
-    /// has none.
+    /// The rules of a job for a task of a stage. Windows tick where they are; all else is decided where events come in.
     pub fn new(job: &Resolved, stage: Stage) -> Self {
-        let meets_others = match stage {
-            Stage::Whole => false,
-            Stage::Combine => true,
-            Stage::Window => return Self::default(),
-        };
+        let (takes_events, has_windows) = (stage != Stage::Window, stage != Stage::Combine);
+        let idle = job.idle.map(|idle| Rule {
+            idle,
+            bound_ms: job.watermark.bound_ms(),
+            meets_others: stage == Stage::Combine,
+        });
         Self {
-            idle: job.idle.map(|idle| Rule {
-                idle,
-                bound_ms: job.watermark.bound_ms(),
-                meets_others,
-            }),
-            guards_future: job.max_future_skew_ms.is_some(),
-            tick_every_ms: shortest_tick(&job.windows),
+            idle: idle.filter(|_| takes_events),
+            guards_future: takes_events && job.max_future_skew_ms.is_some(),
+            tick_every_ms: shortest_tick(&job.windows).filter(|_| has_windows),
         }
     }
 

@@ -24,6 +24,7 @@ mod persist_counts;
 pub mod query;
 mod running;
 mod session;
+mod single;
 mod size;
 mod stats;
 mod tick;
@@ -42,6 +43,7 @@ use self::judge::{AHEAD, Rejection, Scratch, Verdict};
 use self::paging::Paging;
 use self::pane::PaneSet;
 use self::session::SessionSet;
+use self::single::Singles;
 pub use self::stats::Stats;
 use self::tick::Ticks;
 use super::builder::Plan;
@@ -84,6 +86,7 @@ pub struct Task {
     instances: Vec<InstanceSet>,
     sessions: Vec<SessionSet>,
     counts: Vec<CountSet>,
+    singles: Singles,
     ticks: Ticks,
     late: LateFirings,
     bad_ratio: BadRatio,
@@ -156,6 +159,7 @@ impl Task {
             counts: (plan.own_windows.counts.iter())
                 .map(|(index, rule)| CountSet::new(&plan, *index, *rule))
                 .collect(),
+            singles: Singles::new(&plan),
             ticks: Ticks::new(&plan),
             scratch: Scratch::new(&plan),
             stats: Stats::new(plan.windows.len()),
@@ -296,7 +300,8 @@ impl Task {
         let shared: usize = self.sets.iter().map(PaneSet::rows).sum();
         let own: usize = self.instances.iter().map(|set| set.cells.len()).sum();
         let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
-        shared + own + sessions + self.counts.iter().map(CountSet::rows).sum::<usize>()
+        let counts: usize = self.counts.iter().map(CountSet::rows).sum();
+        shared + own + sessions + counts + self.singles.len()
     }
 
     /// Window instances that have state and have not been purged.
@@ -331,7 +336,7 @@ impl Task {
     fn obey(&mut self, verdict: Verdict, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
         match verdict {
             Verdict::Counted { event_time_ms, key } => self.counted(event_time_ms, key, outputs),
-            Verdict::Elements => self.count_elements(index, record, outputs, true),
+            Verdict::Elements => self.count_elements(index, record, outputs),
             Verdict::Filtered => self.stats.filtered += 1,
             Verdict::Outside => self.stats.outside += 1,
             Verdict::Late { event_time_ms } => self.put_late(event_time_ms, index, record, outputs),
@@ -339,10 +344,11 @@ impl Task {
         self.advance_watermark(self.scratch.candidate_ms, outputs);
     }
 
-    /// What is left to do for an event that was added to panes and instances.
+    /// What is left to do for an event that was added to panes and instances. What has ended fires in the window tasks
+    /// where there are such, when the partial comes there.
     fn counted(&mut self, event_time_ms: i64, key: u32, outputs: &mut Outputs) {
         self.add_to_sessions(event_time_ms, key, outputs);
-        if !self.scratch.firing.is_empty() {
+        if !self.is_first_stage && !self.scratch.firing.is_empty() {
             self.fire_for_event(key, outputs);
         }
     }

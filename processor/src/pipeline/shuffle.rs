@@ -5,7 +5,7 @@
 //! | bytes | |
 //! |---|---|
 //! | 1 | format, [`FORMAT`] |
-//! | 1 | kind: 1 partials, 2 watermark, 3 layout, 4 shed |
+//! | 1 | kind: 1 partials, 2 watermark, 3 layout, 4 shed, 5 cells |
 //! | 8 | fingerprint of the layout that the rows are in |
 //! | 4 | source partition |
 //! | 4 | how many source partitions there are |
@@ -17,10 +17,14 @@
 //! | partials, each: 1, 8, 8 | pane set, start of the pane, barred (below) |
 //! | 4, n | canonical bytes of the key |
 //! | 4, n | the row |
+//! | cells, each: 1, 8, 8, 8 | window by its place in the spec, start and end of the instance, number of events |
+//! | 4, n | canonical bytes of the key |
+//! | 4, n | the row |
 //!
 //! Numbers are little-endian. *Barred* is the watermark that barred the events of a partial from windows: they count in
 //! those that are purged above it. [`NO_WATERMARK`](super::position::NO_WATERMARK) where no window barred them.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use crate::core::share::Shed;
@@ -37,6 +41,7 @@ const PARTIALS: u8 = 1;
 const WATERMARK: u8 = 2;
 const LAYOUT: u8 = 3;
 const SHED: u8 = 4;
+const CELLS: u8 = 5;
 
 /// Where a record of the shuffle topic goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +122,10 @@ pub struct Header<'a> {
 /// A record, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Partials; [`Partials`] reads them one by one.
-    Partials(Partials<'a>),
+    /// Rows of shared panes.
+    Partials(Parts<'a, Partial<'a>>),
+    /// Rows of windows that keep values of their own.
+    Cells(Parts<'a, CellPartial<'a>>),
     /// How far event time has come in the source partition, in ms: everything before this record is counted.
     Watermark(i64),
     /// The document of the layout whose fingerprint the header has. It comes before everything else in that layout.
@@ -142,10 +149,33 @@ pub struct Partial<'a> {
     pub row: &'a [u8],
 }
 
-/// Partials of one record that are still to be read. It ends with `Some(None)` where the bytes are no partial.
+/// A pre-aggregated row of a window that keeps values of its own: the events of a key in an instance since the last one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CellPartial<'a> {
+    /// Place of the window in the spec.
+    pub window: usize,
+    /// The instance, from start to end in ms. Of a session, what these events span, their gaps included; of a count window the
+    /// one event.
+    pub span_ms: (i64, i64),
+    /// How many events.
+    pub events: u64,
+    /// Canonical bytes of the key.
+    pub key: &'a [u8],
+    /// The row, as its layout encodes it.
+    pub row: &'a [u8],
+}
+
+/// What a record has many of.
+pub trait Part<'a>: Sized {
+    /// Reads the first; answers what is behind it, or `None` where the bytes are none.
+    fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])>;
+}
+
+/// Parts of one record that are still to be read. It ends with `Some(None)` where the bytes are no part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partials<'a> {
+pub struct Parts<'a, P> {
     rest: &'a [u8],
+    part: PhantomData<P>,
 }
 
 /// Appends an in-band watermark.
@@ -172,6 +202,12 @@ pub fn write_partials(header: &Header<'_>, partials: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(partials);
 }
 
+/// Appends a record of cells written by [`write_cell`].
+pub fn write_cells(header: &Header<'_>, cells: &[u8], out: &mut Vec<u8>) {
+    write_header(CELLS, header, out);
+    out.extend_from_slice(cells);
+}
+
 /// Appends one partial without its row, which `write_row` appends.
 pub fn write_partial(
     set: usize,
@@ -187,6 +223,17 @@ pub fn write_partial(
     out.extend_from_slice(&barred_ms.to_le_bytes());
     write_sized(|out| out.extend_from_slice(key), out);
     write_sized(write_row, out);
+}
+
+/// Appends one cell.
+pub fn write_cell(cell: &CellPartial<'_>, out: &mut Vec<u8>) {
+    debug_assert!(cell.window < 256, "the number of windows is bounded by validation");
+    out.push(cell.window as u8);
+    out.extend_from_slice(&cell.span_ms.0.to_le_bytes());
+    out.extend_from_slice(&cell.span_ms.1.to_le_bytes());
+    out.extend_from_slice(&cell.events.to_le_bytes());
+    write_sized(|out| out.extend_from_slice(cell.key), out);
+    write_sized(|out| out.extend_from_slice(cell.row), out);
 }
 
 fn write_header(kind: u8, header: &Header<'_>, out: &mut Vec<u8>) {
@@ -227,7 +274,8 @@ pub fn read(bytes: &[u8]) -> Option<(Header<'_>, Message<'_>)> {
         lineage: std::str::from_utf8(lineage).ok()?,
     };
     let message = match (*format, *kind) {
-        (FORMAT, PARTIALS) => Message::Partials(Partials { rest }),
+        (FORMAT, PARTIALS) => Message::Partials(Parts::of(rest)),
+        (FORMAT, CELLS) => Message::Cells(Parts::of(rest)),
         (FORMAT, WATERMARK) => Message::Watermark(i64::from_le_bytes(rest.try_into().ok()?)),
         (FORMAT, LAYOUT) => Message::Layout(rest),
         (FORMAT, SHED) => Message::Shed(Shed::from_bytes(rest.try_into().ok()?)),
@@ -241,33 +289,61 @@ pub fn format_of(bytes: &[u8]) -> Option<u8> {
     bytes.first().copied()
 }
 
-impl<'a> Iterator for Partials<'a> {
-    type Item = Option<Partial<'a>>;
+impl<'a, P> Parts<'a, P> {
+    fn of(rest: &'a [u8]) -> Self {
+        let part = PhantomData;
+        Self { rest, part }
+    }
+}
+
+impl<'a, P: Part<'a>> Iterator for Parts<'a, P> {
+    type Item = Option<P>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
             return None;
         }
-        let read = read_partial(self.rest);
-        self.rest = read.map_or(&[], |(_, rest)| rest);
-        Some(read.map(|(partial, _)| partial))
+        let (part, rest) = P::read(self.rest).unzip();
+        self.rest = rest.unwrap_or_default();
+        Some(part)
     }
 }
 
-fn read_partial(bytes: &[u8]) -> Option<(Partial<'_>, &[u8])> {
-    let (set, rest) = bytes.split_first()?;
-    let (start, rest) = rest.split_first_chunk::<8>()?;
-    let (barred, rest) = rest.split_first_chunk::<8>()?;
-    let (key, rest) = read_sized(rest)?;
-    let (row, rest) = read_sized(rest)?;
-    let partial = Partial {
-        set: usize::from(*set),
-        start_ms: i64::from_le_bytes(*start),
-        barred_ms: i64::from_le_bytes(*barred),
-        key,
-        row,
-    };
-    Some((partial, rest))
+impl<'a> Part<'a> for Partial<'a> {
+    fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (set, rest) = bytes.split_first()?;
+        let (start, rest) = rest.split_first_chunk::<8>()?;
+        let (barred, rest) = rest.split_first_chunk::<8>()?;
+        let (key, rest) = read_sized(rest)?;
+        let (row, rest) = read_sized(rest)?;
+        let partial = Self {
+            set: usize::from(*set),
+            start_ms: i64::from_le_bytes(*start),
+            barred_ms: i64::from_le_bytes(*barred),
+            key,
+            row,
+        };
+        Some((partial, rest))
+    }
+}
+
+impl<'a> Part<'a> for CellPartial<'a> {
+    fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (window, rest) = bytes.split_first()?;
+        let (start, rest) = rest.split_first_chunk::<8>()?;
+        let (end, rest) = rest.split_first_chunk::<8>()?;
+        let (events, rest) = rest.split_first_chunk::<8>()?;
+        let (key, rest) = read_sized(rest)?;
+        let (row, rest) = read_sized(rest)?;
+        let cell = Self {
+            window: usize::from(*window),
+            span_ms: (i64::from_le_bytes(*start), i64::from_le_bytes(*end)),
+            events: u64::from_le_bytes(*events),
+            key,
+            row,
+        };
+        Some((cell, rest))
+    }
 }
 
 fn read_sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -323,6 +399,34 @@ mod tests {
         }
 
         #[test]
+        fn cells_round_trip_and_their_damage_is_seen(
+            rows in prop::collection::vec(
+                (0usize..256, any::<(i64, i64)>(), any::<u64>(), prop::collection::vec(any::<u8>(), 0..20), prop::collection::vec(any::<u8>(), 0..20)),
+                0..5,
+            ),
+            cut in 1usize..30,
+        ) {
+            let (mut cells, mut record) = (Vec::new(), Vec::new());
+            let written: Vec<CellPartial<'_>> = rows
+                .iter()
+                .map(|(window, span_ms, events, key, row)| CellPartial { window: *window, span_ms: *span_ms, events: *events, key, row })
+                .collect();
+            for cell in &written {
+                write_cell(cell, &mut cells);
+            }
+            write_cells(&HEADER, &cells, &mut record);
+            let Some((HEADER, Message::Cells(found))) = read(&record) else { panic!("cells were written") };
+            prop_assert_eq!(found.map(|cell| cell.expect("whole")).collect::<Vec<_>>(), written);
+            if !rows.is_empty() {
+                let Some((_, Message::Cells(damaged))) = read(&record[..record.len() - cut.min(cells.len() - 1)]) else {
+                    return Ok(());
+                };
+                let list: Vec<_> = damaged.collect();
+                prop_assert!(list.len() < rows.len() || list.last().is_some_and(Option::is_none), "{list:?}");
+            }
+        }
+
+        #[test]
         fn watermarks_round_trip(watermark in any::<i64>()) {
             let mut record = Vec::new();
             write_watermark(&HEADER, watermark, &mut record);
@@ -340,13 +444,17 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_the_reader_fail(bytes in prop::collection::vec(any::<u8>(), 0..120), known in any::<bool>()) {
+        fn no_bytes_make_the_reader_fail(
+            bytes in prop::collection::vec(any::<u8>(), 0..120), known in any::<bool>(), of_cells in any::<bool>(),
+        ) {
             let mut bytes = bytes;
             if known && bytes.len() > 2 {
-                bytes[..2].copy_from_slice(&[FORMAT, PARTIALS]);
+                bytes[..2].copy_from_slice(&[FORMAT, if of_cells { CELLS } else { PARTIALS }]);
             }
-            if let Some((_, Message::Partials(partials))) = read(&bytes) {
-                prop_assert!(partials.count() <= bytes.len());
+            match read(&bytes) {
+                Some((_, Message::Partials(partials))) => prop_assert!(partials.count() <= bytes.len()),
+                Some((_, Message::Cells(cells))) => prop_assert!(cells.count() <= bytes.len()),
+                Some((_, Message::Watermark(_) | Message::Layout(_) | Message::Shed(_))) | None => {}
             }
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::builder::Plan;
-use super::operator::combine::{Carried, Combine, CombineState, NotInTwoStages, Source};
+use super::operator::combine::{Carried, Combine, CombineState, Source};
 use super::operator::merge::{Cut, CutRefused, PurgedPartial, ShuffleError, WindowTask};
 use super::operator::query::{Answer, Question};
 use super::operator::{Stats, StepStatus, Task};
@@ -67,27 +67,23 @@ impl Setup {
     }
 
     /// A task without state, whose history is `lineage`, that begins at `start_offset`.
-    ///
-    /// # Errors
-    /// [`NotInTwoStages`] when a window of a job of two stages needs its events in one task.
-    pub fn begin(&self, lineage: &str, start_offset: i64) -> Result<Worker, NotInTwoStages> {
+    pub fn begin(&self, lineage: &str, start_offset: i64) -> Worker {
         let plan = Arc::clone(&self.plan);
-        Ok(match self.role.stage {
+        match self.role.stage {
             Stage::Whole => {
                 let task = Task::new(plan, start_offset).of_partition(self.role.partition);
                 Worker::Whole(Box::new(task))
             }
-            Stage::Combine => Worker::Combine(Box::new(Combine::new(plan, self.source(lineage), start_offset)?)),
-            Stage::Window => Worker::Window(Box::new(WindowTask::new(plan, start_offset)?)),
-        })
+            Stage::Combine => Worker::Combine(Box::new(Combine::new(plan, self.source(lineage), start_offset))),
+            Stage::Window => Worker::Window(Box::new(WindowTask::new(plan, start_offset))),
+        }
     }
 
     /// The task that a store holds, or `None` when it holds none. A combine task is what its committed position says.
     /// With `paging`, rows may leave memory for that store, and no more are read than these bytes take.
     ///
     /// # Errors
-    /// As [`Task::restore`]; [`Error::Incompatible`] also when a window of a job of two stages needs its events in one
-    /// task.
+    /// As [`Task::restore`].
     pub fn restore(
         &self,
         committed: &Position,
@@ -117,9 +113,6 @@ impl Setup {
                     carried: committed.combine.clone().unwrap_or_default(),
                 };
                 let combine = Combine::restore(plan, self.source(&committed.lineage), &state);
-                let combine = combine.map_err(|error| Error::Incompatible {
-                    what: error.to_string(),
-                })?;
                 Some(Worker::Combine(Box::new(combine)))
             }
         })
@@ -153,8 +146,7 @@ impl Worker {
         match self {
             Self::Whole(task) => task.decide(decision, outputs),
             Self::Combine(task) => task.decide(decision, &mut between.shuffle),
-            // Everything by the clock is decided where events come in.
-            Self::Window(_) => {}
+            Self::Window(task) => task.decide(decision, outputs),
         }
     }
 
@@ -186,11 +178,12 @@ impl Worker {
         }
     }
 
-    /// Whether a tick of the clock would fire a pane. Windows with such triggers are refused in two stages.
+    /// Whether a tick of the clock would fire a pane.
     pub fn tick_fires(&self, now_ms: i64) -> bool {
         match self {
             Self::Whole(task) => task.tick_fires(now_ms),
-            Self::Combine(_) | Self::Window(_) => false,
+            Self::Combine(_) => false,
+            Self::Window(task) => task.tick_fires(now_ms),
         }
     }
 

@@ -42,12 +42,12 @@ impl SessionRule {
         (time_ms, end)
     }
 
-    /// Whether an event at `time_ms` belongs to the session `[start_ms, end_ms)`.
-    pub fn joins(&self, time_ms: i64, gap_ms: i64, (start_ms, end_ms): (i64, i64)) -> bool {
+    /// Whether two sessions, `[start, end)` in ms, are one: each begins before the other has ended, or at its end.
+    pub fn joins(&self, one: (i64, i64), other: (i64, i64)) -> bool {
         let same_stretch = self
             .max_duration_ms
-            .is_none_or(|most| time_ms.div_euclid(most) == start_ms.div_euclid(most));
-        same_stretch && time_ms <= end_ms && time_ms.saturating_add(gap_ms) >= start_ms
+            .is_none_or(|most| one.0.div_euclid(most) == other.0.div_euclid(most));
+        same_stretch && one.0 <= other.1 && one.1 >= other.0
     }
 }
 
@@ -62,8 +62,9 @@ mod tests {
             max_duration_ms: None,
         };
         assert_eq!((rule.span_of(5, 10), rule.longest_gap_ms()), ((5, 15), 10));
-        assert!(rule.joins(15, 10, (5, 15)) && !rule.joins(16, 10, (5, 15)));
-        assert!(rule.joins(-5, 10, (5, 15)) && !rule.joins(-6, 10, (5, 15)));
+        let joins = |time_ms| rule.joins(rule.span_of(time_ms, 10), (5, 15));
+        assert!(joins(15) && !joins(16));
+        assert!(joins(-5) && !joins(-6));
     }
 
     #[test]
@@ -75,8 +76,9 @@ mod tests {
         assert_eq!(rule.longest_gap_ms(), 100);
         assert_eq!(rule.span_of(95, 10), (95, 100));
         assert_eq!(rule.span_of(-5, 100), (-5, 0));
-        assert!(!rule.joins(100, 10, (95, 100)));
-        assert!(rule.joins(99, 10, (95, 100)));
-        assert!(!rule.joins(99, 10, (100, 110)));
+        let joins = |time_ms, other| rule.joins(rule.span_of(time_ms, 10), other);
+        assert!(!joins(100, (95, 100)));
+        assert!(joins(99, (95, 100)));
+        assert!(!joins(99, (100, 110)));
     }
 }

@@ -110,19 +110,29 @@ fn a_partition_with_an_open_transaction_upstream_is_not_idle() {
     job.assert_exactly(&job.expected(true));
 }
 
+const TICKS: More = More {
+    source: "",
+    event: "",
+    window: ", trigger: {early: {every: 1h}}",
+    spec: "",
+    state: "",
+};
+
 #[test]
 fn a_crash_around_a_tick_publishes_its_panes_exactly_once() {
-    let job = job(
-        "tickcrash",
-        1,
-        More {
-            window: ", trigger: {early: {every: 1h}}",
-            ..More::default()
-        },
-    );
+    crash_around_ticks(&job("tickcrash", 1, TICKS));
+}
+
+/// Windows tick where they are: it is a window task that decides, and replays what it decided.
+#[test]
+fn a_crash_around_a_tick_of_the_second_stage_publishes_its_panes_exactly_once() {
+    crash_around_ticks(&job("stagetick", 2, TICKS).in_two_stages(1));
+}
+
+fn crash_around_ticks(job: &Job) {
     let mut early = BTreeSet::new();
     for (round, failpoint) in AROUND_A_COMMIT.into_iter().enumerate() {
-        let mut processor = crash_at_the_hour(&job, round, 380, failpoint);
+        let mut processor = crash_at_the_hour(job, round, 380, failpoint);
         let closed = job.expected(false);
         early.extend(job.expected(true).into_iter().filter(|line| !closed.contains(line)));
         let panes = eventually("the early panes", || {

@@ -93,52 +93,13 @@ pub(super) fn merged(
     Ok((values.collect(), purged))
 }
 
-#[test]
-fn windows_that_need_their_events_in_one_task_are_refused_by_name() {
-    let tumbling = serde_json::json!({"name": "fine", "tumbling": {"size": "60s"}});
-    for (window, found) in [
-        (
-            serde_json::json!({"name": "w", "session": {"gap": "30s"}}),
-            "a session window",
-        ),
-        (
-            serde_json::json!({"name": "w", "calendar": {"unit": "Day", "timeZone": "UTC"}}),
-            "a calendar window",
-        ),
-        (
-            serde_json::json!({"name": "w", "global": {}, "trigger": {"early": {"everyEvents": 5}}}),
-            "a global window",
-        ),
-        (
-            serde_json::json!({"name": "w", "tumbling": {"size": "60s"}, "trigger": {"final": true}}),
-            "another trigger or other panes",
-        ),
-        (
-            serde_json::json!({"name": "w", "sliding": {"size": "60s", "slide": "10s"}, "panes": "Retracting"}),
-            "another trigger or other panes",
-        ),
-    ] {
-        let plan = plan_of(serde_json::json!([tumbling, window]));
-        let refused = WindowTask::new(Arc::clone(&plan), 0).expect_err("it cannot be split");
-        assert_eq!((refused.window.as_str(), refused.found.as_str()), ("w", found));
-        assert!(refused.to_string().contains("window \"w\""), "{refused}");
-        assert_eq!(Combine::new(plan, source(0, 1), 0).map(|_| ()), Err(refused));
-    }
-    let taken = serde_json::json!([
-        tumbling,
-        {"name": "s", "sliding": {"size": "60s", "slide": "10s"}, "allowedLateness": "5s"},
-        {"name": "c", "cumulative": {"size": "60s", "step": "10s"}},
-    ]);
-    assert!(WindowTask::new(plan_of(taken), 0).is_ok());
-}
-
 /// A window waits for the slowest partition, and late events of one partition may be in time for another.
 #[test]
 fn a_window_fires_when_the_slowest_source_partition_has_passed_its_end() {
     let plan = minutes("0s");
-    let mut fast = Combine::new(Arc::clone(&plan), source(0, 2), 0).unwrap();
-    let mut slow = Combine::new(Arc::clone(&plan), source(1, 2), 0).unwrap();
-    let mut windows = WindowTask::new(plan, 0).unwrap();
+    let mut fast = Combine::new(Arc::clone(&plan), source(0, 2), 0);
+    let mut slow = Combine::new(Arc::clone(&plan), source(1, 2), 0);
+    let mut windows = WindowTask::new(plan, 0);
     let ahead = shuffled(&mut fast, &[("a", 10_000), ("a", 200_000), ("a", 20_000)]);
     assert_eq!(merged(&mut windows, &ahead).unwrap().0, Vec::<String>::new());
     let behind = shuffled(&mut slow, &[("a", 5_000), ("a", 30_000), ("a", 60_000)]);
@@ -153,8 +114,8 @@ fn a_window_fires_when_the_slowest_source_partition_has_passed_its_end() {
 #[test]
 fn late_partials_fire_a_window_once_for_each_record() {
     let plan = minutes("60s");
-    let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
-    let mut windows = WindowTask::new(plan, 0).unwrap();
+    let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0);
+    let mut windows = WindowTask::new(plan, 0);
     let first = shuffled(&mut combine, &[("a", 1_000), ("a", 70_000)]);
     assert_eq!(merged(&mut windows, &first).unwrap().0.len(), 1);
     let late = shuffled(&mut combine, &[("b", 2_000), ("a", 3_000), ("a", 4_000), ("b", 5_000)]);
@@ -173,10 +134,10 @@ fn late_partials_fire_a_window_once_for_each_record() {
 #[test]
 fn partials_of_a_partition_that_joined_late_go_to_the_late_output() {
     let plan = minutes("0s");
-    let mut old = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
-    let mut windows = WindowTask::new(Arc::clone(&plan), 0).unwrap();
+    let mut old = Combine::new(Arc::clone(&plan), source(0, 1), 0);
+    let mut windows = WindowTask::new(Arc::clone(&plan), 0);
     merged(&mut windows, &shuffled(&mut old, &[("a", 1_000), ("a", 130_000)])).unwrap();
-    let mut new = Combine::new(plan, source(1, 2), 0).unwrap();
+    let mut new = Combine::new(plan, source(1, 2), 0);
     let joined = shuffled(&mut new, &[("b", 2_000), ("b", 3_000), ("b", 125_000)]);
     let (results, purged) = merged(&mut windows, &joined).unwrap();
     assert_eq!(results, Vec::<String>::new());
@@ -228,8 +189,8 @@ fn partials_of_an_earlier_spec_are_read_into_the_present_one() {
     );
     let old = plan_with(serde_json::json!([count, first]));
     let new = plan_with(serde_json::json!([last, count, first]));
-    let mut combine = Combine::new(Arc::clone(&old), source(0, 1), 0).unwrap();
-    let (mut windows, mut backend) = (WindowTask::new(Arc::clone(&old), 0).unwrap(), MemoryBackend::default());
+    let mut combine = Combine::new(Arc::clone(&old), source(0, 1), 0);
+    let (mut windows, mut backend) = (WindowTask::new(Arc::clone(&old), 0), MemoryBackend::default());
     merged(&mut windows, &shuffled(&mut combine, &[("a", 1_000)])).unwrap();
     let mut windows = restored(&new, &mut windows, &mut backend);
     let on_the_way = shuffled(&mut combine, &[("a", 2_000)]);
@@ -242,7 +203,7 @@ fn partials_of_an_earlier_spec_are_read_into_the_present_one() {
         position: combine.position(),
         ..state
     };
-    let mut combine = Combine::restore(Arc::clone(&new), source(0, 1), &state).unwrap();
+    let mut combine = Combine::restore(Arc::clone(&new), source(0, 1), &state);
     let (results, _) = merged(&mut windows, &shuffled(&mut combine, &[("a", 4_000), ("a", 70_000)])).unwrap();
     let values: Vec<&str> = results
         .iter()
@@ -257,7 +218,7 @@ fn partials_of_an_earlier_spec_are_read_into_the_present_one() {
         ]
     );
     // One that never had the old spec, and was not told of it, does not guess.
-    let refused = merged(&mut WindowTask::new(new, 0).unwrap(), &on_the_way);
+    let refused = merged(&mut WindowTask::new(new, 0), &on_the_way);
     let untold = ShuffleError::Layout {
         offset: 0,
         why: Unreadable::Untold,
@@ -271,12 +232,12 @@ fn a_window_task_does_not_run_ahead_of_its_spec() {
     let count = serde_json::json!({"name": "n", "count": {}});
     let old = plan_with(serde_json::json!([count]));
     let new = plan_with(serde_json::json!([count, {"name": "last", "last": {"field": "/v"}}]));
-    let mut combine = Combine::new(Arc::clone(&old), source(0, 1), 0).unwrap();
+    let mut combine = Combine::new(Arc::clone(&old), source(0, 1), 0);
     let first = shuffled(&mut combine, &[("a", 1_000)]);
     let state = combine.close_epoch(&mut Shuffle::default());
-    let mut combine = Combine::restore(Arc::clone(&new), source(0, 1), &state).unwrap();
+    let mut combine = Combine::restore(Arc::clone(&new), source(0, 1), &state);
     let second = shuffled(&mut combine, &[("a", 2_000), ("a", 190_000)]);
-    let mut windows = WindowTask::new(Arc::clone(&old), 0).unwrap();
+    let mut windows = WindowTask::new(Arc::clone(&old), 0);
     let mut backend = MemoryBackend::default();
     merged(&mut windows, &first).unwrap();
     let committed = restored(&old, &mut windows, &mut backend).position();
@@ -299,10 +260,10 @@ fn a_window_task_does_not_run_ahead_of_its_spec() {
 #[test]
 fn records_that_are_not_this_jobs_are_refused_and_say_why() {
     let plan = minutes("0s");
-    let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
+    let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0);
     let records = shuffled(&mut combine, &[("a", 1_000), ("a", 130_000)]);
     let refused = |plan: &Arc<Plan>, records: &[Vec<u8>]| {
-        let mut windows = WindowTask::new(Arc::clone(plan), 0).unwrap();
+        let mut windows = WindowTask::new(Arc::clone(plan), 0);
         merged(&mut windows, records)
             .map(|_| ())
             .expect_err("it is refused")
@@ -339,13 +300,16 @@ proptest! {
         let plan = plan_of(serde_json::json!([
             {"name": "s", "sliding": {"size": "60s", "slide": "10s"}, "allowedLateness": "5s"},
             {"name": "c", "cumulative": {"size": "60s", "step": "10s"}},
+            {"name": "v", "session": {"gap": "20s"}},
+            {"name": "d", "calendar": {"unit": "Day", "timeZone": "Europe/Berlin"}},
+            {"name": "n", "count": {"size": 2}},
         ]));
-        let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0).unwrap();
+        let mut combine = Combine::new(Arc::clone(&plan), source(0, 1), 0);
         let mut records = shuffled(&mut combine, &[("a", 1_000), ("b", 30_000), ("a", 130_000), ("b", 128_000), ("a", 300_000)]);
         let damaged = record.index(records.len());
         let at = at.index(records[damaged].len());
         records[damaged][at] ^= 1 << bit;
-        let mut windows = WindowTask::new(plan, 0).unwrap();
+        let mut windows = WindowTask::new(plan, 0);
         // Refused or, where numbers or names changed, taken.
         let _outcome = merged(&mut windows, &records);
     }
@@ -359,9 +323,9 @@ fn a_window_task_answers_with_what_it_fires_and_names_the_source_partition_that_
         {"name": "s", "sliding": {"size": "120s", "slide": "60s"}},
     ]));
     let key = plan.key_of(r#"{"k":"a"}"#).unwrap();
-    let mut fast = Combine::new(Arc::clone(&plan), source(0, 2), 0).unwrap();
-    let mut slow = Combine::new(Arc::clone(&plan), source(1, 2), 0).unwrap();
-    let mut windows = WindowTask::new(Arc::clone(&plan), 0).unwrap();
+    let mut fast = Combine::new(Arc::clone(&plan), source(0, 2), 0);
+    let mut slow = Combine::new(Arc::clone(&plan), source(1, 2), 0);
+    let mut windows = WindowTask::new(Arc::clone(&plan), 0);
     // The last two are late for what ends at 60 s, where they came in; no window has ended yet where they meet.
     let ahead = shuffled(&mut fast, &[("a", 10_000), ("a", 61_000), ("a", 20_000), ("z", 21_000)]);
     assert!(merged(&mut windows, &ahead).unwrap().0.is_empty());

@@ -14,8 +14,8 @@ use super::cases::{merged, minutes, plan_of, restored, shuffled, source};
 
 /// Both stages under `before`, with three events of a key in the first minute and a final result of it.
 fn fired(before: &Arc<Plan>) -> (Combine, WindowTask) {
-    let mut combine = Combine::new(Arc::clone(before), source(0, 1), 0).unwrap();
-    let mut windows = WindowTask::new(Arc::clone(before), 0).unwrap();
+    let mut combine = Combine::new(Arc::clone(before), source(0, 1), 0);
+    let mut windows = WindowTask::new(Arc::clone(before), 0);
     let events = [("a", 1_000), ("a", 2_000), ("a", 3_000), ("a", 130_000)];
     let (results, _) = merged(&mut windows, &shuffled(&mut combine, &events)).unwrap();
     assert!(
@@ -38,7 +38,7 @@ fn changed(plan: &Arc<Plan>, combine: &mut Combine, knows: bool) -> Combine {
     let text = serde_json::to_string(&state).unwrap();
     assert_eq!(text.contains("latenesses"), knows, "{text}");
     let state: CombineState = serde_json::from_str(&text).unwrap();
-    Combine::restore(Arc::clone(plan), source(0, 1), &state).unwrap()
+    Combine::restore(Arc::clone(plan), source(0, 1), &state)
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_closed_window_beside_an_open_one_misses_the_partial_and_is_counted_once() {
 #[test]
 fn state_that_does_not_say_what_windows_allow_goes_on_under_the_present_spec() {
     let hour = minutes("1h");
-    let mut windows = WindowTask::new(Arc::clone(&hour), 0).unwrap();
+    let mut windows = WindowTask::new(Arc::clone(&hour), 0);
     let mut changes = Changes::default();
     windows.take_changes(&mut changes);
     let mut whole = MemoryBackend::default();

@@ -14,7 +14,7 @@ use streamagg_tests::oracle::{self, Entry, Expected, Panes, Shape, Spec, Trigger
 use crate::around::envelope;
 use crate::engine::{decision, expected_form};
 
-/// A spec whose windows two stages take, and the log of each source partition; every one ends.
+/// A spec, and the log of each source partition; every one ends.
 #[derive(Clone, Debug)]
 pub struct Scene {
     pub spec: Spec,
@@ -23,6 +23,11 @@ pub struct Scene {
 }
 
 impl Scene {
+    /// Whether some windows are sessions.
+    pub fn has_sessions(&self) -> bool {
+        self.spec.windows.iter().any(is_session)
+    }
+
     /// Events of one key in one window.
     pub fn hot_key(events: usize) -> Self {
         let spec = Spec {
@@ -57,25 +62,18 @@ impl Scene {
     }
 }
 
-/// Windows of other kinds become tumbling ones; triggers and panes the usual ones.
+/// Whether the events of a key decide which instances there are.
+pub fn is_session(window: &Window) -> bool {
+    matches!(window.shape, Shape::Session | Shape::SessionByField)
+}
+
+/// How events are divided into partials decides what a pane has that shows the new ones only: they accumulate.
 fn for_two_stages(window: Window) -> Window {
-    let (shape, size_ms, slide_ms, offset_ms) = match window.shape {
-        Shape::Sliding | Shape::Cumulative => (window.shape, window.size_ms, window.slide_ms, window.offset_ms),
-        Shape::Session | Shape::SessionByField | Shape::Day | Shape::Global | Shape::Count => {
-            (Shape::Sliding, 40, 40, 0)
-        }
+    let panes = match window.panes {
+        Panes::Discarding => Panes::Accumulating,
+        Panes::Accumulating | Panes::Retracting => window.panes,
     };
-    Window {
-        name: window.name,
-        shape,
-        size_ms,
-        slide_ms,
-        offset_ms,
-        lateness_ms: window.lateness_ms,
-        closed_ms: oracle::NO_WATERMARK,
-        trigger: Trigger::default(),
-        panes: Panes::default(),
-    }
+    Window { panes, ..window }
 }
 
 /// Any scene with so many source partitions.

@@ -40,7 +40,7 @@ proptest! {
         first.finish();
         for log in &first.partitions {
             let (mut had, mut backend, mut changes) =
-                (WindowTask::new(Arc::clone(&old_plan), 0).unwrap(), MemoryBackend::default(), Changes::default());
+                (WindowTask::new(Arc::clone(&old_plan), 0), MemoryBackend::default(), Changes::default());
             had.take_changes(&mut changes);
             backend.apply(&changes).unwrap();
             let mut had = WindowTask::restore(Arc::clone(&new_plan), &backend).unwrap().unwrap();

@@ -155,7 +155,7 @@ pub(super) fn spans(window: &Window, time: i64, gap: i64) -> Vec<(i64, i64)> {
     }
 }
 
-fn is_session(window: &Window) -> bool {
+pub(super) fn is_session(window: &Window) -> bool {
     matches!(window.shape, Shape::Session | Shape::SessionByField)
 }
 
@@ -196,10 +196,10 @@ fn allowed_until(window: &Window, end: i64) -> i64 {
 }
 
 /// Start, end, events.
-type Session = (i64, i64, Vec<(usize, Row)>);
+pub(super) type Session = (i64, i64, Vec<(usize, Row)>);
 
 /// Sessions of these events of one key.
-fn sessions(window: &Window, mut rows: Vec<(usize, Row)>) -> Vec<Session> {
+pub(super) fn sessions(window: &Window, mut rows: Vec<(usize, Row)>) -> Vec<Session> {
     rows.sort_by_key(|(_, row)| row.time);
     let mut found: Vec<Session> = Vec::new();
     for (number, row) in rows {

@@ -6,7 +6,6 @@ use streamagg_crds::admin::TaskState;
 use super::startup::Found;
 use super::{End, Executor, state_budget};
 use crate::kafka::control::ControlCopy;
-use crate::pipeline::operator::combine::NotInTwoStages;
 use crate::pipeline::worker::Worker;
 use crate::state::backend::Error;
 use crate::state::checkpoint::Manifest;
@@ -16,11 +15,6 @@ use crate::state::store::{FetchError, Listing, Store};
 
 /// Times that the store is listed in one start-up.
 const LISTINGS_MAX: u32 = 8;
-
-/// Validation refuses such a job; a job file by another hand may still hold one.
-pub(super) fn not_in_two_stages(error: NotInTwoStages) -> End {
-    Stop::new(Reason::SpecInvalid, error.to_string()).into()
-}
 
 impl Executor {
     /// Local state. A task without any has the committed position for it: it goes on there and never replays. But where K
@@ -65,8 +59,7 @@ impl Executor {
                 drop(state.take());
                 let empty = self.directory.discard()?;
                 found.local = Local::Absent;
-                let begun = found.setup.begin(&committed.lineage, start_offset);
-                let mut task = begun.map_err(not_in_two_stages)?;
+                let mut task = found.setup.begin(&committed.lineage, start_offset);
                 self.page(&mut task, &empty);
                 *state = Some(empty);
                 return Ok(Ok(task));

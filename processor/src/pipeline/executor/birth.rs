@@ -4,7 +4,6 @@
 use streamagg_crds::resolved::Start;
 use uuid::Uuid;
 
-use super::base::not_in_two_stages;
 use super::commit::{Committer, Epoch};
 use super::replay::save;
 use super::startup::Found;
@@ -50,8 +49,7 @@ impl Executor {
             built_on: None,
             sent: &born,
         })?;
-        let begun = found.setup.begin(&born.lineage, start_offset);
-        let mut task = begun.map_err(not_in_two_stages)?;
+        let mut task = found.setup.begin(&born.lineage, start_offset);
         self.page(&mut task, &state);
         save(&mut task, &mut state, &self.directory, &born, self.state_budget())?;
         Ok((task, state, born, start_offset, None))

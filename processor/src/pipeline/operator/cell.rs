@@ -9,7 +9,9 @@ use super::size::list_bytes;
 use crate::aggregation::inputs::Inputs;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
+use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
+use crate::pipeline::shuffle::CellPartial;
 use crate::window::types::{Window, WindowPlan};
 
 /// One key in one instance.
@@ -131,6 +133,14 @@ impl Cells {
         layout.add(self.rows.get_mut(cell.row), inputs);
     }
 
+    /// Counts in what another task has of so many events.
+    pub fn merge(&mut self, slot: u32, layout: &Layout, events: u64, values: RowRef<'_>) {
+        let cell = &mut self.cells[slot as usize];
+        cell.events += events;
+        cell.since += events;
+        layout.merge(self.rows.get_mut(cell.row), values);
+    }
+
     /// Whether the number of events makes a cell fire; `ended`: the watermark has passed the end of its window.
     pub fn is_due(&self, slot: u32, ended: bool) -> bool {
         let repeat = if ended {
@@ -222,6 +232,18 @@ impl Cells {
         let cell = self.get(slot);
         let published = cell.published.map(|row| self.published.get(row));
         (self.rows.get(cell.row), published)
+    }
+
+    /// A cell of an instance for the task that has all of its events, but for the row.
+    pub fn partial<'a>(&self, slot: u32, window: &Window, keys: &'a KeyTable) -> CellPartial<'a> {
+        let cell = self.get(slot);
+        CellPartial {
+            window: window.index,
+            span_ms: (window.start_ms, window.end_ms),
+            events: cell.events,
+            key: keys.bytes(cell.key),
+            row: &[],
+        }
     }
 
     /// Puts a stored cell back. `copy` fills a row: that of its values (`false`), that of the published ones (`true`).

@@ -5,6 +5,8 @@
 //! events are divided into partials, never what the partials of a window add up to.
 //! Must not hold: windows that fire, transactions.
 
+mod cells;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -15,25 +17,15 @@ use super::judge::{AHEAD, Verdict};
 use super::{END_OF_INPUT, Stats, StepStatus, Task};
 use crate::core::key;
 use crate::core::share::Shed;
-use crate::pipeline::builder::{PaneSetPlan, PaneWindow, Place, Plan};
+use crate::pipeline::builder::{PaneSetPlan, Plan};
 use crate::pipeline::output::{Outputs, Record};
 use crate::pipeline::position::{Decision, DecisionKind, NO_WATERMARK, TaskPosition};
 use crate::pipeline::shuffle::{self, Destination, Header, RECORD_BYTES_MAX, Shuffle};
-use crate::window::types::Assigner;
+use crate::window::types::{Assigner, WindowPlan};
 
-/// Why a job cannot be split into two stages.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "window {window:?}: partitioning any takes tumbling, sliding and cumulative windows that fire on time and for late \
-     events and whose panes are Accumulating; found {found}; use partitioning byKey, or give the window the default \
-     trigger and panes"
-)]
-pub struct NotInTwoStages {
-    /// Name of the first such window.
-    pub window: String,
-    /// What it is.
-    pub found: String,
-}
+/// Watermarks go out at the multiples of this, ms, where windows have no ends that are known before; for sessions of a
+/// shorter gap at the multiples of that. Sessions fire on time when one is passed.
+pub const GRID_MS: i64 = 1000;
 
 /// Where a combine task stands among others. All of it goes into its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,6 +65,9 @@ pub struct Carried {
     pub latenesses: Latenesses,
 }
 
+/// Makes a record of parts of one kind.
+type WriteParts = fn(&Header<'_>, &[u8], &mut Vec<u8>);
+
 /// One combine task.
 #[derive(Clone, Debug)]
 pub struct Combine {
@@ -91,10 +86,7 @@ pub struct Combine {
 
 impl Combine {
     /// A task that begins at `start_offset`.
-    ///
-    /// # Errors
-    /// [`NotInTwoStages`] when a window of the job needs its events in one task.
-    pub fn new(plan: Arc<Plan>, source: Source, start_offset: i64) -> Result<Self, NotInTwoStages> {
+    pub fn new(plan: Arc<Plan>, source: Source, start_offset: i64) -> Self {
         let state = CombineState {
             position: TaskPosition::start(start_offset),
             carried: Carried::default(),
@@ -103,11 +95,7 @@ impl Combine {
     }
 
     /// The task that said `state` of itself.
-    ///
-    /// # Errors
-    /// As [`Self::new`].
-    pub fn restore(plan: Arc<Plan>, source: Source, state: &CombineState) -> Result<Self, NotInTwoStages> {
-        plan.in_two_stages()?;
+    pub fn restore(plan: Arc<Plan>, source: Source, state: &CombineState) -> Self {
         let mut task = Task::at(plan, state.position);
         task.scratch.partition = source.index;
         task.partition = source.index;
@@ -130,7 +118,7 @@ impl Combine {
             source,
         };
         combine.due_ms = combine.next_due();
-        Ok(combine)
+        combine
     }
 
     /// Consumes records in offset order. Late and dead records go to `outputs`, partials that must not wait for the end
@@ -186,12 +174,13 @@ impl Combine {
         match decision.kind {
             DecisionKind::IdleAdvance { watermark_ms } => self.advance_watermark(watermark_ms, None, shuffle),
             DecisionKind::FutureSkew { now_ms } => self.task.clock.obey(now_ms),
-            // Windows that fire by processing time are refused in two stages.
-            DecisionKind::Tick { .. } => {}
             // For window tasks only.
-            DecisionKind::Cut(_) => {}
+            DecisionKind::Tick { .. } | DecisionKind::Cut(_) => {}
             DecisionKind::Share(share) => {
                 let sheds_more = share.halvings > self.task.position.shed.share.halvings;
+                if sheds_more {
+                    self.flush(shuffle);
+                }
                 self.task.position.shed.keep(share);
                 // Late panes are written without a watermark before them: what is in them knows already.
                 if sheds_more {
@@ -257,9 +246,8 @@ impl Combine {
         shuffle: &mut Shuffle,
     ) {
         match verdict {
-            // Windows that have ended fire in the window tasks, when the partial comes there.
-            Verdict::Counted { .. } => {}
-            Verdict::Elements => self.task.count_elements(index, record, outputs, false),
+            Verdict::Counted { event_time_ms, key } => self.task.counted(event_time_ms, key, outputs),
+            Verdict::Elements => self.task.count_elements(index, record, outputs),
             Verdict::Filtered => self.task.stats.filtered += 1,
             Verdict::Outside => self.task.stats.outside += 1,
             Verdict::Late { event_time_ms } => self.task.put_late(event_time_ms, index, record, outputs),
@@ -290,7 +278,7 @@ impl Combine {
         }
     }
 
-    /// Tells the window tasks what was shed, where results say it, before the watermark that lets windows fire.
+    /// Tells the window tasks what was shed, where results say it, before what lets windows fire.
     fn tell_shed(&mut self, shuffle: &mut Shuffle) {
         let shed = self.task.position.shed;
         if self.task.plan.says_share && self.told.replace(shed) != Some(shed) {
@@ -302,6 +290,12 @@ impl Combine {
 
     /// Puts out every partial.
     fn flush(&mut self, shuffle: &mut Shuffle) {
+        self.flush_panes(shuffle);
+        self.flush_cells(shuffle);
+        self.task.next_due_ms = i64::MAX;
+    }
+
+    fn flush_panes(&mut self, shuffle: &mut Shuffle) {
         let watermark_ms = self.task.position.watermark_ms;
         let plan = Arc::clone(&self.task.plan);
         let mut partial = Vec::new();
@@ -311,36 +305,49 @@ impl Combine {
                 let barred_ms = barred(&plan.pane_sets[index], pane.start_ms, watermark_ms);
                 for (row, key) in pane.keys.iter().enumerate() {
                     let key = self.task.keys.bytes(*key);
-                    let partition = (key::murmur2(key) & 0x7fff_ffff) % self.source.shuffle_partitions;
                     let encode = |out: &mut Vec<u8>| plan.layout.encode(pane.values(row as u32), out);
                     partial.clear();
                     shuffle::write_partial(index, pane.start_ms, barred_ms, key, encode, &mut partial);
-                    let full = self.buffers[partition as usize].len() + partial.len() > RECORD_BYTES_MAX;
-                    if full {
-                        self.push_buffer(partition, shuffle);
-                    }
-                    self.buffers[partition as usize].extend_from_slice(&partial);
+                    let partition = self.partition_of(key);
+                    self.keep(partition, &partial, shuffle::write_partials, shuffle);
                 }
             }
             set.purge(END_OF_INPUT, &mut self.task.keys, |_| {});
         }
         self.task.sets = sets;
-        self.task.next_due_ms = i64::MAX;
+        self.push_buffers(shuffle::write_partials, shuffle);
+    }
+
+    /// The partition that has a key.
+    fn partition_of(&self, key: &[u8]) -> u32 {
+        (key::murmur2(key) & 0x7fff_ffff) % self.source.shuffle_partitions
+    }
+
+    /// Keeps a part for a shuffle partition; those before it go out when a record is full.
+    pub(super) fn keep(&mut self, partition: u32, part: &[u8], write: WriteParts, shuffle: &mut Shuffle) {
+        let full = self.buffers[partition as usize].len() + part.len() > RECORD_BYTES_MAX;
+        if full {
+            self.push_buffer(partition, write, shuffle);
+        }
+        self.buffers[partition as usize].extend_from_slice(part);
+    }
+
+    /// Makes a record of the parts that wait for each shuffle partition, if any do.
+    fn push_buffers(&mut self, write: WriteParts, shuffle: &mut Shuffle) {
         for partition in 0..self.source.shuffle_partitions {
-            self.push_buffer(partition, shuffle);
+            self.push_buffer(partition, write, shuffle);
         }
     }
 
-    /// Makes a record of the partials that wait for a shuffle partition, if any do.
-    fn push_buffer(&mut self, partition: u32, shuffle: &mut Shuffle) {
-        let mut partials = std::mem::take(&mut self.buffers[partition as usize]);
-        if !partials.is_empty() {
+    fn push_buffer(&mut self, partition: u32, write: WriteParts, shuffle: &mut Shuffle) {
+        let mut parts = std::mem::take(&mut self.buffers[partition as usize]);
+        if !parts.is_empty() {
             self.push(Destination::One(partition), shuffle, |header, out| {
-                shuffle::write_partials(header, &partials, out);
+                write(header, &parts, out);
             });
         }
-        partials.clear();
-        self.buffers[partition as usize] = partials;
+        parts.clear();
+        self.buffers[partition as usize] = parts;
     }
 
     /// Appends a record. The first of a layout comes behind the layout itself: whoever reads it may never have had this spec.
@@ -379,25 +386,41 @@ impl Combine {
             // Window tasks wait for every source partition: the first watermark is always news.
             return NO_WATERMARK + 1;
         }
-        let windows = self.task.plan.pane_sets.iter().flat_map(|set| &set.windows);
+        let windows = self.task.plan.windows.iter();
         windows
-            .map(|window| {
-                let ends = next_on_grid(window, 0, watermark_ms);
-                ends.min(next_on_grid(window, window.allowed_lateness_ms, watermark_ms))
-            })
+            .map(|window| next_due_of(&window.plan, watermark_ms))
             .min()
             .unwrap_or(i64::MAX)
     }
 }
 
-/// The first time above `above_ms` that is `shift_ms` behind an end of the window; the end of time at most.
-fn next_on_grid(window: &PaneWindow, shift_ms: i64, above_ms: i64) -> i64 {
-    let aligned = &window.aligned;
-    let slide = i128::from(aligned.slide_ms());
-    // Ends of cumulative windows lie at every step, and their size is a multiple of it.
-    let origin = i128::from(aligned.offset_ms()) + i128::from(aligned.size_ms()) + i128::from(shift_ms);
-    let above = i128::from(above_ms);
-    let next = above - (above - origin).rem_euclid(slide) + slide;
+/// The first watermark above `above_ms` at which an instance of the window ends or is purged, or on the grid.
+fn next_due_of(window: &WindowPlan, above_ms: i64) -> i64 {
+    let lateness_ms = window.allowed_lateness_ms;
+    match &window.assigner {
+        Assigner::Aligned(aligned) => {
+            // Ends of cumulative windows lie at every step, and their size is a multiple of it.
+            let origin = i128::from(aligned.offset_ms()) + i128::from(aligned.size_ms());
+            let next = |shift_ms| next_multiple(aligned.slide_ms(), origin + i128::from(shift_ms), above_ms);
+            next(0).min(next(lateness_ms))
+        }
+        Assigner::Calendar(_) if above_ms == END_OF_INPUT => END_OF_INPUT,
+        Assigner::Calendar(calendar) => {
+            let next = |shift_ms: i64| {
+                let (_, end_ms) = calendar.span_of(above_ms.saturating_sub(shift_ms));
+                end_ms.saturating_add(shift_ms)
+            };
+            next(0).min(next(lateness_ms))
+        }
+        Assigner::Session(rule) => next_multiple(rule.longest_gap_ms().clamp(1, GRID_MS), 0, above_ms),
+        Assigner::Global | Assigner::Count(_) => next_multiple(GRID_MS, 0, above_ms),
+    }
+}
+
+/// The first time above `above_ms` that is a multiple of `step_ms` away from `origin`; the end of time at most.
+fn next_multiple(step_ms: i64, origin: i128, above_ms: i64) -> i64 {
+    let (step, above) = (i128::from(step_ms), i128::from(above_ms));
+    let next = above - (above - origin).rem_euclid(step) + step;
     i64::try_from(next).unwrap_or(i64::MAX)
 }
 
@@ -413,28 +436,6 @@ fn barred(set: &PaneSetPlan, start_ms: i64, watermark_ms: i64) -> i64 {
 }
 
 impl Plan {
-    /// Whether every window of the job can be split into two stages.
-    ///
-    /// # Errors
-    /// [`NotInTwoStages`] names the first window that cannot.
-    pub fn in_two_stages(&self) -> Result<(), NotInTwoStages> {
-        let kept_alone = |place: Place| matches!(place, Place::Instances(_) | Place::Sessions(_) | Place::Counts(_));
-        let Some(window) = self.windows.iter().find(|window| kept_alone(window.place)) else {
-            return Ok(());
-        };
-        let found = match &window.plan.assigner {
-            Assigner::Aligned(_) => "another trigger or other panes",
-            Assigner::Calendar(_) => "a calendar window",
-            Assigner::Global => "a global window",
-            Assigner::Session(_) => "a session window",
-            Assigner::Count(_) => "a count window",
-        };
-        Err(NotInTwoStages {
-            window: window.plan.name.clone(),
-            found: found.to_owned(),
-        })
-    }
-
     /// Tells layouts of partials apart: equal ones have equal windows, panes, keys and accumulators.
     pub fn fingerprint(&self) -> u64 {
         self.state_layout.fingerprint()

@@ -5,9 +5,8 @@
 
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
 use super::size::list_bytes;
-use crate::aggregation::inputs::Inputs;
 use crate::aggregation::layout::Layout;
-use crate::aggregation::rows::{RowRef, RowStore};
+use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
 use crate::window::count::CountRule;
@@ -98,8 +97,14 @@ impl CountSet {
         self.entries[entry as usize].key
     }
 
-    /// Counts one event in; answers the window that it completes.
-    pub fn add(&mut self, key: u32, layout: &Layout, inputs: &Inputs<'_>, keys: &mut KeyTable) -> Option<Window> {
+    /// Counts the event of a time in, which `count` adds to a row; answers the window that it completes.
+    pub fn add(
+        &mut self,
+        (key, time_ms): (u32, i64),
+        layout: &Layout,
+        keys: &mut KeyTable,
+        mut count: impl FnMut(RowMut<'_>),
+    ) -> Option<Window> {
         let number = self.entry(key, keys);
         let entry = &mut self.entries[number as usize];
         let place = self.rule.place(entry.counts.events);
@@ -116,9 +121,9 @@ impl CountSet {
             } else {
                 (times[0] as i64, times[1] as i64)
             };
-            times[0] = least.min(inputs.place.time_ms) as u64;
-            times[1] = most.max(inputs.place.time_ms) as u64;
-            layout.add(self.rows.get_mut(row), inputs);
+            times[0] = least.min(time_ms) as u64;
+            times[1] = most.max(time_ms) as u64;
+            count(self.rows.get_mut(row));
         }
         entry.counts.events += 1;
         let events = entry.counts.events;
@@ -297,7 +302,7 @@ impl CountSet {
         place: Option<usize>,
         stored: (Counts, [i64; 2]),
         keys: &mut KeyTable,
-        copy: impl FnOnce(crate::aggregation::rows::RowMut<'_>),
+        copy: impl FnOnce(RowMut<'_>),
     ) -> bool {
         let (counts, times) = stored;
         let row = match (place, self.find(key)) {

@@ -92,9 +92,8 @@ impl Task {
         is_late
     }
 
-    /// Counts the elements that [`Self::judge_elements`] found good; `fires`: results that they cause are written here.
-    /// The late ones go out together, behind the results.
-    pub(super) fn count_elements(&mut self, index: usize, record: &Record<'_>, outputs: &mut Outputs, fires: bool) {
+    /// Counts the elements that [`Self::judge_elements`] found good. The late ones go out together, behind the results.
+    pub(super) fn count_elements(&mut self, index: usize, record: &Record<'_>, outputs: &mut Outputs) {
         let count = self.scratch.elements.elements.len();
         self.stats.empty += u64::from(count == 0);
         let mut candidate_ms = NO_WATERMARK;
@@ -116,9 +115,7 @@ impl Task {
                 let offset = record.offset.saturating_mul(PLACES_OF_AN_OFFSET);
                 self.scratch.offset = offset.saturating_add(number as i64);
                 let key = self.add(event_time_ms);
-                if fires {
-                    self.counted(event_time_ms, key, outputs);
-                }
+                self.counted(event_time_ms, key, outputs);
             } else if missed_any {
                 late.push(number as u32);
                 earliest_ms = earliest_ms.min(event_time_ms);

@@ -4,6 +4,7 @@
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
 use super::merged::Merged;
 use super::pane::{Maker, Pane};
+use super::session::Added;
 use super::{CountSet, END_OF_INPUT, InstanceSet, SessionSet, Task};
 use crate::aggregation::rows::RowStore;
 use crate::pipeline::builder::Place;
@@ -31,30 +32,41 @@ impl Task {
         if to_ms < self.next_due_ms {
             return;
         }
-        let due = self.due_between(from_ms, to_ms);
-        for (window, slot) in &due {
-            match (self.plan.windows[window.index].place, slot) {
-                (Place::Instances(number), _) => {
-                    let (sets, mut emitter) = self.own_sets(outputs);
-                    sets.instances[number].fire(*window, from_ms, &mut emitter);
-                }
-                (Place::Sessions(number), Some(slot)) => {
-                    let (sets, mut emitter) = self.own_sets(outputs);
-                    sets.sessions[number].fire(*window, *slot, from_ms, &mut emitter);
-                }
-                (Place::Counts(number), Some(slot)) => {
-                    let (sets, mut emitter) = self.own_sets(outputs);
-                    sets.counts[number].fire(*window, *slot, &mut emitter);
-                }
-                (Place::Panes(_) | Place::Sessions(_) | Place::Counts(_), _) => self.fire_on_time(*window, outputs),
+        let mut due = self.ended_between(from_ms, to_ms);
+        self.add_own_due(from_ms, to_ms, &mut due);
+        for due in &due {
+            if !self.fire_own(*due, from_ms, outputs) {
+                self.fire_on_time(due.0, outputs);
             }
         }
-        // Sessions are looked at before they are due; what is kept must not depend on when. So nothing is purged then.
-        let ended = to_ms == END_OF_INPUT;
-        if ended || !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms) {
+        if self.is_to_purge(from_ms, to_ms, &due) {
             self.purge(to_ms, &due);
         }
         self.next_due_ms = self.next_due();
+    }
+
+    /// Whether something may have to be forgotten. Sessions are looked at before they are due; what is kept must not depend
+    /// on when, so nothing is purged then.
+    pub(super) fn is_to_purge(&self, from_ms: i64, to_ms: i64, due: &[Due]) -> bool {
+        let ended = to_ms == END_OF_INPUT;
+        ended || !due.is_empty() || self.sets.iter().any(|set| set.next_due(from_ms) <= to_ms)
+    }
+
+    /// Fires a window that keeps values of its own when the watermark has come from `from_ms`; false for one on shared panes.
+    pub(super) fn fire_own(&mut self, (window, slot): Due, from_ms: i64, outputs: &mut Outputs) -> bool {
+        let place = self.plan.windows[window.index].place;
+        let (sets, mut emitter) = self.own_sets(outputs);
+        match (place, slot) {
+            (Place::Panes(_), _) => return false,
+            (Place::Instances(number), _) => sets.instances[number].fire(window, from_ms, &mut emitter),
+            (Place::Sessions(number), Some(slot)) => {
+                sets.sessions[number].fire(window, slot, from_ms, &mut emitter);
+            }
+            (Place::Counts(number), Some(slot)) => sets.counts[number].fire(window, slot, &mut emitter),
+            // They are due by their slots.
+            (Place::Sessions(_) | Place::Counts(_), None) => {}
+        }
+        true
     }
 
     /// Watermark at which something fires or is purged next.
@@ -66,20 +78,19 @@ impl Task {
         shared.chain(own).chain(sessions).min().unwrap_or(i64::MAX)
     }
 
-    /// What fires or closes when the watermark goes from `from` to `to`, in order.
-    fn due_between(&mut self, from_ms: i64, to_ms: i64) -> Vec<Due> {
-        let mut due = self.ended_between(from_ms, to_ms);
+    /// Puts what fires or closes of windows that keep values of their own, when the watermark goes from `from` to `to`, among
+    /// what is due, in order.
+    pub(super) fn add_own_due(&mut self, from_ms: i64, to_ms: i64, due: &mut Vec<Due>) {
         for set in &self.instances {
-            set.due_between(from_ms, to_ms, &mut due);
+            set.due_between(from_ms, to_ms, due);
         }
         for set in &mut self.sessions {
-            set.due_between(from_ms, to_ms, &mut due);
+            set.due_between(from_ms, to_ms, due);
         }
         if to_ms == END_OF_INPUT {
-            self.counts.iter().for_each(|set| set.waiting(&mut due));
+            self.counts.iter().for_each(|set| set.waiting(due));
         }
-        self.sort(&mut due);
-        due
+        self.sort(due);
     }
 
     /// Puts firings in order; those of one window and time that have a slot by the bytes of their keys.
@@ -221,24 +232,29 @@ impl Task {
         for number in &scratch.sessions {
             let (sets, mut emitter) = self.own_sets(outputs);
             let set = &mut sets.sessions[*number];
-            let added = set.add(key, scratch.gap_ms(*number), &inputs, &mut emitter);
-            let (is_due, next_due_ms) = (
-                set.is_due(&added.window, added.slot, emitter.position.watermark_ms),
-                set.next_due(),
+            let (span, layout) = (
+                set.span_of(event_time_ms, scratch.gap_ms(*number)),
+                &emitter.plan.layout,
             );
-            for _ in 0..added.gained.max(0) {
-                self.keys.retain(key);
-            }
-            for _ in 0..(-added.gained).max(0) {
-                self.keys.release(key);
-            }
-            self.next_due_ms = self.next_due_ms.min(next_due_ms);
-            if is_due {
-                firing.push(added.window);
-            }
+            let added = set.add(key, span, &mut emitter, |cells, slot| cells.add(slot, layout, &inputs));
+            firing.extend(self.joined(*number, key, &added));
         }
         scratch.firing = firing;
         self.scratch = scratch;
+    }
+
+    /// Something was added to the sessions of a key; answers the one that is due for it.
+    pub(super) fn joined(&mut self, number: usize, key: u32, added: &Added) -> Option<Window> {
+        let set = &self.sessions[number];
+        for _ in 0..added.gained.max(0) {
+            self.keys.retain(key);
+        }
+        for _ in 0..(-added.gained).max(0) {
+            self.keys.release(key);
+        }
+        self.next_due_ms = self.next_due_ms.min(set.next_due());
+        let is_due = set.is_due(&added.window, added.slot, self.position.watermark_ms);
+        is_due.then_some(added.window)
     }
 
     /// Windows that the event in hand makes fire, for its key: those that have ended and those that count events.
@@ -251,7 +267,7 @@ impl Task {
         self.scratch.firing = windows;
     }
 
-    fn fire_key(&mut self, window: Window, key: u32, outputs: &mut Outputs) {
+    pub(super) fn fire_key(&mut self, window: Window, key: u32, outputs: &mut Outputs) {
         match self.plan.windows[window.index].place {
             Place::Panes(_) => self.fire_late(window, key, outputs),
             Place::Instances(number) => {

@@ -11,8 +11,10 @@ use super::closing::{self, Closing};
 use super::emit::{Emitter, Timing};
 use super::pane::key_hash;
 use super::size::list_bytes;
+use crate::aggregation::rows::RowRef;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
+use crate::pipeline::shuffle::CellPartial;
 use crate::window::types::{Assigner, Window};
 
 /// All keys of one instance.
@@ -182,6 +184,18 @@ impl InstanceSet {
         self.cells.publish(slot, window, timing, false, emitter);
         if let Some(instance) = self.instances.get_mut(&(window.end_ms, window.start_ms)) {
             mark(instance, &mut self.cells, slot);
+        }
+    }
+
+    /// Hands out every cell and forgets it: none was stored or published.
+    pub fn take_all(&mut self, keys: &mut KeyTable, mut take: impl FnMut(CellPartial<'_>, RowRef<'_>)) {
+        while let Some(((end_ms, start_ms), instance)) = self.instances.pop_first() {
+            let window = self.window((start_ms, end_ms));
+            for slot in instance.slots {
+                take(self.cells.partial(slot, &window, keys), self.cells.values(slot).0);
+                keys.release(self.cells.get(slot).key);
+                self.cells.remove(slot);
+            }
         }
     }
 

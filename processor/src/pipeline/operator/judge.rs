@@ -8,6 +8,7 @@ pub(super) use self::ahead::{AHEAD, Outcome, Seen};
 use super::Task;
 use super::pane::Maker;
 use crate::aggregation::inputs::{Inputs, Place};
+use crate::aggregation::rows::RowMut;
 use crate::core::json::elements::ElementSlots;
 use crate::core::json::{Kind, Slot};
 use crate::core::timestamp;
@@ -291,8 +292,14 @@ impl Task {
                 firing.push(set.window(*span));
             }
         }
-        for set in &mut self.counts {
-            firing.extend(set.add(key, &self.plan.layout, &inputs, &mut self.keys));
+        if self.is_first_stage && !self.counts.is_empty() {
+            self.singles.add(key, &self.plan.layout, &inputs, &mut self.keys);
+        } else {
+            for set in &mut self.counts {
+                let layout = &self.plan.layout;
+                let count = |row: RowMut<'_>| layout.add(row, &inputs);
+                firing.extend(set.add((key, event_time_ms), layout, &mut self.keys, count));
+            }
         }
         self.scratch.firing = firing;
         key

@@ -4,6 +4,7 @@
 //!
 //! Must not hold: a judgement of events, I/O.
 
+mod cells;
 mod earlier;
 mod error;
 mod fire;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::closing::Closing;
-use super::combine::NotInTwoStages;
+use super::fire::Due;
 use super::pane::{Maker, PaneSet};
 use super::query::{Answer, Question};
 use super::{END_OF_INPUT, Stats, Task};
@@ -26,7 +27,7 @@ use crate::core::decimal;
 use crate::core::timestamp::{EVENT_TIME_MAX_MS, EVENT_TIME_MIN_MS};
 use crate::pipeline::builder::{PaneSetPlan, Plan};
 use crate::pipeline::output::{Outputs, Record};
-use crate::pipeline::position::TaskPosition;
+use crate::pipeline::position::{Decision, DecisionKind, TaskPosition};
 use crate::pipeline::shuffle::{self, Message, Partial};
 use crate::window::types::Window;
 
@@ -73,12 +74,8 @@ pub struct WindowTask {
 
 impl WindowTask {
     /// A task without state that begins at `start_offset`.
-    ///
-    /// # Errors
-    /// [`NotInTwoStages`] when a window of the job needs its events in one task.
-    pub fn new(plan: Arc<Plan>, start_offset: i64) -> Result<Self, NotInTwoStages> {
-        plan.in_two_stages()?;
-        Ok(Self::around(Task::new(plan, start_offset)))
+    pub fn new(plan: Arc<Plan>, start_offset: i64) -> Self {
+        Self::around(Task::new(plan, start_offset))
     }
 
     fn around(task: Task) -> Self {
@@ -137,6 +134,12 @@ impl WindowTask {
                         self.read(header.layout, partial, purged).map_err(damaged)?;
                     }
                     self.fire_late(outputs);
+                }
+                Message::Cells(cells) => {
+                    for cell in cells {
+                        let cell = cell.ok_or_else(|| damaged("a partial"))?;
+                        self.read_cell(header.layout, cell, outputs, purged).map_err(damaged)?;
+                    }
                 }
             }
             outputs.caused_by(index, before);
@@ -216,18 +219,22 @@ impl WindowTask {
         mut partial: Partial<'_>,
         purged: &mut Vec<PurgedPartial>,
     ) -> Result<(), &'static str> {
-        match self.earlier.get(&layout).filter(|_| layout != self.layout) {
-            Some(earlier) => {
-                partial.set = earlier.set(partial.set).ok_or("a pane set")?;
-                self.row = earlier.read(partial.row, &self.task.plan).ok_or("a row")?;
-            }
-            None => {
-                if !self.task.plan.layout.decode(partial.row, self.row.get_mut(0)) {
-                    return Err("a row");
-                }
-            }
+        if let Some(earlier) = self.earlier.get(&layout).filter(|_| layout != self.layout) {
+            partial.set = earlier.set(partial.set).ok_or("a pane set")?;
         }
+        self.read_row(layout, partial.row)?;
         self.take(&partial, purged)
+    }
+
+    /// Reads a row as the present layout has it.
+    fn read_row(&mut self, layout: u64, bytes: &[u8]) -> Result<(), &'static str> {
+        let plan = &self.task.plan;
+        match self.earlier.get(&layout).filter(|_| layout != self.layout) {
+            Some(earlier) => self.row = earlier.read(bytes, plan).ok_or("a row")?,
+            None if plan.layout.decode(bytes, self.row.get_mut(0)) => {}
+            None => return Err("a row"),
+        }
+        Ok(())
     }
 
     /// Merges the partial whose row was read.
@@ -250,8 +257,10 @@ impl WindowTask {
         let losses = &mut task.stats.losses;
         let is_open = look(set_plan, partial, watermark_ms, &task.closing, losses, &mut ended);
         if !is_open {
-            let lost = self.purged_partial(set_plan, partial);
-            purged.push(lost);
+            let names = (set_plan.windows.iter()).map(|window| plan.windows[window.index].plan.name.as_str());
+            let names = names.collect::<Vec<_>>().join(",");
+            let span_ms = (partial.start_ms, partial.start_ms.saturating_add(set_plan.width_ms));
+            purged.push(self.purged_partial(names, span_ms, partial.key));
             return Ok(());
         }
         let key = task.keys.intern(partial.key);
@@ -275,28 +284,26 @@ impl WindowTask {
         Ok(())
     }
 
-    fn purged_partial(&mut self, set: &PaneSetPlan, partial: &Partial<'_>) -> PurgedPartial {
+    /// The partial of these times and this key, whose row was read.
+    fn purged_partial(&mut self, windows: String, (start_ms, end_ms): (i64, i64), key: &[u8]) -> PurgedPartial {
         self.purged_partials += 1;
         let plan = &self.task.plan;
-        let names = set
-            .windows
-            .iter()
-            .map(|window| plan.windows[window.index].plan.name.as_str());
         let mut value = b"{\"reason\":\"AfterPurge\",\"start\":".to_vec();
-        decimal::write_signed(partial.start_ms, &mut value);
+        decimal::write_signed(start_ms, &mut value);
         value.extend_from_slice(b",\"end\":");
-        decimal::write_signed(partial.start_ms.saturating_add(set.width_ms), &mut value);
+        decimal::write_signed(end_ms, &mut value);
         value.extend_from_slice(b",\"key\":{");
-        value.extend_from_slice(partial.key);
+        value.extend_from_slice(key);
         value.push(b'}');
-        if let Some(share) = plan.kept_since(&self.task.position.shed, partial.start_ms) {
+        if let Some(share) = plan.kept_since(&self.task.position.shed, start_ms) {
             share.write_member(&mut value);
         }
         value.extend_from_slice(b",\"values\":{");
-        plan.layout.write_values(self.row.get(0), set.width_ms, &mut value);
+        let length_ms = end_ms.saturating_sub(start_ms);
+        plan.layout.write_values(self.row.get(0), length_ms, &mut value);
         value.extend_from_slice(b"}}");
         let purged = PurgedPartial {
-            windows: names.collect::<Vec<_>>().join(","),
+            windows,
             watermark_ms: self.task.position.watermark_ms,
             value,
         };
@@ -314,10 +321,23 @@ impl WindowTask {
         if to_ms < self.task.next_due_ms {
             return;
         }
-        for window in self.ended_between(from_ms, to_ms) {
-            self.fire_on_time(window, outputs);
+        let mut due = self.ended_between(from_ms, to_ms);
+        self.task.add_own_due(from_ms, to_ms, &mut due);
+        due.dedup();
+        for due in &due {
+            if !self.task.fire_own(*due, from_ms, outputs) {
+                self.fire_on_time(due.0, outputs);
+            }
         }
-        self.task.purge(to_ms, &[]);
+        let barred_due = |set: &PaneSet| set.next_due(from_ms) <= to_ms;
+        if self.task.is_to_purge(from_ms, to_ms, &due) || self.barred.values().any(barred_due) {
+            self.purge(to_ms, &due);
+        }
+        self.task.next_due_ms = self.next_due();
+    }
+
+    fn purge(&mut self, to_ms: i64, due: &[Due]) {
+        self.task.purge(to_ms, due);
         let purged = &mut self.purged;
         for ((index, barred_ms), set) in &mut self.barred {
             set.purge(to_ms, &mut self.task.keys, |pane| {
@@ -327,7 +347,23 @@ impl WindowTask {
             });
         }
         self.barred.retain(|_, set| set.rows() > 0);
-        self.task.next_due_ms = self.next_due();
+    }
+
+    /// Obeys a decision record, which stands at the next input offset. All by the clock but ticks is decided where events come
+    /// in.
+    pub fn decide(&mut self, decision: &Decision, outputs: &mut Outputs) {
+        match decision.kind {
+            DecisionKind::Tick { now_ms } => self.task.tick(now_ms, outputs),
+            DecisionKind::IdleAdvance { .. }
+            | DecisionKind::FutureSkew { .. }
+            | DecisionKind::Share(_)
+            | DecisionKind::Cut(_) => {}
+        }
+    }
+
+    /// As [`Task::tick_fires`].
+    pub fn tick_fires(&self, now_ms: i64) -> bool {
+        self.task.tick_fires(now_ms)
     }
 
     fn next_due(&self) -> i64 {

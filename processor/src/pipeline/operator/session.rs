@@ -13,9 +13,10 @@ use super::closing::{self, Closing};
 use super::emit::{Emitter, Timing};
 use super::instance::{close, timing};
 use super::size::list_bytes;
-use crate::aggregation::inputs::Inputs;
+use crate::aggregation::rows::RowRef;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
+use crate::pipeline::shuffle::CellPartial;
 use crate::window::session::SessionRule;
 use crate::window::types::Window;
 
@@ -33,7 +34,7 @@ struct Span {
     stored_ms: Option<i64>,
 }
 
-/// What became of an event.
+/// What became of an event, or of a session that another task has formed.
 pub(super) struct Added {
     /// The session it is in.
     pub window: Window,
@@ -127,19 +128,30 @@ impl SessionSet {
         }
     }
 
-    /// Counts one event in: in a new session, in the one it touches, or in what those it touches become together.
-    /// What was published of sessions that are no more is taken back. Answers the session it is in.
-    pub fn add(&mut self, key: u32, gap_ms: i64, inputs: &Inputs<'_>, emitter: &mut Emitter<'_>) -> Added {
-        let (layout, time_ms) = (&emitter.plan.layout, inputs.place.time_ms);
-        let (mut start_ms, mut end_ms) = self.rule.span_of(time_ms, gap_ms);
-        let rule = self.rule;
+    /// The session of an event alone.
+    pub fn span_of(&self, time_ms: i64, gap_ms: i64) -> (i64, i64) {
+        self.rule.span_of(time_ms, gap_ms)
+    }
+
+    /// Takes in what spans these times, which `count` adds to a cell: in a new session, in the one it touches, or in what
+    /// those it touches become together. What was published of sessions that are no more is taken back. Answers the
+    /// session it is in.
+    pub fn add(
+        &mut self,
+        key: u32,
+        (mut start_ms, mut end_ms): (i64, i64),
+        emitter: &mut Emitter<'_>,
+        count: impl FnOnce(&mut Cells, u32),
+    ) -> Added {
+        let layout = &emitter.plan.layout;
+        let (rule, added) = (self.rule, (start_ms, end_ms));
         let slots = self.by_key.get(key as usize).map_or(&[][..], |slots| slots);
         let spans = &self.spans;
         let span = |slot: u32| (spans[slot as usize].start_ms, spans[slot as usize].end_ms);
         let touched: SmallVec<[u32; 4]> = slots
             .iter()
             .copied()
-            .filter(|slot| rule.joins(time_ms, gap_ms, span(*slot)))
+            .filter(|slot| rule.joins(added, span(*slot)))
             .collect();
         for slot in &touched {
             start_ms = start_ms.min(span(*slot).0);
@@ -147,7 +159,7 @@ impl SessionSet {
         }
         let Some((first, others)) = touched.split_first() else {
             let slot = self.insert(key, start_ms, end_ms);
-            self.cells.add(slot, layout, inputs);
+            count(&mut self.cells, slot);
             self.touch(slot, emitter.position.watermark_ms);
             return self.added(slot, 1);
         };
@@ -163,7 +175,7 @@ impl SessionSet {
             }
             self.move_to(*first, start_ms, end_ms, emitter.keys);
         }
-        self.cells.add(*first, layout, inputs);
+        count(&mut self.cells, *first);
         self.touch(*first, emitter.position.watermark_ms);
         self.added(*first, -(others.len() as isize))
     }
@@ -324,6 +336,20 @@ impl SessionSet {
             self.forget(slot, keys);
             keys.release(key);
         }
+    }
+
+    /// Hands out every session that was touched since the last call, and forgets them: none was stored or published.
+    pub fn take_all(&mut self, keys: &mut KeyTable, mut take: impl FnMut(CellPartial<'_>, RowRef<'_>)) {
+        for slot in std::mem::take(&mut self.dirty) {
+            if !std::mem::take(&mut self.cells.get_mut(slot).dirty) {
+                continue;
+            }
+            let (window, key) = (self.window_of(slot), self.cells.get(slot).key);
+            take(self.cells.partial(slot, &window, keys), self.cells.values(slot).0);
+            self.forget(slot, keys);
+            keys.release(key);
+        }
+        self.queue.clear();
     }
 
     /// Watermark at which a session has to be looked at next.

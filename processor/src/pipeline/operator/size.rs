@@ -28,7 +28,7 @@ impl Task {
         let sessions: usize = self.sessions.iter().map(SessionSet::heap_bytes).sum();
         let late = (self.late.counts.len() + self.late.dirty.len()) * TREE_ENTRY_BYTES;
         let counts: usize = self.counts.iter().map(CountSet::heap_bytes).sum();
-        self.keys.heap_bytes() + shared + own + sessions + counts + late
+        self.keys.heap_bytes() + shared + own + sessions + counts + self.singles.heap_bytes() + late
     }
 }
 

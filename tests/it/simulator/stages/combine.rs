@@ -112,8 +112,7 @@ impl World {
                     let born = Position::born(&birth, &owner, format!("lineage-{token}"));
                     self.ledgers[task as usize].birth = Some(birth);
                     self.publish(pod, task, &born);
-                    let mut first = Combine::new(Arc::clone(&self.plan), self.source_of(task, &born), 0)
-                        .expect("windows for two stages");
+                    let mut first = Combine::new(Arc::clone(&self.plan), self.source_of(task, &born), 0);
                     self.states[task as usize] = Some(first.close_epoch(&mut Shuffle::default()));
                     self.note("combine born", pod, task);
                 }
@@ -147,7 +146,7 @@ impl World {
         let combine = Combine::restore(Arc::clone(&self.plan), self.source_of(task, &committed), state);
         let process = Process {
             token,
-            task: combine.expect("windows for two stages"),
+            task: combine,
             at: entries_of(&committed),
             committed,
             decisions: 0,

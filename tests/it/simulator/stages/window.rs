@@ -79,10 +79,7 @@ impl World {
     fn load(&mut self, pod: u32, task: u32) -> (WindowTask, Store) {
         let plan = Arc::clone(&self.plan);
         let Some((_, store)) = self.pods[pod as usize].volumes.get(&task) else {
-            let (mut state, store) = (
-                WindowTask::new(plan, 0).expect("windows for two stages"),
-                Store::default(),
-            );
+            let (mut state, store) = (WindowTask::new(plan, 0), Store::default());
             if self.pages {
                 state.page(store.reader());
             }

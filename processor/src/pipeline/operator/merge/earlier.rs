@@ -36,6 +36,11 @@ impl Earlier {
         self.migration.sets.get(index).copied()
     }
 
+    /// The present place of a window.
+    pub fn window(&self, index: usize) -> Option<usize> {
+        self.migration.windows.get(index).copied()
+    }
+
     /// A row as the present layout has it; aggregates that were added are as over no event. `None`: it is damaged.
     pub fn read(&self, bytes: &[u8], plan: &Plan) -> Option<RowStore> {
         let (mut found, mut row) = (RowStore::new(&self.layout, 0), RowStore::new(&plan.layout, 0));

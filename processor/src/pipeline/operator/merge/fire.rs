@@ -2,6 +2,7 @@
 //! Must not move the watermark or purge.
 
 use super::super::emit::{PaneLabel, Timing};
+use super::super::fire::Due;
 use super::super::pane::Pane;
 use super::{Barred, END_OF_INPUT, WindowTask};
 use crate::aggregation::rows::RowStore;
@@ -11,8 +12,8 @@ use crate::pipeline::position::NO_WATERMARK;
 use crate::window::types::Window;
 
 impl WindowTask {
-    /// Windows with rows whose end lies in `(from, to]`, each once, in the order in which they fire.
-    pub(super) fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Window> {
+    /// Windows on shared panes with rows whose end lies in `(from, to]`, each once.
+    pub(super) fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Due> {
         let mut ended = Vec::new();
         for set in self.task.sets.iter().chain(self.barred.values()) {
             for (start_ms, window) in set.pane_windows() {
@@ -23,12 +24,13 @@ impl WindowTask {
                 let last = aligned.last_end_of_pane(start_ms, set.width_ms()).unwrap_or(first);
                 let mut end_ms = first;
                 while end_ms <= to_ms.min(last) {
-                    ended.push(Window {
+                    let window = Window {
                         end_ms,
                         start_ms: aligned.start_of(end_ms),
                         rank: window.rank,
                         index: window.index,
-                    });
+                    };
+                    ended.push((window, None));
                     end_ms += aligned.slide_ms();
                 }
             }

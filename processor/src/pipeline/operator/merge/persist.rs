@@ -42,7 +42,7 @@ impl WindowTask {
     /// The task that a store holds, or `None` when it holds none.
     ///
     /// # Errors
-    /// As [`Task::restore`]; [`Error::Incompatible`] also when a window of the job needs its events in one task.
+    /// As [`Task::restore`].
     pub fn restore(plan: Arc<Plan>, backend: &dyn Backend) -> Result<Option<Self>, Error> {
         Self::restore_with(plan, backend, |plan| Task::restore(plan, backend))
     }
@@ -62,9 +62,6 @@ impl WindowTask {
         backend: &dyn Backend,
         restore: impl FnOnce(Arc<Plan>) -> Result<Option<Task>, Error>,
     ) -> Result<Option<Self>, Error> {
-        plan.in_two_stages().map_err(|error| Error::Incompatible {
-            what: error.to_string(),
-        })?;
         let (Some(layout), Some(task)) = (backend.get(codec::LAYOUT)?, restore(Arc::clone(&plan))?) else {
             return Ok(None);
         };
