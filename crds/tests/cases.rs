@@ -29,7 +29,7 @@ pub fn base() -> Value {
 }
 
 /// What is refused of `future.yaml`, and nothing else.
-pub const REFUSED_OF_FUTURE: [&str; 3] = ["spec.autoscaling", "spec.upgrade.rollback", "spec.windows"];
+pub const REFUSED_OF_FUTURE: [&str; 2] = ["spec.autoscaling", "spec.upgrade.rollback"];
 
 /// A manifest with every field of the API, also those that do not work yet.
 pub fn future() -> Value {

@@ -22,8 +22,8 @@ use streamagg_tests::oracle::{self, Entry, Expected};
 use super::{Seed, cases, picked, splitmix64};
 use crate::engine::{expected_form, plan};
 use crate::paging::Store;
+use crate::two_stages::judged::{answer, assert_panes_are_in_order, results, without_counts};
 use crate::two_stages::scene::{Scene, mark_shed, scene};
-use crate::two_stages::{answer, assert_panes_are_in_order, results, without_counts};
 
 const PODS: u64 = 2;
 /// What happens in one run before the faults end.

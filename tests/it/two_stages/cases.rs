@@ -14,9 +14,9 @@ use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::memory::MemoryBackend;
 
+use super::judged::results;
 use crate::engine::{cases, expected_form};
 use crate::paging::Store;
-use crate::two_stages::results;
 
 pub(super) fn plan_of(windows: serde_json::Value) -> Arc<Plan> {
     plan_of_both(

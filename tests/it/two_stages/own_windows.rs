@@ -10,8 +10,8 @@ use streamagg_processor::pipeline::position::{Decision, DecisionKind};
 use streamagg_processor::state::memory::MemoryBackend;
 
 use super::cases::{merged, plan_of, restored, shuffled, source};
+use super::judged::results;
 use crate::engine::expected_form;
-use crate::two_stages::results;
 
 /// Operation, start, end, timing and n of each result.
 fn told(results: &[String]) -> Vec<String> {

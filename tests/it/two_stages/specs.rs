@@ -8,8 +8,9 @@ use streamagg_processor::pipeline::operator::merge::WindowTask;
 use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::memory::MemoryBackend;
 
+use super::judged::results;
 use super::scene::{Scene, scene};
-use super::{FirstStage, consume, merge, results, stops, turns};
+use super::{FirstStage, consume, merge, stops, turns};
 use crate::engine::{cases, plan};
 use crate::migration::widened;
 
