@@ -68,6 +68,8 @@ pub struct Expectation {
     /// Of each window and key there is one pane, what the last result must say: which others there are depends on how
     /// events of several partitions met.
     pub last_only: bool,
+    /// Then, sessions with an end here or before are over, ms; one that is not may have come out, in whatever form.
+    pub sessions_over_ms: i64,
     /// The job went back to a checkpoint: what is left of the panes of a window need not begin with the first.
     pub went_back: bool,
     totals: BTreeMap<WindowKey, Cell>,
@@ -101,16 +103,59 @@ pub fn expect(job: &Resolved, source: &[SourceRecord]) -> Expectation {
     expectation
 }
 
+/// With two stages, watermarks of sessions go on at each full second, ms.
+const SESSION_GRID_MS: i64 = 1000;
+
 /// Partitions of which each has events of every key: a window is over when the slowest has passed its end, and late is
-/// what was late in its own. Not for sessions, which partitions would have to form together.
+/// what was late in its own.
 fn expect_meeting(job: &Resolved, slowest: i64, expectation: &mut Expectation) {
-    let totals = std::mem::take(&mut expectation.totals);
+    let totals = joined(job, std::mem::take(&mut expectation.totals));
     expectation.last_only = true;
-    expectation.open = totals.keys().filter(|(_, _, end, _)| *end > slowest).count();
-    let over = totals.into_iter().filter(|((_, _, end, _), _)| *end <= slowest);
+    expectation.sessions_over_ms = slowest.div_euclid(SESSION_GRID_MS).saturating_mul(SESSION_GRID_MS);
+    let over_ms = |name: &str| match is_session(job, name) {
+        true => expectation.sessions_over_ms,
+        false => slowest,
+    };
+    let is_over = |(name, _, end, _): &WindowKey| *end <= over_ms(name);
+    expectation.open = totals.keys().filter(|id| !is_over(id)).count();
+    let over = totals.into_iter().filter(|(id, _)| is_over(id));
     expectation.panes = over
         .map(|(id, cell)| (id, vec![pane(job, "any", false, &cell)]))
         .collect();
+}
+
+/// What partitions have of sessions by themselves, put together: those that touch are one.
+fn joined(job: &Resolved, totals: BTreeMap<WindowKey, Cell>) -> BTreeMap<WindowKey, Cell> {
+    let mut all = BTreeMap::new();
+    let mut by_key: BTreeMap<(String, String), Vec<(i64, i64, Cell)>> = BTreeMap::new();
+    for ((name, start, end, key), cell) in totals {
+        if is_session(job, &name) {
+            by_key.entry((name, key)).or_default().push((start, end, cell));
+        } else {
+            all.insert((name, start, end, key), cell);
+        }
+    }
+    for ((name, key), mut parts) in by_key {
+        parts.sort_by_key(|(start, end, _)| (*start, *end));
+        let mut sessions: Vec<(i64, i64, Cell)> = Vec::new();
+        for (start, end, cell) in parts {
+            match sessions.last_mut().filter(|last| start <= last.1) {
+                Some(last) => {
+                    last.1 = last.1.max(end);
+                    last.2.merge(&cell);
+                }
+                None => sessions.push((start, end, cell)),
+            }
+        }
+        let named = |(start, end, cell)| ((name.clone(), start, end, key.clone()), cell);
+        all.extend(sessions.into_iter().map(named));
+    }
+    all
+}
+
+fn is_session(job: &Resolved, name: &str) -> bool {
+    let mut windows = job.windows.iter();
+    windows.any(|window| window.name == name && gap_ms(&window.kind).is_some())
 }
 
 /// One partition by itself; answers how far event time has come in it.

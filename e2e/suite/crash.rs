@@ -57,7 +57,7 @@ const RESTORES_LEAST: u64 = 5;
 const SHAPES_KILLS: u64 = 7;
 /// What phases without transactions begin with.
 const AT_LEAST_ONCE: &str = "at-least-once";
-/// The phase whose windows are sessions and grow, and whose aggregates have state of any size.
+/// The phases whose windows are sessions and grow, and whose aggregates have state of any size.
 const SHAPES: &str = "shapes";
 /// The failpoints; `mid-replay` needs a long replay and has a phase of its own.
 const FAILPOINTS: [&str; 5] = [
@@ -347,11 +347,18 @@ fn crashes_lose_nothing_repeat_nothing_and_change_nothing() {
     let (one_stage, two_stages) = (kills.div_ceil(2), kills.div_ceil(3));
     let others = kills.saturating_sub(one_stage + two_stages).max(VOLUME_SET_BACK_KILLS);
     let restores = (kills / 10).max(RESTORES_LEAST);
+    let scattered = Shape {
+        scattered: true,
+        ..SPARSE
+    };
     let done = std::thread::scope(|scope| {
         let lanes = [
-            scope.spawn(|| every_fault(&broker, "crash", seed, SHAPE, one_stage) + of_other_shapes(&broker, seed)),
+            scope.spawn(|| {
+                every_fault(&broker, "crash", seed, SHAPE, one_stage) + of_other_shapes(&broker, SHAPES, seed, SPARSE)
+            }),
             scope.spawn(|| {
                 every_fault(&broker, "two-stages", seed, SCATTERED, two_stages)
+                    + of_other_shapes(&broker, &format!("{SHAPES}-two-stages"), seed, scattered)
                     + back_and_forth(&broker, "back", seed, SHAPE, restores)
             }),
             scope.spawn(|| {
@@ -378,11 +385,9 @@ fn back_and_forth(broker: &Broker, name: &str, seed: u64, shape: Shape, restores
     counts.kills
 }
 
-/// The phase with windows and aggregates of any size.
-fn of_other_shapes(broker: &Broker, seed: u64) -> u64 {
-    let counts = phase(broker, SHAPES, seed, SPARSE, |harness| {
-        other_shapes(harness, SHAPES_KILLS)
-    });
+/// A phase with windows and aggregates of any size.
+fn of_other_shapes(broker: &Broker, name: &str, seed: u64, shape: Shape) -> u64 {
+    let counts = phase(broker, name, seed, shape, |harness| other_shapes(harness, SHAPES_KILLS));
     assert!(counts.volumes_lost > 0 && counts.volumes_set_back > 0, "{counts:?}");
     assert!(counts.taken_back > 0 && counts.late > 0, "{counts:?}");
     counts.kills

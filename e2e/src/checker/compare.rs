@@ -7,7 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use streamagg_crds::resolved::{Resolved, WindowKind};
 
-use super::{Expectation, OutputRecord, Pane, WindowKey};
+use super::{Expectation, OutputRecord, Pane, WindowKey, is_session};
 
 /// Problems of one kind shown in full; the rest is counted.
 const SHOWN_MAX: usize = 5;
@@ -173,7 +173,7 @@ fn expected_pane<'e>(expected: &'e Expectation, result: &ResultLine) -> Option<&
 }
 
 /// Panes of a window and key come one after the other, each once, and the last one has all there is. One that has less
-/// may still be followed by another.
+/// may still be followed by another, and a session that is part of another one by what takes it back.
 fn compare_last(
     job: &Resolved,
     expected: &Expectation,
@@ -182,12 +182,27 @@ fn compare_last(
     report: &mut Report,
 ) {
     let mut seen: BTreeMap<WindowKey, (u64, ResultLine)> = BTreeMap::new();
+    let mut taken: BTreeSet<WindowKey> = BTreeSet::new();
     for record in results {
-        // Sessions are not compared like this, so nothing is taken back.
-        let Some(result) = parse_result(&record.value).filter(|result| !result.retracts) else {
+        let Some(result) = parse_result(&record.value) else {
             report.wrong.push(format!("not a result: {}", record.value));
             continue;
         };
+        if taken.contains(&result.id) {
+            let behind = format!("behind what takes it back: {}", record.value);
+            report.wrong.push(behind);
+            continue;
+        }
+        if result.retracts {
+            let is_last =
+                |(panes, last): &(u64, ResultLine)| *panes == result.index + 1 && last.values == result.values;
+            if !seen.remove(&result.id).is_some_and(|last| is_last(&last)) || !is_session(job, &result.id.0) {
+                report.wrong.push(format!("not what is taken back: {}", record.value));
+            }
+            report.taken_back += 1;
+            taken.insert(result.id);
+            continue;
+        }
         let begins_with = if expected.went_back { result.index } else { 0 };
         let panes = seen.get(&result.id).map_or(begins_with, |(panes, _)| *panes);
         if result.index != panes {
@@ -199,7 +214,7 @@ fn compare_last(
             list.push(format!("pane {} after {panes} others: {}", result.index, record.value));
             continue;
         }
-        if !expected.panes.contains_key(&result.id) {
+        if !expected.panes.contains_key(&result.id) && !is_session(job, &result.id.0) {
             report.wrong.push(format!("must not be there: {}", record.value));
         }
         seen.insert(result.id.clone(), (panes + 1, result));
@@ -215,6 +230,14 @@ fn compare_last(
             Some(Some(difference)) => report.lost.push(format!("{id:?}: {difference} in the last pane")),
             Some(None) => report.right[0] += 1,
         }
+    }
+    let is_over = |id: &&WindowKey| is_session(job, &id.0) && id.2 <= expected.sessions_over_ms;
+    for id in seen
+        .keys()
+        .filter(is_over)
+        .filter(|id| !expected.panes.contains_key(*id))
+    {
+        report.lost.push(format!("{id:?} is not taken back"));
     }
 }
 
