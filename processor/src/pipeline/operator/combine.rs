@@ -25,7 +25,7 @@ use crate::window::types::{Assigner, WindowPlan};
 
 /// Watermarks go out at the multiples of this, ms, where windows have no ends that are known before; for sessions of a
 /// shorter gap at the multiples of that. Sessions fire on time when one is passed.
-pub const GRID_MS: i64 = 1000;
+const GRID_MS: i64 = 1000;
 
 /// Where a combine task stands among others. All of it goes into its records.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -324,7 +324,7 @@ impl Combine {
     }
 
     /// Keeps a part for a shuffle partition; those before it go out when a record is full.
-    pub(super) fn keep(&mut self, partition: u32, part: &[u8], write: WriteParts, shuffle: &mut Shuffle) {
+    fn keep(&mut self, partition: u32, part: &[u8], write: WriteParts, shuffle: &mut Shuffle) {
         let full = self.buffers[partition as usize].len() + part.len() > RECORD_BYTES_MAX;
         if full {
             self.push_buffer(partition, write, shuffle);
