@@ -274,13 +274,13 @@ mod tests {
     use streamagg_crds::admin::{Stage, TaskState};
 
     use super::*;
-    use crate::pipeline::executor::board::Board;
+    use crate::pipeline::executor::board::{Board, STUCK_AFTER};
 
     #[test]
     fn a_loop_that_has_not_turned_for_long_fails_the_liveness_probe_until_it_turns_again() {
         let board = Board::new(3, Stage::Whole, 0, Arc::default());
         let code = |now| {
-            let stuck: Vec<u32> = board.is_stuck(now).then_some(3).into_iter().collect();
+            let stuck: Vec<u32> = board.is_stuck(now, STUCK_AFTER).then_some(3).into_iter().collect();
             liveness(&stuck).status()
         };
         board.beat();

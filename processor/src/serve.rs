@@ -33,6 +33,7 @@ use crate::kafka::secrets::Secrets;
 use crate::metrics::Metrics;
 use crate::pipeline::builder::Plan;
 use crate::pipeline::epoch::EpochLimits;
+use crate::pipeline::executor::board::STUCK_AFTER;
 use crate::pipeline::executor::clock::Clock;
 use crate::pipeline::executor::failpoint::Failpoints;
 use crate::pipeline::executor::{CheckpointRule, JobContext, Partitions};
@@ -121,6 +122,9 @@ pub struct ServeArgs {
     /// File with the ms by which a test moves the clock ahead; read again whenever the time matters
     #[arg(long, env = "STREAMAGG_CLOCK_AHEAD", value_name = "FILE", hide = true)]
     pub clock_ahead: Option<PathBuf>,
+    /// Time without a turn of its loop after which a task is stuck, where a test does not wait for the usual
+    #[arg(long, env = "STREAMAGG_STUCK_AFTER", value_name = "MS", hide = true)]
+    pub stuck_after_ms: Option<u64>,
     /// Access key id of an S3 checkpoint store
     #[arg(long, env = "AWS_ACCESS_KEY_ID", hide = true, hide_env_values = true)]
     pub s3_access_key_id: Option<String>,
@@ -349,6 +353,7 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         metrics,
         clock: Clock::new(args.clock_ahead.clone()),
         failpoints,
+        stuck_after: args.stuck_after_ms.map_or(STUCK_AFTER, Duration::from_millis),
         secrets,
         runtime,
         job,

@@ -118,6 +118,8 @@ pub struct JobContext {
     pub clock: Clock,
     /// Where tests kill the process.
     pub failpoints: Failpoints,
+    /// A task whose loop has not turned for so long is stuck.
+    pub stuck_after: Duration,
     /// Where the Secrets are that the job refers to.
     pub secrets: Secrets,
 }

@@ -339,8 +339,8 @@ impl Pod {
 
     /// Tasks whose loop does not turn.
     pub fn stuck(&self) -> Vec<u32> {
-        let (inner, now) = (self.lock(), Instant::now());
-        let stuck = inner.tasks.iter().filter(|(_, held)| held.board.is_stuck(now));
+        let (inner, now, after) = (self.lock(), Instant::now(), self.context.stuck_after);
+        let stuck = inner.tasks.iter().filter(|(_, held)| held.board.is_stuck(now, after));
         stuck.map(|(task, _)| *task).collect()
     }
 

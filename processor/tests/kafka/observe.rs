@@ -3,13 +3,15 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::child::Processor;
-use super::rig::{Job, More, eventually};
+use super::clock::IDLE;
+use super::rig::{Job, More, eventually, replace};
 use super::spans::traces;
 
 /// Value of one series of the metrics, by its name with labels.
@@ -317,7 +319,7 @@ fn a_trace_goes_on_in_the_results_that_a_record_fires() {
 }
 
 /// A volume of its own: a tmpfs in a mount namespace of the processor, reached through its `/proc`.
-fn on_a_small_volume(job: &Job, mebibytes: u32) -> (Processor, std::path::PathBuf) {
+fn on_a_small_volume(job: &Job, mebibytes: u32) -> (Processor, PathBuf) {
     let data = job.directory("small");
     fs::create_dir_all(&data).expect("a directory");
     let mount = format!(
@@ -372,4 +374,48 @@ fn a_task_stops_before_its_volume_is_full_and_goes_on_when_there_is_room() {
     fs::remove_file(&ballast).expect("removes");
     job.assert_exact();
     processor.await_ready();
+}
+
+/// How long a loop may stand still in a test.
+const STUCK_AFTER_MS: &str = "3000";
+
+/// The file of the clock becomes one that is read by whoever waits until it is written: as any file of a volume that hangs.
+/// Answers another name of it, for the file of the clock may be another one again.
+fn hang_clock(job: &Job) -> PathBuf {
+    let (hangs, staged) = (job.directory("hangs"), job.directory("ahead.next"));
+    let made = Command::new("mkfifo").arg(&hangs).status().expect("mkfifo runs");
+    assert!(made.success());
+    fs::hard_link(&hangs, &staged).expect("links");
+    fs::rename(&staged, job.directory("ahead")).expect("renames");
+    hangs
+}
+
+#[test]
+fn a_loop_that_stands_still_fails_the_liveness_probe_alone_until_it_turns_again() {
+    let mut job = Job::new("stuck", 1);
+    // The clock is looked at in every turn.
+    job.more = IDLE;
+    job.produce(1_000);
+    let flags = ["--assign-all", "--stuck-after-ms", STUCK_AFTER_MS];
+    let processor = job.start_with("data", &flags, None, "");
+    job.assert_exact();
+    let probe = |path: &str| processor.ask("GET", path, "").expect("answers");
+    assert_eq!(probe("/livez"), (200, "live\n".to_owned()));
+    let hangs = hang_clock(&job);
+    job.produce(1_000);
+    let words = eventually("the loop stands still", || match probe("/livez") {
+        (500, words) => Ok(words),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(words, "the loops of tasks [0] do not turn\n");
+    // A restart is what helps, which the other probes do not ask for: the task has neither stopped nor left.
+    assert_eq!(probe("/readyz"), (200, "ready\n".to_owned()));
+    assert_eq!(probe("/startupz"), (200, "started\ntask 0: Running\n".to_owned()));
+    replace(&job.directory("ahead"), "0");
+    fs::write(hangs, "0").expect("somebody reads it");
+    eventually("the loop turns", || match probe("/livez") {
+        (200, _) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    job.assert_exact();
 }

@@ -20,7 +20,7 @@ const REQUESTS_KEPT: usize = 64;
 const QUESTIONS_MAX: usize = 16;
 
 /// A task's loop that has not turned for so long is stuck. Longer than any call into a library may wait.
-const STUCK_AFTER: Duration = Duration::from_secs(300);
+pub const STUCK_AFTER: Duration = Duration::from_secs(300);
 
 /// What may be asked of a running task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -337,9 +337,9 @@ impl Board {
         self.beat_ms.store(beat_ms, Ordering::Relaxed);
     }
 
-    /// Whether the task's loop has not turned for long.
-    pub fn is_stuck(&self, now: Instant) -> bool {
+    /// Whether the task's loop has not turned for so long.
+    pub fn is_stuck(&self, now: Instant, after: Duration) -> bool {
         let beat = Duration::from_millis(self.beat_ms.load(Ordering::Relaxed));
-        now.saturating_duration_since(self.started).saturating_sub(beat) > STUCK_AFTER
+        now.saturating_duration_since(self.started).saturating_sub(beat) > after
     }
 }
