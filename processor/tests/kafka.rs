@@ -43,6 +43,8 @@ mod rights;
 mod security;
 #[path = "kafka/shedding.rs"]
 mod shedding;
+#[path = "kafka/settings.rs"]
+mod settings;
 #[path = "kafka/sinks.rs"]
 mod sinks;
 #[path = "kafka/spans.rs"]

@@ -1,9 +1,7 @@
 //! The broker compacts the control topic while a job commits: what is left is enough to go on, with the volume and
 //! without it. Must not test what a reader makes of the records (`clock`).
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, ResourceSpecifier};
-use streamagg_processor::kafka::config::{control_topic, control_topic_settings};
+use streamagg_processor::kafka::config::control_topic;
 
 use super::clock::{HOUR_MS, IDLE, decisions, round_ms};
 use super::rig::{Job, eventually};
@@ -73,22 +71,4 @@ fn a_job_goes_on_from_a_compacted_control_topic_with_its_volume_and_without() {
     produce(&job, 1_000);
     job.assert_exact();
     processor.assert_replayed_exactly();
-}
-
-#[test]
-fn the_control_topic_that_a_processor_makes_has_the_settings_that_it_is_meant_to_have() {
-    let job = Job::new("controlsettings", 1);
-    let processor = job.start("data");
-    processor.await_ready();
-    let (topic, options) = (control_topic(&job.name), AdminOptions::new());
-    let admin = job.admin();
-    let described = block_on(admin.describe_configs([&ResourceSpecifier::Topic(&topic)], &options));
-    let settings = described
-        .expect("the broker answers")
-        .remove(0)
-        .expect("the topic is there");
-    for (name, value) in control_topic_settings() {
-        let found = settings.get(name).and_then(|entry| entry.value.as_deref());
-        assert_eq!(found, Some(value), "{name}");
-    }
 }

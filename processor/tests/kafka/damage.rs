@@ -5,8 +5,6 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
@@ -106,12 +104,6 @@ fn a_log_of_garbage_costs_a_replay_and_nothing_else() {
     });
 }
 
-fn set_cleanup_policy(job: &Job, policy: &str) {
-    let config = AlterConfig::new(ResourceSpecifier::Topic(&job.name)).set("cleanup.policy", policy);
-    let results = block_on(job.admin().alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
-}
-
 #[test]
 fn a_compacted_source_is_refused_until_it_keeps_its_records() {
     let job = Job::without_topic("compacted", 1);
@@ -126,7 +118,7 @@ fn a_compacted_source_is_refused_until_it_keeps_its_records() {
         assert!(message.contains(part), "{message}");
     }
     assert!(!job.has_topic(&control(&job)), "nothing has begun");
-    set_cleanup_policy(&job, "delete");
+    job.set_topic(&job.name, &[("cleanup.policy", "delete")]);
     processor.await_ready();
     job.produce(1_000);
     job.assert_exact();

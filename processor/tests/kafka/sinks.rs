@@ -3,8 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures::executor::block_on;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Headers, Message};
 
@@ -200,19 +199,10 @@ fn without_a_topic_of_dead_letters_it_is_counted_and_dropped() {
 /// Lowers the bound of the topic of results, and waits until the broker says so.
 fn lower_bound(job: &Job, bound: usize) {
     let (topic, bound) = (out(job), bound.to_string());
-    let (admin, options) = (job.admin(), AdminOptions::new());
-    // What is not named gets its default.
-    let config = AlterConfig::new(ResourceSpecifier::Topic(&topic))
-        .set("retention.ms", "-1")
-        .set("max.message.bytes", &bound);
-    let results = block_on(admin.alter_configs([&config], &options)).expect("the broker answers");
-    assert!(results.iter().all(Result::is_ok), "{results:?}");
+    job.set_topic(&topic, &[("retention.ms", "-1"), ("max.message.bytes", &bound)]);
     eventually("the bound is lowered", || {
-        let described = block_on(admin.describe_configs([&ResourceSpecifier::Topic(&topic)], &options))
-            .map_err(|error| error.to_string())?;
-        let mut topics = described.iter().flatten();
-        let found = topics.find_map(|topic| topic.get("max.message.bytes")?.value.clone());
-        if found.as_ref() == Some(&bound) {
+        let found = job.settings_of(&topic);
+        if found.get("max.message.bytes") == Some(&bound) {
             Ok(())
         } else {
             Err(format!("{found:?}"))

@@ -1,9 +1,12 @@
 //! Topics of a test's job on its broker: made, changed, deleted. Must not produce or read.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use rdkafka::admin::{AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::admin::{
+    AdminOptions, AlterConfig, ConfigSource, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::rig::{Job, PATIENCE, eventually};
@@ -34,15 +37,45 @@ impl Job {
         assert!(results.iter().all(Result::is_ok), "{results:?}");
     }
 
+    /// The same job with a topic of late events.
+    pub fn with_late_topic(mut self) -> Self {
+        self.more.spec = format!("\n  lateEvents: {{kafka: {{topic: {}-late}}}}", self.name).leak();
+        self
+    }
+
     /// Gives the topic of dead letters one setting, beside those that it is made with.
     pub fn set_dead_letter_topic(&self, name: &str, value: &str) {
-        let topic = format!("{}-dead", self.name);
-        let config = AlterConfig::new(ResourceSpecifier::Topic(&topic))
-            .set("retention.ms", "-1")
-            .set(name, value);
+        self.set_topic(&format!("{}-dead", self.name), &[("retention.ms", "-1"), (name, value)]);
+    }
+
+    /// Gives a topic these settings, and the broker's defaults for all others.
+    pub fn set_topic(&self, topic: &str, settings: &[(&str, &str)]) {
+        let mut config = AlterConfig::new(ResourceSpecifier::Topic(topic));
+        for (name, value) in settings {
+            config = config.set(name, value);
+        }
         let results =
             block_on(self.admin().alter_configs([&config], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
+    }
+
+    /// The settings that a topic was given: none of those that it has because its broker does.
+    pub fn settings_of(&self, topic: &str) -> BTreeMap<String, String> {
+        let described = block_on(
+            self.admin()
+                .describe_configs([&ResourceSpecifier::Topic(topic)], &AdminOptions::new()),
+        );
+        let described = described.expect("the broker answers").remove(0);
+        let entries = described.expect("the topic is there").entries.into_iter();
+        let own = entries.filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        own.map(|entry| (entry.name, entry.value.unwrap_or_default())).collect()
+    }
+
+    pub fn partitions_of(&self, topic: &str) -> usize {
+        let admin = self.admin();
+        let metadata = admin.inner().fetch_metadata(Some(topic), PATIENCE);
+        let metadata = metadata.expect("the broker answers");
+        metadata.topics().iter().map(|topic| topic.partitions().len()).sum()
     }
 
     pub fn delete_topic(&self, topic: &str) {
