@@ -20,7 +20,7 @@ pub(super) fn at_least_once(mut job: Job) -> Job {
 }
 
 /// Waits until every result is there; none may be other than expected.
-fn assert_nothing_lost(job: &Job) {
+pub(super) fn assert_nothing_lost(job: &Job) {
     let expected = job.expected(false);
     assert!(!expected.is_empty(), "a test without results shows nothing");
     eventually("all results", || {

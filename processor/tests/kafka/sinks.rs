@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rdkafka::admin::AdminClient;
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::{Headers, Message};
+use serde_json::Value;
 
+use super::at_least_once::{assert_nothing_lost, at_least_once};
 use super::child::Processor;
 use super::rig::{Job, PATIENCE, Reach, client, eventually};
 use super::security::{CA, broker, give_secrets, sasl};
@@ -244,4 +246,95 @@ fn a_bound_that_is_lowered_below_a_record_is_learned_from_the_broker() {
 #[test]
 fn a_bound_that_is_lowered_below_a_batch_is_learned_from_the_broker() {
     assert_lives_through_a_lower_bound("loweredbatch", 4_096, LONG);
+}
+
+/// Sends of an epoch, before a task closes and begins anew.
+const SENDS: usize = 30;
+/// A loop that stood still for so long would fail the liveness probe; a sink that takes nothing is no reason to.
+const STUCK_AFTER_MS: &str = "20000";
+
+/// A job that has published when its sink begins to refuse: a compacted topic takes no record without a key, as this dead
+/// letter is.
+fn refused(job: Job) -> (Job, Processor) {
+    job.produce(1_000);
+    let flags = ["--log-format", "json", "--stuck-after-ms", STUCK_AFTER_MS];
+    let processor = job.start_with("data", &[&["--assign-all"], &flags[..]].concat(), None, "");
+    assert_nothing_lost(&job);
+    job.set_dead_letter_topic("cleanup.policy", "compact");
+    job.produce_raw("no event");
+    job.produce(1_000);
+    (job, processor)
+}
+
+fn assert_alive(processor: &Processor) {
+    let (code, words) = processor.ask("GET", "/livez", "").expect("answers");
+    assert_eq!(code, 200, "{words}");
+}
+
+/// Lines of the log that say this.
+fn lines(processor: &Processor, message: &str) -> Vec<Value> {
+    let log = std::fs::read_to_string(&processor.log).expect("a log");
+    let lines = log.lines().map(|line| serde_json::from_str(line).expect("JSON"));
+    lines.filter(|line: &Value| line["message"] == message).collect()
+}
+
+/// The first sends were made one behind the other, with a wait between two that doubles from 10 ms to 2 s.
+fn assert_ever_more_seldom(processor: &Processor) {
+    let failed = lines(processor, "transaction aborted, sending the epoch again");
+    let times = failed.iter().take(SENDS).enumerate().map(|(number, line)| {
+        assert_eq!(line["attempt"], number);
+        let time = line["timestamp"]
+            .as_str()
+            .and_then(|text| text.parse::<jiff::Timestamp>().ok());
+        time.expect("a time").as_millisecond()
+    });
+    let times: Vec<i64> = times.collect();
+    assert_eq!(times.len(), SENDS);
+    for (number, pair) in times.windows(2).enumerate() {
+        let least = (10 << number.min(8)).min(2_000);
+        assert!(pair[1] - pair[0] >= least, "behind send {number}: {times:?}");
+    }
+}
+
+/// The whole course with transactions and without, side by side: most of it is waiting.
+#[test]
+fn a_sink_that_keeps_refusing_is_asked_ever_more_seldom_then_anew_and_when_it_takes_records_nothing_is_lost() {
+    const GIVEN_UP: &str = r#"streamagg_errors_total{class="retry",kind="SinkFailing",task="0"}"#;
+    const ABORTED: &str = r#"streamagg_transactions_total{outcome="aborted",task="0"}"#;
+    let jobs = [Job::new("refuses", 1), at_least_once(Job::new("leastrefuses", 1))].map(refused);
+    for (_, processor) in &jobs {
+        let message = processor.await_problem("SinkFailing");
+        assert!(message.contains("goes on trying"), "{message}");
+        let status = processor.status().expect("answers");
+        assert_eq!(status["tasks"][0]["state"], "Running", "{status}");
+    }
+    for (_, processor) in &jobs {
+        eventually("it begins anew", || {
+            assert_alive(processor);
+            match (processor.counted(GIVEN_UP), processor.counted(ABORTED)) {
+                (1, aborted) if aborted > SENDS as u64 => Ok(()),
+                counted => Err(format!("{counted:?}")),
+            }
+        });
+        assert_ever_more_seldom(processor);
+        assert_eq!(lines(processor, "start-up").len(), 2);
+    }
+    for (job, processor) in &jobs {
+        let ended = lines(processor, "life of the task ended");
+        let words = ended[0]["end"].as_str().expect("text");
+        assert!(words.contains("no transaction of an epoch succeeded for "), "{words}");
+        job.set_dead_letter_topic("cleanup.policy", "delete");
+    }
+    let [(exactly, first), (least, second)] = &jobs;
+    exactly.assert_exact();
+    let mut letters = 0;
+    exactly.read(&format!("{}-dead", exactly.name), &mut |_| letters += 1);
+    assert_eq!(letters, 1, "once");
+    assert_nothing_lost(least);
+    for processor in [first, second] {
+        processor.await_ready();
+        assert_eq!(processor.counted(GIVEN_UP), 1);
+        let status = processor.status().expect("answers");
+        assert!(status["tasks"][0]["problem"].is_null(), "{status}");
+    }
 }
