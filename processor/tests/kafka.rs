@@ -57,6 +57,8 @@ mod stages_change;
 mod stages_checkpoint;
 #[path = "kafka/stages_rewind.rs"]
 mod stages_rewind;
+#[path = "kafka/stages_late.rs"]
+mod stages_late;
 #[path = "kafka/stages_topics.rs"]
 mod stages_topics;
 #[path = "kafka/topics.rs"]
