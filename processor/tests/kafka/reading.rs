@@ -1,6 +1,7 @@
 //! What is expected of a job and what a read_committed reader finds. Shares nothing with the engine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -84,14 +85,7 @@ impl Job {
 
     /// Hands every committed record of a topic with the job's partitions to `visit`.
     pub fn read(&self, topic: &str, visit: &mut dyn FnMut(&BorrowedMessage<'_>)) {
-        let consumer: BaseConsumer = self
-            .client()
-            .set("group.id", "checker")
-            .set("isolation.level", "read_committed")
-            .set("enable.partition.eof", "true")
-            .set("enable.auto.commit", "false")
-            .create()
-            .expect("a consumer");
+        let consumer = self.consumer();
         // A source that has grown has more than the topics that were made with it.
         let metadata = consumer.fetch_metadata(Some(topic), PATIENCE);
         let found = metadata.map_or(0, |metadata| {
@@ -101,26 +95,22 @@ impl Job {
             0 => self.partitions as usize,
             found => found.min(self.partitions as usize),
         };
-        let mut list = TopicPartitionList::new();
-        for partition in 0..partitions {
-            let partition = i32::try_from(partition).expect("few");
-            list.add_partition_offset(topic, partition, Offset::Beginning)
-                .expect("an offset");
-        }
-        consumer.assign(&list).expect("assigns");
-        let mut ended = BTreeSet::new();
-        let deadline = Instant::now() + PATIENCE;
-        while ended.len() < partitions {
-            assert!(Instant::now() < deadline, "the output topic does not end");
-            match consumer.poll(Duration::from_millis(200)) {
-                Some(Ok(message)) => visit(&message),
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    ended.insert(partition);
-                }
-                Some(Err(error)) if !passes(&error) => panic!("reading {topic}: {error}"),
-                Some(Err(_)) | None => {}
-            }
-        }
+        read_partitions(&consumer, topic, 0..partitions, visit);
+    }
+
+    /// The same of one partition, whatever number it has.
+    pub fn read_partition(&self, topic: &str, partition: usize, visit: &mut dyn FnMut(&BorrowedMessage<'_>)) {
+        read_partitions(&self.consumer(), topic, partition..partition + 1, visit);
+    }
+
+    fn consumer(&self) -> BaseConsumer {
+        self.client()
+            .set("group.id", "checker")
+            .set("isolation.level", "read_committed")
+            .set("enable.partition.eof", "true")
+            .set("enable.auto.commit", "false")
+            .create()
+            .expect("a consumer")
     }
 
     /// Waits for every expected result, then demands that each is there exactly as often as there are partitions that
@@ -161,6 +151,35 @@ impl Job {
             "lost {lost:?}, wrong {wrong:?}, not {copies} times {repeated:?}"
         );
         assert!(!expected.is_empty(), "a test without results shows nothing");
+    }
+}
+
+/// Reads these partitions to their ends.
+fn read_partitions(
+    consumer: &BaseConsumer,
+    topic: &str,
+    partitions: Range<usize>,
+    visit: &mut dyn FnMut(&BorrowedMessage<'_>),
+) {
+    let (mut list, count) = (TopicPartitionList::new(), partitions.len());
+    for partition in partitions {
+        let partition = i32::try_from(partition).expect("few");
+        list.add_partition_offset(topic, partition, Offset::Beginning)
+            .expect("an offset");
+    }
+    consumer.assign(&list).expect("assigns");
+    let mut ended = BTreeSet::new();
+    let deadline = Instant::now() + PATIENCE;
+    while ended.len() < count {
+        assert!(Instant::now() < deadline, "the output topic does not end");
+        match consumer.poll(Duration::from_millis(200)) {
+            Some(Ok(message)) => visit(&message),
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                ended.insert(partition);
+            }
+            Some(Err(error)) if !passes(&error) => panic!("reading {topic}: {error}"),
+            Some(Err(_)) | None => {}
+        }
     }
 }
 
