@@ -13,6 +13,8 @@ mod checkpoints;
 mod child;
 #[path = "kafka/clock.rs"]
 mod clock;
+#[path = "kafka/codecs.rs"]
+mod codecs;
 #[path = "kafka/compaction.rs"]
 mod compaction;
 #[path = "kafka/damage.rs"]
@@ -41,10 +43,10 @@ mod rig;
 mod rights;
 #[path = "kafka/security.rs"]
 mod security;
-#[path = "kafka/shedding.rs"]
-mod shedding;
 #[path = "kafka/settings.rs"]
 mod settings;
+#[path = "kafka/shedding.rs"]
+mod shedding;
 #[path = "kafka/sinks.rs"]
 mod sinks;
 #[path = "kafka/spans.rs"]
@@ -55,10 +57,10 @@ mod stages;
 mod stages_change;
 #[path = "kafka/stages_checkpoint.rs"]
 mod stages_checkpoint;
-#[path = "kafka/stages_rewind.rs"]
-mod stages_rewind;
 #[path = "kafka/stages_late.rs"]
 mod stages_late;
+#[path = "kafka/stages_rewind.rs"]
+mod stages_rewind;
 #[path = "kafka/stages_topics.rs"]
 mod stages_topics;
 #[path = "kafka/topics.rs"]

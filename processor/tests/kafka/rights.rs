@@ -33,14 +33,14 @@ const USER: &str = "User:limited";
 
 /// Grants the user `limited` a right.
 pub fn grant(servers: &str, resource: Resource<'_>, operation: Operation) {
-    let answer = ask(servers, CREATE_ACLS, &entry(resource, operation));
+    let answer = ask(servers, (CREATE_ACLS, 1), &entry(resource, operation));
     // Throttle time, number of results, error code of the first.
     assert_eq!(answer[8..10], [0, 0], "{resource:?} {operation:?}: {answer:?}");
 }
 
 /// Takes it away again.
 pub fn revoke(servers: &str, resource: Resource<'_>, operation: Operation) {
-    let answer = ask(servers, DELETE_ACLS, &entry(resource, operation));
+    let answer = ask(servers, (DELETE_ACLS, 1), &entry(resource, operation));
     assert_eq!(answer[8..10], [0, 0], "{resource:?} {operation:?}: {answer:?}");
 }
 
@@ -60,16 +60,17 @@ fn entry(resource: Resource<'_>, operation: Operation) -> Vec<u8> {
     bytes
 }
 
-fn text(bytes: &mut Vec<u8>, text: &str) {
+/// Appends a text as requests have it.
+pub(super) fn text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend(u16::try_from(text.len()).expect("short").to_be_bytes());
     bytes.extend(text.as_bytes());
 }
 
-/// The body of the answer to a request, after the correlation id.
-fn ask(servers: &str, api: i16, body: &[u8]) -> Vec<u8> {
+/// The body of the answer to a request of a version, after the correlation id.
+pub(super) fn ask(servers: &str, (api, version): (i16, i16), body: &[u8]) -> Vec<u8> {
     let mut request = Vec::new();
     request.extend(api.to_be_bytes());
-    request.extend([0, 1]);
+    request.extend(version.to_be_bytes());
     request.extend([0, 0, 0, 7]);
     text(&mut request, "test");
     request.extend(body);

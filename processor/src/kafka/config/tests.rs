@@ -85,6 +85,32 @@ fn a_batch_is_no_larger_than_what_every_topic_takes() {
     }
 }
 
+/// What is sent again after a lost answer must not be there twice.
+#[test]
+fn whatever_the_spec_says_producers_number_their_batches_wait_for_all_replicas_and_compress_as_it_says() {
+    for (compression, name) in [
+        (Compression::None, "none"),
+        (Compression::Gzip, "gzip"),
+        (Compression::Snappy, "snappy"),
+        (Compression::Lz4, "lz4"),
+        (Compression::Zstd, "zstd"),
+    ] {
+        let mut job = job(&[
+            ("enable.idempotence", "false"),
+            ("acks", "0"),
+            ("compression.type", "lz4"),
+        ]);
+        job.sink.compression = compression;
+        let plain = Settings::default();
+        let transactional = producer(&job, &plain, Role::of(0, None), 1 << 20);
+        for settings in [transactional, plain_producer(&job, &plain, 1 << 20)] {
+            assert_eq!(settings.get("enable.idempotence"), Some("true"));
+            assert_eq!(settings.get("acks"), Some("all"));
+            assert_eq!(settings.get("compression.type"), Some(name));
+        }
+    }
+}
+
 #[test]
 fn each_stage_has_transactions_and_an_input_of_its_own() {
     let (job, plain) = (job(&[("fetch.max.bytes", "7")]), Settings::default());
