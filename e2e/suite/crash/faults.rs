@@ -1,4 +1,5 @@
-//! What happens to processors: killed, run into a failpoint, frozen and let go on. Must not judge what comes out.
+//! What happens to processors: killed, run into a failpoint, left without an answer, frozen and let go on. Must not judge
+//! what comes out.
 
 use std::time::Duration;
 
@@ -6,6 +7,9 @@ use streamagg_e2e::process::{ABORTED, Home};
 use streamagg_e2e::wait::{Seen, await_condition, pause};
 
 use super::{Harness, PROGRESS_MAX};
+
+/// Commits of which a processor did not learn what became of them.
+const UNKNOWN: &str = "streamagg_transactions_total{outcome=\"unknown\"";
 
 impl Harness {
     /// Kills a processor at a random time: while it starts or replays, or while it works.
@@ -58,6 +62,25 @@ impl Harness {
             ));
         }
         self.counts.aborts.push(name);
+        self.say(&format!("failpoint {setting}"));
+        Ok(())
+    }
+
+    /// An epoch, or the answer to it, gets lost on the way: the processor finds out which, and goes on until it is killed.
+    pub(super) fn lose_outcome(&mut self, name: &'static str) -> Result<(), String> {
+        let setting = format!("{name}:{}", 1 + self.random.below(3));
+        let mut processor = self.start(Some(&setting))?;
+        let home = &self.home;
+        await_condition("an outcome that is not known", PROGRESS_MAX, || {
+            match home.metric(UNKNOWN) {
+                Some(count) if count > 0.0 => Seen::Done(()),
+                other => Seen::NotYet(format!("{other:?}")),
+            }
+        })?;
+        self.await_progress(&mut processor)?;
+        processor.kill()?;
+        self.counts.kills += 1;
+        self.counts.outcomes_lost.push(name);
         self.say(&format!("failpoint {setting}"));
         Ok(())
     }

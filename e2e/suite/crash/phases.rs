@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{FAILPOINTS, Harness};
+use super::{FAILPOINTS, Harness, OUTCOMES_LOST};
 
 /// A replay is saved on the way after 200,000 records.
 const LONG_RECORDS: u64 = 230_000;
@@ -28,6 +28,9 @@ pub(super) fn at_least_once(harness: &mut Harness, kills: u64) -> Result<(), Str
     harness.start_load()?;
     for name in ["before-commit", "after-commit-before-state", "mid-checkpoint-upload"] {
         harness.abort_at(name)?;
+    }
+    for name in OUTCOMES_LOST {
+        harness.lose_outcome(name)?;
     }
     kills_and_volumes(harness, kills)
 }
@@ -59,6 +62,9 @@ pub(super) fn every_fault_in_turn(harness: &mut Harness, kills: u64) -> Result<(
     for name in FAILPOINTS {
         harness.abort_at(name)?;
     }
+    for name in OUTCOMES_LOST {
+        harness.lose_outcome(name)?;
+    }
     harness.kill_beyond_memory()?;
     harness.check()?;
     while harness.counts.kills < kills {
@@ -76,6 +82,10 @@ pub(super) fn every_fault_in_turn(harness: &mut Harness, kills: u64) -> Result<(
         if harness.random.one_in(5) {
             let chosen = usize::try_from(harness.random.below(FAILPOINTS.len() as u64)).unwrap_or_default();
             harness.abort_at(FAILPOINTS[chosen])?;
+        }
+        if harness.random.one_in(10) {
+            let chosen = usize::from(harness.random.one_in(2));
+            harness.lose_outcome(OUTCOMES_LOST[chosen])?;
         }
     }
     harness.finish()
