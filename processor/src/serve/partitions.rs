@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pod::Pod;
+use super::supervise::learn;
 use crate::pipeline::executor::count_source_partitions;
 use crate::pipeline::stage::task_count;
 
@@ -12,8 +13,10 @@ use crate::pipeline::stage::task_count;
 const COUNT_EVERY: Duration = Duration::from_secs(30);
 
 /// Counts until the pod stops. Where keys stay in their partitions (`byKey`) others have moved them: every task stops, as
-/// start-up says, for results would miss the events that went elsewhere.
-pub(super) fn watch(pod: &Arc<Pod>) {
+/// start-up says, for results would miss the events that went elsewhere. Else there are more tasks from now on, which run
+/// here if all do (`assign_all`); the others start up again, so that the first stage says how many partitions windows wait
+/// for.
+pub(super) fn watch(pod: &Arc<Pod>, assign_all: bool) {
     let mut last = None;
     while !pod.is_stopping() {
         std::thread::sleep(COUNT_EVERY);
@@ -25,13 +28,20 @@ pub(super) fn watch(pod: &Arc<Pod>) {
         match count_source_partitions(context) {
             Ok(count) if task_count(count, shuffle_partitions) == tasks => last = None,
             Ok(count) => {
-                if last.replace(count) != Some(count) {
+                let is_news = last.replace(count) != Some(count);
+                if shuffle_partitions.is_some() && task_count(count, shuffle_partitions) > tasks {
+                    if let Err(stop) = learn(pod, assign_all) {
+                        if is_news {
+                            tracing::error!(reason = stop.reason.as_str(), "{}; looking again", stop.message);
+                        }
+                        continue;
+                    }
+                    tracing::info!(count, tasks = pod.task_count(), "partitions were added to the source");
+                } else if is_news {
                     tracing::error!(count, tasks, "the source has another number of partitions than it had");
                 }
                 // Each time: a task may have seen the topic before and run only now.
-                if shuffle_partitions.is_none() {
-                    pod.outdate();
-                }
+                pod.outdate();
             }
             // Whoever reads says what is wrong with the topic.
             Err(stop) => tracing::debug!(reason = stop.reason.as_str(), "{}", stop.message),

@@ -66,6 +66,7 @@ pub(super) fn start(pod: Arc<Pod>, by: AssignedBy) -> std::io::Result<Supervisor
         }
         AssignedBy::Operator(_) | AssignedBy::Nobody => None,
     };
+    let assign_all = by == AssignedBy::Nobody;
     let reconciler = std::thread::Builder::new()
         .name("reconcile".to_owned())
         .spawn(move || {
@@ -81,11 +82,11 @@ pub(super) fn start(pod: Arc<Pod>, by: AssignedBy) -> std::io::Result<Supervisor
     // Not joined at the end: it may be waiting for a broker.
     std::thread::Builder::new()
         .name("watch-topics".to_owned())
-        .spawn(move || watch(&for_watcher, by == AssignedBy::Nobody))?;
+        .spawn(move || watch(&for_watcher, assign_all))?;
     let counting = Arc::clone(&pod);
     std::thread::Builder::new()
         .name("count-partitions".to_owned())
-        .spawn(move || partitions::watch(&counting))?;
+        .spawn(move || partitions::watch(&counting, assign_all))?;
     Ok(Supervisor {
         pod,
         reconciler,
@@ -150,13 +151,8 @@ pub fn parse_assignment(bytes: &[u8]) -> Result<Assignment, String> {
 fn watch(pod: &Pod, assign_all: bool) {
     let mut logged = None;
     while pod.task_count().is_none() {
-        match look_at_topics(pod) {
-            Ok((task_count, generation)) => {
-                pod.learn(task_count, generation);
-                if assign_all {
-                    pod.take_here(generation.max(1), 0..task_count);
-                }
-            }
+        match learn(pod, assign_all) {
+            Ok(()) => {}
             Err(stop) => {
                 if logged.as_ref() != Some(&stop) {
                     tracing::error!(reason = stop.reason.as_str(), "{}; looking again", stop.message);
@@ -213,15 +209,21 @@ fn hear_of_others(pod: &Pod, partitions: &Partitions, readers: &Readers) -> Resu
     Ok(())
 }
 
-/// Number of tasks, and the highest generation in any committed position: both before anything is assigned.
-fn look_at_topics(pod: &Pod) -> Result<(u32, u64), Stop> {
+/// Looks at the topics, before anything is assigned or when partitions were added: how many tasks there are, and the highest
+/// generation in any committed position.
+pub(super) fn learn(pod: &Pod, assign_all: bool) -> Result<(), Stop> {
     let context = pod.context();
     let topology = Topology::observe(context)?;
     let mut generation = 0;
     for task in 0..topology.task_count() {
         generation = generation.max(generation_of(context, task)?);
     }
-    Ok((topology.task_count(), generation))
+    pod.learn(topology.task_count(), generation);
+    if assign_all {
+        let next = pod.assignment().generation + 1;
+        pod.take_here(generation.max(next), 0..topology.task_count());
+    }
+    Ok(())
 }
 
 /// Generation in the committed position of a task; 0 where there is none.

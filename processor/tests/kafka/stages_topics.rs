@@ -6,6 +6,9 @@ use rdkafka::message::{Headers, Message};
 use super::rig::eventually;
 use super::stages::job;
 
+/// Behind all events before.
+const LATER_MS: i64 = 100_000_000;
+
 #[test]
 fn events_of_a_key_in_several_topics_meet_in_one_result() {
     let job = job("topics").with_another_topic();
@@ -36,6 +39,31 @@ fn events_of_a_key_in_several_topics_meet_in_one_result() {
     processor.terminate();
     job.crash_while_producing("after-commit-before-state:2");
     let _processor = job.start("data");
+    job.assert_exact();
+}
+
+/// Nobody restarts anything: the pod sees them, and windows wait for them from then on.
+#[test]
+fn partitions_that_are_added_are_read_while_the_job_runs() {
+    let mut job = job("grows");
+    job.produce(2_000);
+    let processor = job.start("data");
+    job.assert_exact();
+    let topic = job.name.clone();
+    job.add_partition_to(&topic);
+    eventually("a task for the new partition", || {
+        let status = processor.status()?;
+        let state = status["tasks"][4]["state"].as_str().map(str::to_owned);
+        match (status["taskCount"].as_u64(), state.as_deref()) {
+            (Some(5), Some("Running")) => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    });
+    job.produce_from(LATER_MS, 2_000);
+    job.assert_exact();
+    processor.terminate();
+    let _processor = job.start("data");
+    job.produce_from(2 * LATER_MS, 2_000);
     job.assert_exact();
 }
 
