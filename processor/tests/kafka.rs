@@ -5,6 +5,8 @@
 
 #[path = "kafka/at_least_once.rs"]
 mod at_least_once;
+#[path = "kafka/behind.rs"]
+mod behind;
 #[path = "kafka/brokers.rs"]
 mod brokers;
 #[path = "kafka/checkpoints.rs"]
@@ -187,21 +189,6 @@ fn a_volume_of_another_job_is_discarded() {
     let processor = second.start("data");
     second.assert_exact();
     assert!(processor.log_text().contains("local state discarded"));
-}
-
-#[test]
-fn a_control_topic_that_was_emptied_stops_the_task() {
-    let job = Job::new("behind", 1);
-    job.produce(2_000);
-    let mut processor = job.start("data");
-    job.assert_exact();
-    let before = job.published().len();
-    processor.kill();
-    job.delete_topic(&format!("{}-control", job.name));
-    let processor = job.start("data");
-    processor.await_problem("CommittedPositionBehindState");
-    job.produce(1_000);
-    assert_eq!(job.published().len(), before, "nothing is published again");
 }
 
 #[test]

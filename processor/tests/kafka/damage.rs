@@ -170,7 +170,7 @@ fn a_second_process_on_a_volume_waits_for_the_first_and_leaves_it_alone() {
 }
 
 /// The committed position of a task.
-fn committed(job: &Job, task: u32) -> Value {
+pub(super) fn committed(job: &Job, task: u32) -> Value {
     let (key, mut last) = (position_of(task), None);
     job.read(&control(job), &mut |message| {
         if message.key() == Some(key.as_bytes()) {
@@ -181,7 +181,7 @@ fn committed(job: &Job, task: u32) -> Value {
 }
 
 /// Makes this the committed position of a task, as nobody but its owner may.
-fn commit(job: &Job, task: u32, position: &Value) {
+pub(super) fn commit(job: &Job, task: u32, position: &Value) {
     let producer: BaseProducer = job.client().create().expect("a producer");
     let (topic, key, text) = (control(job), position_of(task), position.to_string());
     let record = BaseRecord::<str, str>::to(&topic).key(&key).payload(&text);

@@ -69,7 +69,7 @@ pub(super) fn order(job: &Job, nonce: u64, ids: &BTreeMap<String, String>) -> St
     path.to_str().expect("text").to_owned()
 }
 
-fn start(job: &Job, data: &str, order: &str) -> Processor {
+pub(super) fn start(job: &Job, data: &str, order: &str) -> Processor {
     job.start_with(data, &["--assign-all", "--restore", order], None, "")
 }
 
