@@ -67,6 +67,8 @@ mod stages_rewind;
 mod stages_topics;
 #[path = "kafka/topics.rs"]
 mod topics;
+#[path = "kafka/volume.rs"]
+mod volume;
 
 use std::time::Duration;
 

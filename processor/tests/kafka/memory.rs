@@ -17,7 +17,7 @@ fn job(name: &str, partitions: u32) -> Job {
 }
 
 /// Waits until more rows than these are on the volume only, of all tasks together.
-fn await_rows_on_volume(processor: &Processor, more_than: u64) {
+pub(super) fn await_rows_on_volume(processor: &Processor, more_than: u64) {
     eventually("rows on the volume", || {
         let metrics = processor.metrics();
         let lines = metrics.lines();
