@@ -65,6 +65,8 @@ mod stages_late;
 mod stages_rewind;
 #[path = "kafka/stages_topics.rs"]
 mod stages_topics;
+#[path = "kafka/start_from.rs"]
+mod start_from;
 #[path = "kafka/topics.rs"]
 mod topics;
 #[path = "kafka/volume.rs"]

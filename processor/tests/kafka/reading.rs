@@ -21,6 +21,12 @@ impl Job {
         inside.fold((0, 0), |(count, sum), event| (count + 1, sum + event.2))
     }
 
+    /// Results are expected of these events, too, which are in partition 0.
+    pub(super) fn expect(&self, events: &[Event]) {
+        let mut log = self.log.lock().expect("not poisoned");
+        log.entry(0).or_default().extend(events);
+    }
+
     /// Events that meet in windows, and how far event time has come for them: each partition by itself or, with two
     /// stages, all of them as far as the slowest. Nothing is known of time in a partition without events.
     fn meeting(&self) -> Vec<(i64, Vec<Event>)> {

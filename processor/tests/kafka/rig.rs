@@ -122,7 +122,7 @@ pub struct Job {
     pub directory: tempfile::TempDir,
     /// Further members of `source.kafka`, `event`, the window and `spec`, each with a comma (the last: a line) before it.
     pub more: More,
-    /// `earliest` or `latest`.
+    /// The member of `startFrom`.
     pub start_from: &'static str,
     /// Partitions between two stages; absent: one stage.
     pub(super) shuffle_partitions: Option<u32>,
@@ -160,7 +160,7 @@ impl Job {
             sink: None,
             directory: tempfile::tempdir().expect("a directory"),
             more: More::default(),
-            start_from: "earliest",
+            start_from: "earliest: {}",
             shuffle_partitions: None,
             hot: false,
             drops_dead_letters: false,
@@ -337,7 +337,7 @@ metadata: {{name: job, namespace: test}}
 spec:
   jobId: {name}
   source:
-    kafka: {{bootstrapServers: ["{servers}"], topics: [{topics}], startFrom: {{{start_from}: {{}}}}{security}{source}}}
+    kafka: {{bootstrapServers: ["{servers}"], topics: [{topics}], startFrom: {{{start_from}}}{security}{source}}}
     format: {{json: {{strict: false}}}}
     partitioning: {{{partitioning}}}
   event:

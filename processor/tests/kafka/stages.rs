@@ -416,7 +416,7 @@ fn a_partition_added_to_the_source_is_read_from_its_beginning() {
 #[test]
 fn a_job_that_starts_at_the_end_reads_an_added_partition_from_its_beginning() {
     let mut job = Job::new("stagelatest", 1).in_two_stages(SHUFFLE_PARTITIONS);
-    job.start_from = "latest";
+    job.start_from = "latest: {}";
     job.produce(500);
     job.forget(0..500);
     let processor = job.start("data");
