@@ -69,6 +69,8 @@ mod stages_topics;
 mod start_from;
 #[path = "kafka/topics.rs"]
 mod topics;
+#[path = "kafka/upstream.rs"]
+mod upstream;
 #[path = "kafka/volume.rs"]
 mod volume;
 

@@ -3,35 +3,12 @@
 use std::time::Duration;
 
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::Producer;
 use streamagg_processor::kafka::consumer::PartitionReader;
 use streamagg_processor::kafka::settings::Settings;
 
 use super::child::Processor;
-use super::rig::{Job, More, PATIENCE, client, copy_tree, eventually};
-
-impl Job {
-    /// Appends records that are no events to partition 0, in a transaction that stays open.
-    pub fn produce_open(&self, count: usize) -> BaseProducer {
-        self.open_transaction(&vec!["{}"; count])
-    }
-
-    /// Appends these records to partition 0, in a transaction that stays open.
-    fn open_transaction(&self, values: &[&str]) -> BaseProducer {
-        let producer: BaseProducer = client(&self.reach.tests)
-            .set("transactional.id", format!("{}-upstream", self.name))
-            .create()
-            .expect("a producer");
-        producer.init_transactions(PATIENCE).expect("initialises");
-        producer.begin_transaction().expect("begins");
-        for value in values {
-            let record = BaseRecord::<str, str>::to(&self.name).partition(0).payload(*value);
-            assert!(producer.send(record).is_ok());
-        }
-        producer.flush(PATIENCE).expect("the broker takes them");
-        producer
-    }
-}
+use super::rig::{Job, More, PATIENCE, copy_tree, eventually};
 
 /// Start-up seeks twice without reading between, when the last record is checked and there is nothing to replay:
 /// librdkafka aborted the process, now and then, over the second assignment of a partition; always over thousands.
