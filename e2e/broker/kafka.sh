@@ -9,7 +9,7 @@ source "$here/../cluster/process.sh"
 
 usage() {
   cat >&2 <<'T'
-usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--session-ms MS] [--dir DIR]
+usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--session-ms MS] [--set NAME=VALUE]... [--dir DIR]
                                 start, or start again with the same ports, rights and data
        kafka.sh stop NAME       ask it to end; the data stay
        kafka.sh delete NAME     stop and remove the data
@@ -20,6 +20,7 @@ usage: kafka.sh start NAME [--port PORT] [--secured] [--brokers N] [--session-ms
        kafka.sh env NAME        prints where it listens
        kafka.sh topic HOST:PORT TOPIC PARTITIONS   creates a topic on any broker, unless it is there
 A broker that was not heard of for --session-ms (15000) is taken for dead, and is let back in no sooner after SIGKILL.
+--set gives a new broker a setting of Kafka's beside those below or in the place of one; it keeps it on every later start.
 start prints KAFKA_BOOTSTRAP=HOST:PORT, where a client has all rights. With --brokers 2 to 9 there are so many processes,
 nodes 1 to N of one cluster, whose addresses come with commas between them; topics have min(N, 3) replicas, of which all
 but one must have a record. kill, pause and continue take the number of a node, else all. start starts the nodes that do
@@ -52,7 +53,7 @@ if [[ "$command ${1:-}" =~ ^(kill|pause|continue)\ [1-9]$ ]]; then
   shift
 fi
 port=${KAFKA_PORT:-}
-secured=no brokers='' session_ms=''
+secured=no brokers='' session_ms='' settings=''
 # The cluster's bring-up sets these three: the namespace to run in, and what pods are told to connect to.
 netns='' inside_port='' inside_name=''
 while [ $# -gt 0 ]; do
@@ -61,6 +62,7 @@ while [ $# -gt 0 ]; do
     --dir) dir=${2:?--dir needs a directory}; shift 2 ;;
     --secured) secured=yes; shift ;;
     --session-ms) session_ms=${2:?--session-ms needs a number}; shift 2 ;;
+    --set) settings+=${2:?--set needs NAME=VALUE}$'\n'; shift 2 ;;
     --brokers) brokers=${2:?--brokers needs a number}; shift 2 ;;
     --netns) netns=${2:?--netns needs a file}; shift 2 ;;
     --inside) inside_name=${2:?--inside needs NAME:PORT}; inside_port=${inside_name##*:}; shift 2 ;;
@@ -223,6 +225,8 @@ controlled.shutdown.enable=false
 broker.session.timeout.ms=$KAFKA_SESSION_MS_CHOSEN
 broker.heartbeat.interval.ms=500
 T
+  # The last of a name holds.
+  cat "$dir/settings" 2>/dev/null || true
   [ "$secured" = yes ] || return 0
   cat <<T
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
@@ -265,6 +269,7 @@ draw_ports() {
     draw_port "KAFKA_CONTROLLER_PORT_CHOSEN${node#1}"
   done
   for listener in SASL SASL_TLS TLS MTLS; do draw_port "KAFKA_${listener}_PORT_CHOSEN"; done
+  printf '%s' "$settings" >"$dir/settings"
   mv "$dir/ports.new" "$dir/ports"
 }
 
@@ -280,6 +285,8 @@ choose_ports() {
   ! grep -qs ^authorizer "$dir/server.properties" || secured=yes
   [ "$secured" = no ] || [ -n "${KAFKA_MTLS_PORT_CHOSEN:-}" ] ||
     die "broker $name is of an older version: delete it first (kafka.sh delete $name)"
+  [ -z "$settings" ] || printf '%s' "$settings" | cmp -s - "$dir/settings" ||
+    die "broker $name has other settings: delete it first (kafka.sh delete $name)"
   [ -z "$port" ] || [ "$port" = "$KAFKA_PORT_CHOSEN" ] ||
     die "broker $name has port $KAFKA_PORT_CHOSEN, not $port: delete it first (kafka.sh delete $name)"
 }

@@ -23,6 +23,8 @@ mod compaction;
 mod damage;
 #[path = "kafka/drift.rs"]
 mod drift;
+#[path = "kafka/forgotten.rs"]
+mod forgotten;
 #[path = "kafka/group.rs"]
 mod group;
 #[path = "kafka/input.rs"]

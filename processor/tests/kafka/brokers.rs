@@ -17,10 +17,15 @@ const TRANSACTIONS: &str = "__transaction_state";
 /// Between two sends of the load.
 const LOAD_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Three brokers of their own, removed when dropped.
-struct Cluster {
+/// Brokers of a test's own, removed when dropped.
+pub(super) struct OwnBrokers {
     name: String,
     bootstrap: String,
+}
+
+/// Three of them.
+struct Cluster {
+    brokers: OwnBrokers,
     /// One cluster at a time: three JVMs are enough for a machine.
     _alone: MutexGuard<'static, ()>,
 }
@@ -32,38 +37,50 @@ enum Away {
     Paused,
 }
 
-impl Cluster {
-    fn start() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = format!("test-three-{}", std::process::id());
-        let mut printed = broker_script(&[
-            "start",
-            &name,
-            "--brokers",
-            &BROKERS.to_string(),
-            "--session-ms",
-            "3000",
-        ]);
+impl OwnBrokers {
+    /// Starts them with these options of the script.
+    pub(super) fn start(name: &str, options: &[&str]) -> Self {
+        let name = format!("{name}-{}", std::process::id());
+        let mut printed = broker_script(&[&["start", &name], options].concat());
         let bootstrap = printed.remove("KAFKA_BOOTSTRAP").expect("the script prints it");
-        assert_eq!(bootstrap.split(',').count(), BROKERS, "{bootstrap}");
-        Self {
-            name,
-            bootstrap,
-            _alone: alone,
-        }
+        Self { name, bootstrap }
     }
 
     /// A job with its topic on these brokers.
-    fn job(&self, test: &str) -> Job {
+    pub(super) fn job(&self, test: &str, partitions: u32) -> Job {
         let reach = Reach {
             tests: self.bootstrap.clone(),
             processor: self.bootstrap.clone(),
             security: String::new(),
         };
-        let job = Job::reached(test, PARTITIONS, reach);
+        let job = Job::reached(test, partitions, reach);
         job.create_topic(&job.name);
         job
+    }
+}
+
+impl Drop for OwnBrokers {
+    fn drop(&mut self) {
+        // Of a test that fails, too: no broker stays.
+        let delete = || broker_script(&["delete", &self.name]);
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(delete)).is_err() {
+            eprintln!("the brokers of {} are left over", self.name);
+        }
+    }
+}
+
+impl Cluster {
+    fn start() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = BROKERS.to_string();
+        let brokers = OwnBrokers::start("test-three", &["--brokers", &count, "--session-ms", "3000"]);
+        assert_eq!(brokers.bootstrap.split(',').count(), BROKERS, "{}", brokers.bootstrap);
+        Self { brokers, _alone: alone }
+    }
+
+    fn job(&self, test: &str) -> Job {
+        self.brokers.job(test, PARTITIONS)
     }
 
     fn take_away(&self, node: i32, away: Away) {
@@ -71,13 +88,13 @@ impl Cluster {
             Away::Killed => "kill",
             Away::Paused => "pause",
         };
-        broker_script(&[verb, &self.name, &node.to_string()]);
+        broker_script(&[verb, &self.brokers.name, &node.to_string()]);
     }
 
     fn give_back(&self, node: i32, away: Away) {
         match away {
-            Away::Killed => broker_script(&["start", &self.name]),
-            Away::Paused => broker_script(&["continue", &self.name, &node.to_string()]),
+            Away::Killed => broker_script(&["start", &self.brokers.name]),
+            Away::Paused => broker_script(&["continue", &self.brokers.name, &node.to_string()]),
         };
     }
 
@@ -95,16 +112,6 @@ impl Cluster {
             job.await_all_in_sync(topic);
         }
         job.await_more_results();
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        // Of a test that fails, too: no broker stays.
-        let delete = || broker_script(&["delete", &self.name]);
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(delete)).is_err() {
-            eprintln!("the brokers of {} are left over", self.name);
-        }
     }
 }
 
