@@ -62,14 +62,7 @@ impl ControlCopy {
     pub fn decisions_of(&self, committed: &Position, after: u64) -> Vec<Decision> {
         let behind = self.decisions.range((after.saturating_add(1), String::new())..);
         behind
-            .filter(|((control_seq, lineage), _)| {
-                let limit = if *lineage == committed.lineage {
-                    committed.control_seq
-                } else {
-                    fork_limit(committed, lineage)
-                };
-                *control_seq <= limit
-            })
+            .filter(|((control_seq, lineage), _)| *control_seq <= committed.decisions_limit(lineage))
             .map(|(_, decision)| decision.clone())
             .collect()
     }
@@ -110,17 +103,6 @@ impl ControlCopy {
         }
         Ok(())
     }
-}
-
-fn fork_limit(committed: &Position, lineage: &str) -> u64 {
-    let mut limit = committed.control_seq;
-    for ancestor in &committed.ancestors {
-        limit = limit.min(ancestor.decisions_limit());
-        if ancestor.lineage == lineage {
-            return limit;
-        }
-    }
-    0
 }
 
 fn unreadable(what: &str, error: &dyn std::fmt::Display) -> Stop {

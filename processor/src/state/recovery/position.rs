@@ -288,6 +288,21 @@ impl Position {
         false
     }
 
+    /// The last of a history's decisions that lead here; 0 where it is not in this position's past.
+    pub fn decisions_limit(&self, lineage: &str) -> u64 {
+        let mut limit = self.control_seq;
+        if lineage == self.lineage {
+            return limit;
+        }
+        for ancestor in &self.ancestors {
+            limit = limit.min(ancestor.decisions_limit());
+            if ancestor.lineage == lineage {
+                return limit;
+            }
+        }
+        0
+    }
+
     /// Whether a checkpoint here is one of `committed`: of a history, at a place, and the same there. A clock moves a combine
     /// task, or one that delivers at least once, without moving its place.
     pub fn holds_what(&self, committed: &Position) -> bool {
