@@ -1,13 +1,14 @@
 //! The seeded simulator: log, broker transactions, volumes and checkpoint store as models in memory around the real
 //! task and the real decisions of the protocol. A seed picks what happens; every run is checked against the oracle.
 
+mod at_least_once;
 mod stages;
 mod world;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use streamagg_tests::generator::{self, Case};
-use streamagg_tests::oracle::Entry;
+use streamagg_tests::oracle::{Entry, Expected};
 
 use self::world::World;
 use super::engine::cases;
@@ -62,6 +63,19 @@ fn case(seed: u64) -> Case {
         case.offsets.pop();
     }
     case
+}
+
+/// An output of the task as the oracle has it, which knows one revision only.
+fn in_revision(output: Expected, revision: u32) -> Expected {
+    match output {
+        Expected::Result { entry, key, value } => {
+            let found = format!("\"revision\":{revision}");
+            assert!(value.contains(&found), "{value} is not of revision {revision}");
+            let value = value.replace(&found, "\"revision\":0");
+            Expected::Result { entry, key, value }
+        }
+        Expected::Late { .. } | Expected::Dead { .. } => output,
+    }
 }
 
 fn simulate(seed: u64) -> World {

@@ -4,6 +4,8 @@ mod keeping;
 mod rewinding;
 mod startup;
 
+pub use self::keeping::loaded;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -17,7 +19,7 @@ use streamagg_processor::state::recovery::{AfterFence, AfterUnknown, Birth, Last
 use streamagg_tests::generator::Case;
 use streamagg_tests::oracle::{Entry, Expected};
 
-use super::splitmix64;
+use super::{in_revision, splitmix64};
 use crate::engine::{clock_at, decision, expected_form, oracle_form, plan, record};
 use crate::paging::Store;
 
@@ -266,7 +268,7 @@ impl World {
             let put_out = expected_form(&outputs, &[at], 0).into_iter();
             process
                 .pending
-                .extend(put_out.map(|output| rewinding::in_revision(output, revision)));
+                .extend(put_out.map(|output| in_revision(output, revision)));
         }
         if process.task.rows_left_in_store() < left {
             // They were changed, or fired together with what is in memory.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::Task;
 use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::checkpoint::{self, FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule};
@@ -14,26 +15,32 @@ use crate::paging::Store;
 /// Memory that a task which starts may take at most, in steps of so many bytes.
 const STEP_BYTES: u64 = 1_000;
 
+/// The task that entries hold, else an empty one, and where its rows are. With a budget rows may leave memory.
+pub fn loaded(plan: Arc<Plan>, held: Option<&Store>, budget: Option<u64>) -> (Task, Store) {
+    let Some(store) = held else {
+        let (mut task, store) = (Task::new(plan, 0), Store::default());
+        if budget.is_some() {
+            task.page(store.reader());
+        }
+        return (task, store);
+    };
+    let store = store.clone();
+    let task = match budget {
+        Some(steps) => {
+            let bytes = usize::try_from(steps * STEP_BYTES).expect("a few thousand");
+            Task::restore_paged(plan, &store.reader(), bytes)
+        }
+        None => Task::restore(plan, &store),
+    };
+    (task.expect("readable").expect("a task is there"), store)
+}
+
 impl World {
     /// The task that a volume holds, else an empty one, and where its rows are.
     pub(super) fn load(&mut self, pod: u32) -> (Task, Store) {
-        let plan = Arc::clone(&self.plan);
-        let budget = if self.pages { self.below(4) * STEP_BYTES } else { 0 };
-        let Some((_, store)) = &self.pods[pod as usize].volume else {
-            let (mut task, store) = (Task::new(plan, 0), Store::default());
-            if self.pages {
-                task.page(store.reader());
-            }
-            return (task, store);
-        };
-        let store = store.clone();
-        let task = if self.pages {
-            let budget = usize::try_from(budget).expect("a few thousand");
-            Task::restore_paged(plan, &store.reader(), budget)
-        } else {
-            Task::restore(plan, &store)
-        };
-        let task = task.expect("readable").expect("a task is there");
+        let budget = self.pages.then(|| self.below(4));
+        let volume = self.pods[pod as usize].volume.as_ref();
+        let (task, store) = loaded(Arc::clone(&self.plan), volume.map(|(_, store)| store), budget);
         if task.rows_left_in_store() > 0 {
             self.note("starts with rows on the volume", pod);
         }

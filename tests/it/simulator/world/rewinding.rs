@@ -2,22 +2,8 @@
 //! Must not decide what the protocol decides.
 
 use streamagg_processor::state::recovery::{Owner, rewind};
-use streamagg_tests::oracle::Expected;
 
 use super::World;
-
-/// An output of the task as the oracle has it, which knows one revision only.
-pub(super) fn in_revision(output: Expected, revision: u32) -> Expected {
-    match output {
-        Expected::Result { entry, key, value } => {
-            let found = format!("\"revision\":{revision}");
-            assert!(value.contains(&found), "{value} is not of revision {revision}");
-            let value = value.replace(&found, "\"revision\":0");
-            Expected::Result { entry, key, value }
-        }
-        Expected::Late { .. } | Expected::Dead { .. } => output,
-    }
-}
 
 impl World {
     /// The user orders to go back to any checkpoint.
