@@ -3,22 +3,19 @@
 
 use std::sync::Arc;
 
-use streamagg_processor::pipeline::operator::combine::{Combine, Source};
+use streamagg_processor::pipeline::operator::combine::{Combine, CombineState, Source};
 use streamagg_processor::pipeline::shuffle::Shuffle;
-use streamagg_processor::state::recovery::position::POSITION_VERSION;
-use streamagg_processor::state::recovery::{Base, Birth, How, Local, Position, Startup};
+use streamagg_processor::state::recovery::Position;
 use streamagg_tests::oracle::{Entry, Expected};
 
+use super::startup::Starting;
 use super::{Sent, World, entries_of};
 use crate::two_stages::scene::{combine_entries, source};
-
-/// Turns of one start-up: a claim and going on.
-const STARTUP_TURNS_MAX: usize = 4;
 
 pub(super) struct Process {
     token: u64,
     task: Combine,
-    committed: Position,
+    pub committed: Position,
     /// Place in the source log.
     at: usize,
     decisions: u64,
@@ -59,15 +56,18 @@ impl World {
         let state = process.task.close_epoch(&mut process.shuffle);
         let sent = process
             .committed
-            .advanced(&owner, state.position, None, process.decisions);
+            .advanced(&owner, state.position, None, process.decisions)
+            .carrying(Some(state.carried));
         let (shuffle, refused) = (
             std::mem::take(&mut process.shuffle),
             std::mem::take(&mut process.refused),
         );
         let mut land = |world: &mut Self| {
-            world.states[task as usize] = Some(state.clone());
-            for (partition, log) in (0..).zip(&mut world.shuffle) {
+            let written = &mut world.first[task as usize].written;
+            for ((partition, log), places) in (0..).zip(&mut world.shuffle).zip(written) {
+                let first = log.len();
                 log.extend(shuffle.of_partition(partition).map(<[u8]>::to_vec));
+                places.extend(first..log.len());
             }
             world.refused[task as usize].extend(refused.iter().cloned());
         };
@@ -81,71 +81,15 @@ impl World {
         self.pods[pod as usize].combining.insert(task, process);
     }
 
-    /// The start-up table with K itself as the local state.
-    pub(super) fn start_combine(&mut self, pod: u32, task: u32, token: u64) {
-        let owner = self.owner(pod, task);
-        for _ in 0..STARTUP_TURNS_MAX {
-            if token != self.ledgers[task as usize].token {
-                return;
-            }
-            let local = match &self.ledgers[task as usize].committed {
-                Some(position) => Local::Held(Box::new(position.clone())),
-                None => Local::Absent,
-            };
-            let log_end = 2 * self.scene.logs[task as usize].len() as i64;
-            match self.decision(&owner, &local, log_end, &[]) {
-                Startup::Stop(stop) => panic!("{stop}\n{:#?}", self.trace),
-                Startup::Release { generation } => {
-                    self.pods[pod as usize].released.insert(task, generation);
-                    return self.note("release", pod, task);
-                }
-                Startup::Rewind { .. } => panic!("nobody ordered that"),
-                Startup::Birth { .. } => {
-                    let birth = Birth {
-                        version: POSITION_VERSION,
-                        uid: owner.uid.clone(),
-                        job_id: owner.job_id.clone(),
-                        task,
-                        start_offset: 0,
-                        partitions: 1,
-                    };
-                    let born = Position::born(&birth, &owner, format!("lineage-{token}"));
-                    self.ledgers[task as usize].birth = Some(birth);
-                    self.publish(pod, task, &born);
-                    let mut first = Combine::new(Arc::clone(&self.plan), self.source_of(task, &born), 0);
-                    self.states[task as usize] = Some(first.close_epoch(&mut Shuffle::default()));
-                    self.note("combine born", pod, task);
-                }
-                Startup::Resume(resume) if resume.claim => {
-                    let committed = self.ledgers[task as usize].committed.as_ref().expect("K is there");
-                    let claimed = committed.claimed(owner.generation);
-                    self.publish(pod, task, &claimed);
-                    self.note("claim", pod, task);
-                }
-                Startup::Resume(resume) => {
-                    assert_eq!(
-                        (&resume.base, resume.how),
-                        (&Base::Local, How::GoOn),
-                        "it never replays"
-                    );
-                    self.note("combine goes on", pod, task);
-                    return self.run_combine(pod, task, token);
-                }
-            }
-            if self.crashes(pod, task) {
-                return;
-            }
-        }
-        panic!("start-up does not end: {:#?}", self.trace);
-    }
-
-    fn run_combine(&mut self, pod: u32, task: u32, token: u64) {
-        let committed = self.ledgers[task as usize].committed.clone().expect("K is there");
-        let state = self.states[task as usize].as_ref().expect("committed with K");
-        assert_eq!(state.position, committed.engine_position, "they are committed together");
-        let combine = Combine::restore(Arc::clone(&self.plan), self.source_of(task, &committed), state);
+    pub(super) fn run_combine(&mut self, starting: &Starting, committed: Position) {
+        let state = CombineState {
+            position: committed.engine_position,
+            carried: committed.combine.clone().unwrap_or_default(),
+        };
+        let source = self.source_of(starting.task, &committed);
+        let combine = Combine::restore(Arc::clone(&self.plan), source, &state);
         let process = Process {
-            token,
+            token: starting.token,
             task: combine,
             at: entries_of(&committed),
             committed,
@@ -153,7 +97,8 @@ impl World {
             shuffle: Shuffle::default(),
             refused: Vec::new(),
         };
-        self.pods[pod as usize].combining.insert(task, process);
+        let held = &mut self.pods[starting.pod as usize];
+        held.combining.insert(starting.task, process);
     }
 
     fn source_of(&self, task: u32, position: &Position) -> Source {

@@ -3,31 +3,29 @@
 
 use std::sync::Arc;
 
-use streamagg_processor::pipeline::operator::merge::WindowTask;
+use streamagg_processor::pipeline::operator::merge::{ShuffleError, WindowTask};
 use streamagg_processor::pipeline::output::{Outputs, Record};
+use streamagg_processor::pipeline::position::{Decision, DecisionKind};
 use streamagg_processor::state::backend::{Backend, Changes};
-use streamagg_processor::state::recovery::position::POSITION_VERSION;
-use streamagg_processor::state::recovery::{Base, Birth, How, Local, Position, Startup};
+use streamagg_processor::state::recovery::Position;
 use streamagg_tests::oracle::Expected;
 
-use super::{Sent, World};
+use super::startup::Starting;
+use super::{Sent, World, in_revision};
 use crate::engine::expected_form;
 use crate::paging::Store;
 
-/// Turns of one start-up: a claim, a discard and a base.
-const STARTUP_TURNS_MAX: usize = 6;
-
 pub(super) struct Process {
-    token: u64,
-    task: WindowTask,
+    pub token: u64,
+    pub task: WindowTask,
     /// Where its rows are; the volume, once they were saved.
-    store: Store,
-    committed: Position,
-    pending: Vec<Expected>,
+    pub store: Store,
+    pub committed: Position,
+    pub pending: Vec<Expected>,
 }
 
 impl World {
-    fn partition(&self, task: u32) -> usize {
+    pub(super) fn partition(&self, task: u32) -> usize {
         task as usize - self.scene.logs.len()
     }
 
@@ -36,9 +34,23 @@ impl World {
         let Some(process) = self.pods[pod as usize].windows.get_mut(&task) else {
             return;
         };
-        process
-            .pending
-            .extend(consume(&mut process.task, &self.shuffle[partition], most));
+        let revision = process.committed.engine_position.result_revision;
+        match consume(&mut process.task, &self.shuffle[partition], most) {
+            Ok(results) => {
+                let results = results.into_iter().map(|result| in_revision(result, revision));
+                process.pending.extend(results);
+            }
+            Err(ShuffleError::Lineage { .. }) => self.stop_at_lineage(pod, task),
+            Err(error) => panic!("{error}\n{:#?}", self.trace),
+        }
+    }
+
+    /// A history that a task was not told of: it stops, and that is right where an order is yet to be carried out.
+    fn stop_at_lineage(&mut self, pod: u32, task: u32) {
+        let committed = self.running_at(pod, task).expect("it runs");
+        assert!(self.awaits_order(committed), "untold: {:#?}", self.trace);
+        self.drop_process(pod, task);
+        self.note("stops before a history", pod, task);
     }
 
     pub(super) fn commit_window(&mut self, pod: u32, task: u32) {
@@ -47,6 +59,9 @@ impl World {
             return;
         };
         let sent = process.committed.advanced(&owner, process.task.position(), None, 0);
+        if self.is_plain(task) {
+            return self.commit_plain(pod, task, process, sent);
+        }
         let results = std::mem::take(&mut process.pending);
         let mut land = |world: &mut Self| world.published[partition].extend(results.iter().cloned());
         let built_on = process.committed.clone();
@@ -60,7 +75,7 @@ impl World {
     }
 
     /// L is written after K.
-    fn save(&mut self, pod: u32, task: u32, state: &mut WindowTask, mut store: Store, position: &Position) {
+    pub(super) fn save(&mut self, pod: u32, task: u32, state: &mut WindowTask, mut store: Store, position: &Position) {
         assert!(state.take_failure().is_none(), "what has left memory is on the volume");
         let mut changes = Changes::default();
         state.take_changes(&mut changes);
@@ -76,7 +91,7 @@ impl World {
     }
 
     /// The task that a volume holds, else an empty one, and where its rows are.
-    fn load(&mut self, pod: u32, task: u32) -> (WindowTask, Store) {
+    pub(super) fn load(&mut self, pod: u32, task: u32) -> (WindowTask, Store) {
         let plan = Arc::clone(&self.plan);
         let Some((_, store)) = self.pods[pod as usize].volumes.get(&task) else {
             let (mut state, store) = (WindowTask::new(plan, 0), Store::default());
@@ -98,84 +113,28 @@ impl World {
         (state, store)
     }
 
-    pub(super) fn start_window(&mut self, pod: u32, task: u32, token: u64) {
-        let owner = self.owner(pod, task);
-        for _ in 0..STARTUP_TURNS_MAX {
-            if self.crashes(pod, task) || token != self.ledgers[task as usize].token {
-                return;
-            }
-            let local = match self.pods[pod as usize].volumes.get(&task) {
-                Some((position, _)) => Local::Held(Box::new(position.clone())),
-                None => Local::Absent,
-            };
-            let log_end = self.shuffle[self.partition(task)].len() as i64;
-            match self.decision(&owner, &local, log_end, &[]) {
-                Startup::Stop(stop) => panic!("{stop}\n{:#?}", self.trace),
-                Startup::Release { generation } => {
-                    self.pods[pod as usize].released.insert(task, generation);
-                    return self.note("release", pod, task);
-                }
-                Startup::Rewind { .. } => panic!("nobody ordered that"),
-                Startup::Birth { .. } => {
-                    let birth = Birth {
-                        version: POSITION_VERSION,
-                        uid: owner.uid.clone(),
-                        job_id: owner.job_id.clone(),
-                        task,
-                        start_offset: 0,
-                        partitions: 1,
-                    };
-                    let born = Position::born(&birth, &owner, format!("lineage-{token}"));
-                    self.ledgers[task as usize].birth = Some(birth);
-                    self.publish(pod, task, &born);
-                    self.pods[pod as usize].volumes.remove(&task);
-                    self.note("window born", pod, task);
-                    return self.run_window(pod, task, token);
-                }
-                Startup::Resume(resume) if resume.claim => {
-                    let committed = self.ledgers[task as usize].committed.as_ref().expect("K is there");
-                    let claimed = committed.claimed(owner.generation);
-                    self.publish(pod, task, &claimed);
-                    self.note("claim", pod, task);
-                }
-                Startup::Resume(resume) if resume.discard_local.is_some() => {
-                    self.pods[pod as usize].volumes.remove(&task);
-                }
-                Startup::Resume(resume) => {
-                    match (&resume.base, resume.how) {
-                        (Base::Birth, _) => {
-                            self.pods[pod as usize].volumes.remove(&task);
-                            self.note("replay from birth", pod, task);
-                        }
-                        (Base::Local, How::Replay) => self.note("replay", pod, task),
-                        (Base::Local, How::GoOn) => self.note("go on", pod, task),
-                        other => panic!("{other:?} without a store and with one revision"),
-                    }
-                    return self.run_window(pod, task, token);
-                }
-            }
-        }
-        panic!("start-up does not end: {:#?}", self.trace);
+    /// Decisions between a base and the committed position, as the control topic has them.
+    pub(super) fn decisions_of(&self, task: u32, committed: &Position, after: u64) -> Vec<Decision> {
+        let all = self.ledgers[task as usize].decisions.iter();
+        all.filter(|((number, lineage), _)| (after + 1..=committed.decisions_limit(lineage)).contains(number))
+            .map(|(_, decision)| decision.clone())
+            .collect()
     }
 
-    /// Loads what the volume holds, brings it to K with output suppressed, and runs.
-    fn run_window(&mut self, pod: u32, task: u32, token: u64) {
-        let (mut state, store) = self.load(pod, task);
-        let committed = self.ledgers[task as usize].committed.clone().expect("K is there");
-        let behind = committed.engine_position.input_offset - state.position().input_offset;
-        let log = &self.shuffle[self.partition(task)];
-        consume(&mut state, log, usize::try_from(behind).expect("L is a prefix of K"));
-        assert!(
-            committed.same_state(&state.position(), 0),
-            "diverged: {:#?}",
-            self.trace
-        );
+    /// Runs what stands at the committed position.
+    pub(super) fn run_window(
+        &mut self,
+        starting: &Starting,
+        committed: Position,
+        (mut state, store): (WindowTask, Store),
+    ) {
+        let (pod, task) = (starting.pod, starting.task);
         if self.crashes(pod, task) {
             return;
         }
         self.save(pod, task, &mut state, store.clone(), &committed);
         let process = Process {
-            token,
+            token: starting.token,
             task: state,
             store,
             committed,
@@ -183,18 +142,38 @@ impl World {
         };
         self.pods[pod as usize].windows.insert(task, process);
     }
+
+    pub(super) fn replay(&self, task: u32, state: &mut WindowTask, committed: &Position, decisions: &[Decision]) {
+        let log = &self.shuffle[self.partition(task)];
+        let target = committed.engine_position.input_offset;
+        let mut decisions = decisions.iter().peekable();
+        loop {
+            let at = state.position().input_offset;
+            while let Some(decision) = decisions.next_if(|next| next.input_offset <= at) {
+                let DecisionKind::Cut(cut) = &decision.kind else {
+                    panic!("{decision:?} is none of a window task");
+                };
+                state
+                    .rewound(cut)
+                    .expect("the state that the rewind began with took it");
+            }
+            if at >= target {
+                return;
+            }
+            consume(state, log, 1).expect("what was committed can be read");
+        }
+    }
 }
 
 /// Consumes so many records at most and gives the results.
-fn consume(task: &mut WindowTask, log: &[Vec<u8>], most: usize) -> Vec<Expected> {
+fn consume(task: &mut WindowTask, log: &[Vec<u8>], most: usize) -> Result<Vec<Expected>, ShuffleError> {
     let at = usize::try_from(task.position().input_offset).expect("offsets begin at 0");
     let values = (at..).zip(&log[at..]).take(most);
     let records: Vec<Record<'_>> = values
         .map(|(offset, value)| Record::new(offset as i64, value))
         .collect();
     let (mut outputs, mut purged) = (Outputs::default(), Vec::new());
-    task.step(&records, &mut outputs, &mut purged)
-        .expect("each record once and in order");
+    task.step(&records, &mut outputs, &mut purged)?;
     assert_eq!(purged, []);
-    expected_form(&outputs, &[], 0)
+    Ok(expected_form(&outputs, &[], 0))
 }
