@@ -1,5 +1,5 @@
-//! Brokers forget the transactional id of a task that commits nothing for long (`transactional.id.expiration.ms`, a week
-//! by default). Must not test what several brokers show (`brokers`).
+//! Brokers forget the transactional id of a task that commits nothing for long (`transactional.id.expiration.ms`, a
+//! week by default). Must not test what several brokers show (`brokers`).
 
 use rdkafka::message::Message;
 
@@ -49,8 +49,8 @@ fn a_task_that_was_quiet_until_its_transactional_id_was_forgotten_goes_on() {
     let status = processor.status().expect("answers");
     let task = &status["tasks"][0];
     assert!(task["state"] == "Running" && task["problem"].is_null(), "{status}");
-    // Each time an epoch was sent again by the same client, for which the broker has another number then; more often where
-    // the machine is slow.
+    // Each time an epoch was sent again by the same client, for which the broker has another number then; more often
+    // where the machine is slow.
     let counted = |outcome: &str| {
         let series = format!(r#"streamagg_transactions_total{{outcome="{outcome}",task="0"}}"#);
         processor.counted(&series)

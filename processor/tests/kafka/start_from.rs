@@ -33,8 +33,8 @@ fn job(test: &str, start_from: &'static str) -> Job {
     job
 }
 
-/// It was born, and is killed before there was anything to read; what comes now comes behind where it began, and counts,
-/// also where everything is replayed from birth.
+/// It was born, and is killed before there was anything to read; what comes now comes behind where it began, and
+/// counts, also where everything is replayed from birth.
 fn assert_begins_once(job: &Job, (batch, timestamp_ms): (i64, i64)) {
     for (round, loses) in [(0, false), (1, true)] {
         job.start("data").await_ready();

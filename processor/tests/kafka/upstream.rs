@@ -1,5 +1,5 @@
-//! Transactions of whoever produces the input: what is open is waited for, what is given up never was. Must not test what
-//! the log has lost (`input`) or what the clock makes of a silence (`clock`).
+//! Transactions of whoever produces the input: what is open is waited for, what is given up never was. Must not test
+//! what the log has lost (`input`) or what the clock makes of a silence (`clock`).
 
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 

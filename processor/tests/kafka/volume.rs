@@ -1,5 +1,5 @@
-//! What is in a task's database, by RocksDB itself: what is over leaves it, and what it should not hold is found out. Must
-//! not test files that are damaged (`damage`, `checkpoints`).
+//! What is in a task's database, by RocksDB itself: what is over leaves it, and what it should not hold is found out.
+//! Must not test files that are damaged (`damage`, `checkpoints`).
 
 use std::collections::BTreeMap;
 
@@ -43,7 +43,8 @@ fn counts(job: &Job) -> BTreeMap<u8, usize> {
     found.map(|(kind, entries)| (kind, entries.len())).collect()
 }
 
-/// Behind the end of the one that is open, and a member short: windows on panes, that count late firings; sessions; days.
+/// Behind the end of the one that is open, and a member short: windows on panes, that count late firings; sessions;
+/// days.
 const WINDOWS: &str = ", allowedLateness: 1h}, {name: visit, session: {gap: 1s}}, \
                        {name: day, calendar: {unit: Day, timeZone: UTC}";
 /// Ten days after the first events.
