@@ -1,4 +1,4 @@
-//! Counts the partitions of the source while it is read: they may be added, and nobody says so.
+//! Looks at the source while it is read: partitions may be added, a topic may become compacted, and nobody says so.
 //! Must not hold: what follows for a task (`state::recovery::startup`).
 
 use std::sync::Arc;
@@ -6,24 +6,28 @@ use std::time::Duration;
 
 use super::pod::Pod;
 use super::supervise::learn;
-use crate::pipeline::executor::count_source_partitions;
+use crate::pipeline::executor::{count_source_partitions, source_became_compacted};
 use crate::pipeline::stage::task_count;
 
-/// How often they are counted.
-const COUNT_EVERY: Duration = Duration::from_secs(30);
+/// How often.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// Counts until the pod stops. Where keys stay in their partitions (`byKey`) others have moved them: every task stops, as
+/// Looks until the pod stops. Where keys stay in their partitions (`byKey`) others have moved them: every task stops, as
 /// start-up says, for results would miss the events that went elsewhere. Else there are more tasks from now on, which run
 /// here if all do (`assign_all`); the others start up again, so that the first stage says how many partitions windows wait
 /// for.
 pub(super) fn watch(pod: &Arc<Pod>, assign_all: bool) {
     let mut last = None;
     while !pod.is_stopping() {
-        std::thread::sleep(COUNT_EVERY);
+        std::thread::sleep(LOOK_EVERY);
         let Some(tasks) = pod.task_count() else {
             continue;
         };
         let context = pod.context();
+        if source_became_compacted(context) {
+            pod.outdate();
+            continue;
+        }
         let shuffle_partitions = context.job.source.shuffle_partitions;
         match count_source_partitions(context) {
             Ok(count) if task_count(count, shuffle_partitions) == tasks => last = None,

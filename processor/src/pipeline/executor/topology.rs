@@ -38,14 +38,8 @@ fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
     let mut counts = Vec::with_capacity(job.source.topics.len());
     for topic in &job.source.topics {
         counts.push(source.existing(FIELD, topic)?);
-        if source.settings(topic)?.compacted {
-            let message = format!(
-                "{FIELD}: topic {topic} is compacted, so that records vanish which a replay needs; set its cleanup.policy \
-                 to delete"
-            );
-            return Err(Stop::new(Reason::TopicCompacted, message));
-        }
     }
+    refuse_compacted(job, &source)?;
     if counts.windows(2).any(|pair| pair[0] != pair[1]) {
         let found = job.source.topics.iter().zip(&counts);
         let found: Vec<String> = found.map(|(topic, count)| format!("{topic} has {count}")).collect();
@@ -57,6 +51,25 @@ fn source_partitions(context: &JobContext) -> Result<u32, Stop> {
         return Err(Stop::new(Reason::TopicUnsuitable, message));
     }
     Ok(counts.iter().sum())
+}
+
+fn refuse_compacted(job: &Resolved, source: &Topics) -> Result<(), Stop> {
+    for topic in &job.source.topics {
+        if source.settings(topic)?.compacted {
+            let message = format!(
+                "{FIELD}: topic {topic} is compacted, so that records vanish which a replay needs; set its cleanup.policy \
+                 to delete"
+            );
+            return Err(Stop::new(Reason::TopicCompacted, message));
+        }
+    }
+    Ok(())
+}
+
+/// Whether records of the source have begun to vanish; not known while the brokers do not say.
+pub fn source_became_compacted(context: &JobContext) -> bool {
+    let refused = source(context).and_then(|source| refuse_compacted(&context.job, &source));
+    refused.is_err_and(|stop| stop.reason == Reason::TopicCompacted)
 }
 
 /// Partitions of all source topics together, as they are now, whatever else is wrong with them.
