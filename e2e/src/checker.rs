@@ -124,10 +124,13 @@ fn expect_meeting(job: &Resolved, slowest: i64, expectation: &mut Expectation) {
         .collect();
 }
 
+/// Start, end and what it adds up to.
+type Session = (i64, i64, Cell);
+
 /// What partitions have of sessions by themselves, put together: those that touch are one.
 fn joined(job: &Resolved, totals: BTreeMap<WindowKey, Cell>) -> BTreeMap<WindowKey, Cell> {
     let mut all = BTreeMap::new();
-    let mut by_key: BTreeMap<(String, String), Vec<(i64, i64, Cell)>> = BTreeMap::new();
+    let mut by_key: BTreeMap<(String, String), Vec<Session>> = BTreeMap::new();
     for ((name, start, end, key), cell) in totals {
         if is_session(job, &name) {
             by_key.entry((name, key)).or_default().push((start, end, cell));
@@ -137,7 +140,7 @@ fn joined(job: &Resolved, totals: BTreeMap<WindowKey, Cell>) -> BTreeMap<WindowK
     }
     for ((name, key), mut parts) in by_key {
         parts.sort_by_key(|(start, end, _)| (*start, *end));
-        let mut sessions: Vec<(i64, i64, Cell)> = Vec::new();
+        let mut sessions: Vec<Session> = Vec::new();
         for (start, end, cell) in parts {
             match sessions.last_mut().filter(|last| start <= last.1) {
                 Some(last) => {

@@ -103,6 +103,8 @@ impl World {
             return;
         };
         let committed = process.committed.clone();
+        // Whoever goes on from there does not repeat what came before it, a part of which a later process may have repeated.
+        self.overlapped |= process.started < self.started;
         let random = u32::try_from(self.below(1 << 32)).unwrap();
         let manifest = Manifest {
             version: MANIFEST_VERSION,

@@ -62,6 +62,14 @@ impl World {
         if !is_current || position.restore_nonce != nonce {
             return None;
         }
+        if self.pods[pod as usize]
+            .windows
+            .get(&task)
+            .is_some_and(|process| process.token < self.ledgers[task as usize].token)
+        {
+            // Whoever goes on from there does not repeat what came before it, a part of which a later process may have repeated.
+            self.overlapped.insert(task);
+        }
         let rows = self.pods[pod as usize].volumes.get(&task);
         let rows = rows.map(|(_, store)| store.snapshot());
         let first = self.first.get(task as usize).cloned();
