@@ -26,7 +26,7 @@ mod topology;
 mod trace;
 
 pub use brakes::Partitions;
-pub use topology::{Topology, count_source_partitions, source_became_compacted};
+pub use topology::{Topology, count_source_partitions};
 
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;

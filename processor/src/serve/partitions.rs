@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::pod::Pod;
 use super::supervise::learn;
-use crate::pipeline::executor::{count_source_partitions, source_became_compacted};
+use crate::pipeline::executor::count_source_partitions;
 use crate::pipeline::stage::task_count;
 
 /// How often.
@@ -24,14 +24,12 @@ pub(super) fn watch(pod: &Arc<Pod>, assign_all: bool) {
             continue;
         };
         let context = pod.context();
-        if source_became_compacted(context) {
-            pod.outdate();
-            continue;
-        }
         let shuffle_partitions = context.job.source.shuffle_partitions;
         match count_source_partitions(context) {
-            Ok(count) if task_count(count, shuffle_partitions) == tasks => last = None,
-            Ok(count) => {
+            // Start-up says what follows.
+            Ok(None) => pod.outdate(),
+            Ok(Some(count)) if task_count(count, shuffle_partitions) == tasks => last = None,
+            Ok(Some(count)) => {
                 let is_news = last.replace(count) != Some(count);
                 if shuffle_partitions.is_some() && task_count(count, shuffle_partitions) > tasks {
                     if let Err(stop) = learn(pod, assign_all) {

@@ -75,12 +75,7 @@ fn events_behind_an_open_transaction_wait_and_count_once_with_its_own_when_it_is
     job.expect(&HELD_BACK);
     job.assert_exact();
     drop(processor);
-    // A replay from birth reads it as one that was committed in time.
-    job.lose("data");
-    let processor = job.start("data");
-    job.produce(1_000);
-    job.assert_exact();
-    processor.assert_replayed_exactly();
+    assert_replays(&job);
 }
 
 #[test]
@@ -89,6 +84,11 @@ fn events_behind_an_open_transaction_count_without_its_own_when_it_is_given_up_l
     open.abort_transaction(PATIENCE).expect("aborts");
     job.assert_exact();
     drop(processor);
+    assert_replays(&job);
+}
+
+/// A replay from birth reads the transaction as one that ended in time.
+fn assert_replays(job: &Job) {
     job.lose("data");
     let processor = job.start("data");
     job.produce(1_000);

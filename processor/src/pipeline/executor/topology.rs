@@ -66,17 +66,18 @@ fn refuse_compacted(job: &Resolved, source: &Topics) -> Result<(), Stop> {
     Ok(())
 }
 
-/// Whether records of the source have begun to vanish; not known while the brokers do not say.
-pub fn source_became_compacted(context: &JobContext) -> bool {
-    let refused = source(context).and_then(|source| refuse_compacted(&context.job, &source));
-    refused.is_err_and(|stop| stop.reason == Reason::TopicCompacted)
-}
-
-/// Partitions of all source topics together, as they are now, whatever else is wrong with them.
-pub fn count_source_partitions(context: &JobContext) -> Result<u32, Stop> {
+/// Partitions of all source topics together, as they are now, whatever else is wrong with them; `None` where a topic has
+/// become compacted, which is not known while the brokers do not say.
+pub fn count_source_partitions(context: &JobContext) -> Result<Option<u32>, Stop> {
     let source = source(context)?;
+    if refuse_compacted(&context.job, &source).is_err_and(|stop| stop.reason == Reason::TopicCompacted) {
+        return Ok(None);
+    }
     let topics = context.job.source.topics.iter();
-    topics.map(|topic| source.existing(FIELD, topic)).sum()
+    topics
+        .map(|topic| source.existing(FIELD, topic))
+        .sum::<Result<u32, Stop>>()
+        .map(Some)
 }
 
 /// The topic between two stages: created or, if it is there, found to keep what it is given.

@@ -2,8 +2,9 @@
 //! Outputs of one moment go in order of (end, start, window name, key bytes); what events absorb is taken back first.
 
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
+use super::merge::Barred;
 use super::merged::Merged;
-use super::pane::{Maker, Pane};
+use super::pane::{Maker, Pane, PaneSet};
 use super::session::Added;
 use super::{CountSet, END_OF_INPUT, InstanceSet, SessionSet, Task};
 use crate::aggregation::rows::RowStore;
@@ -32,8 +33,7 @@ impl Task {
         if to_ms < self.next_due_ms {
             return;
         }
-        let mut due = self.ended_between(from_ms, to_ms);
-        self.add_own_due(from_ms, to_ms, &mut due);
+        let due = self.due_between(from_ms, to_ms, &Barred::new());
         for due in &due {
             if !self.fire_own(*due, from_ms, outputs) {
                 self.fire_on_time(due.0, outputs);
@@ -78,19 +78,20 @@ impl Task {
         shared.chain(own).chain(sessions).min().unwrap_or(i64::MAX)
     }
 
-    /// Puts what fires or closes of windows that keep values of their own, when the watermark goes from `from` to `to`, among
-    /// what is due, in order.
-    pub(super) fn add_own_due(&mut self, from_ms: i64, to_ms: i64, due: &mut Vec<Due>) {
+    /// What fires or closes when the watermark goes from `from` to `to`, in order; `barred`: rows beside the task's own.
+    pub(super) fn due_between(&mut self, from_ms: i64, to_ms: i64, barred: &Barred) -> Vec<Due> {
+        let mut due = ended_between(self.sets.iter().chain(barred.values()), from_ms, to_ms);
         for set in &self.instances {
-            set.due_between(from_ms, to_ms, due);
+            set.due_between(from_ms, to_ms, &mut due);
         }
         for set in &mut self.sessions {
-            set.due_between(from_ms, to_ms, due);
+            set.due_between(from_ms, to_ms, &mut due);
         }
         if to_ms == END_OF_INPUT {
-            self.counts.iter().for_each(|set| set.waiting(due));
+            self.counts.iter().for_each(|set| set.waiting(&mut due));
         }
-        self.sort(due);
+        self.sort(&mut due);
+        due
     }
 
     /// Puts firings in order; those of one window and time that have a slot by the bytes of their keys.
@@ -107,36 +108,6 @@ impl Task {
             })
         };
         due.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| key(a).cmp(&key(b))));
-    }
-
-    /// Windows on shared panes with state whose end lies in `(from, to]`, each once.
-    fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Due> {
-        let mut ended = Vec::new();
-        for set in &self.sets {
-            for (start, window) in set.pane_windows() {
-                let aligned = &window.aligned;
-                let (Some(first), Some(last)) = (
-                    aligned.first_end_of_pane_above(start, set.width_ms(), from_ms),
-                    aligned.last_end_of_pane(start, set.width_ms()),
-                ) else {
-                    continue;
-                };
-                let mut end_ms = first;
-                while end_ms <= to_ms.min(last) {
-                    let window = Window {
-                        end_ms,
-                        start_ms: aligned.start_of(end_ms),
-                        rank: window.rank,
-                        index: window.index,
-                    };
-                    ended.push((window, None));
-                    end_ms += aligned.slide_ms();
-                }
-            }
-        }
-        ended.sort_unstable();
-        ended.dedup();
-        ended
     }
 
     fn fire_on_time(&mut self, window: Window, outputs: &mut Outputs) {
@@ -370,4 +341,34 @@ impl Task {
             }
         }
     }
+}
+
+/// Windows on these panes whose end lies in `(from, to]`, each once.
+fn ended_between<'a>(sets: impl Iterator<Item = &'a PaneSet>, from_ms: i64, to_ms: i64) -> Vec<Due> {
+    let mut ended = Vec::new();
+    for set in sets {
+        for (start, window) in set.pane_windows() {
+            let aligned = &window.aligned;
+            let (Some(first), Some(last)) = (
+                aligned.first_end_of_pane_above(start, set.width_ms(), from_ms),
+                aligned.last_end_of_pane(start, set.width_ms()),
+            ) else {
+                continue;
+            };
+            let mut end_ms = first;
+            while end_ms <= to_ms.min(last) {
+                let window = Window {
+                    end_ms,
+                    start_ms: aligned.start_of(end_ms),
+                    rank: window.rank,
+                    index: window.index,
+                };
+                ended.push((window, None));
+                end_ms += aligned.slide_ms();
+            }
+        }
+    }
+    ended.sort_unstable();
+    ended.dedup();
+    ended
 }

@@ -321,9 +321,7 @@ impl WindowTask {
         if to_ms < self.task.next_due_ms {
             return;
         }
-        let mut due = self.ended_between(from_ms, to_ms);
-        self.task.add_own_due(from_ms, to_ms, &mut due);
-        due.dedup();
+        let due = self.task.due_between(from_ms, to_ms, &self.barred);
         for due in &due {
             if !self.task.fire_own(*due, from_ms, outputs) {
                 self.fire_on_time(due.0, outputs);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use streamagg_processor::pipeline::operator::Task;
 use streamagg_processor::state::backend::{Backend, Changes};
-use streamagg_processor::state::checkpoint::{self, FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule};
+use streamagg_processor::state::checkpoint::{self, Kept, RetentionRule};
 
 use super::{Checkpoint, Held, Pod, Process, World};
 use crate::paging::Store;
+use crate::simulator::manifest;
 use crate::simulator::world::loaded;
 
 impl World {
@@ -105,16 +106,7 @@ impl World {
         let committed = process.committed.clone();
         // Whoever goes on from there does not repeat what came before it, a part of which a later process may have repeated.
         self.overlapped |= process.started < self.started;
-        let random = u32::try_from(self.below(1 << 32)).unwrap();
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            id: checkpoint::checkpoint_id(held.position.epoch, random),
-            position: held.position.clone(),
-            format: FileFormat::Pairs,
-            completed_at_ms: i64::try_from(self.trace.len()).unwrap(),
-            base: None,
-            files: Vec::new(),
-        };
+        let manifest = manifest(held.position.clone(), self.below(1 << 32), self.trace.len());
         self.store.push(Checkpoint {
             manifest,
             held,

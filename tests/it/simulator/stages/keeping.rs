@@ -2,11 +2,12 @@
 //! Must not decide what the protocol decides.
 
 use streamagg_processor::pipeline::stage::Stage;
-use streamagg_processor::state::checkpoint::{self, FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule};
+use streamagg_processor::state::checkpoint::{self, Kept, Manifest, RetentionRule};
 use streamagg_processor::state::recovery::Position;
 
 use super::{FirstStage, PODS, World};
 use crate::paging::Store;
+use crate::simulator::manifest;
 
 /// Checkpoints of the job that nobody has deleted yet.
 const JOBS_KEPT: usize = 2;
@@ -74,16 +75,7 @@ impl World {
         let rows = rows.map(|(_, store)| store.snapshot());
         let first = self.first.get(task as usize).cloned();
         let written = first.map(|first| (first, self.refused[task as usize].len()));
-        let random = u32::try_from(self.below(1 << 32)).unwrap();
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            id: checkpoint::checkpoint_id(position.epoch, random),
-            position,
-            format: FileFormat::Pairs,
-            completed_at_ms: i64::try_from(self.trace.len()).unwrap(),
-            base: None,
-            files: Vec::new(),
-        };
+        let manifest = manifest(position, self.below(1 << 32), self.trace.len());
         let id = manifest.id.clone();
         self.store[task as usize].push(Checkpoint {
             manifest,

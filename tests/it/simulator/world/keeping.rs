@@ -6,11 +6,12 @@ use std::sync::Arc;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::Task;
 use streamagg_processor::state::backend::{Backend, Changes};
-use streamagg_processor::state::checkpoint::{self, FileFormat, Kept, MANIFEST_VERSION, Manifest, RetentionRule};
+use streamagg_processor::state::checkpoint::{self, Kept, RetentionRule};
 use streamagg_processor::state::recovery::Position;
 
 use super::{Checkpoint, Held, World};
 use crate::paging::Store;
+use crate::simulator::manifest;
 
 /// Memory that a task which starts may take at most, in steps of so many bytes.
 const STEP_BYTES: u64 = 1_000;
@@ -89,16 +90,7 @@ impl World {
         let (Some(held), Some(committed)) = (self.held(pod), self.committed.clone()) else {
             return;
         };
-        let random = u32::try_from(self.below(1 << 32)).unwrap();
-        let manifest = Manifest {
-            version: MANIFEST_VERSION,
-            id: checkpoint::checkpoint_id(held.0.epoch, random),
-            position: held.0.clone(),
-            format: FileFormat::Pairs,
-            completed_at_ms: i64::try_from(self.trace.len()).unwrap(),
-            base: None,
-            files: Vec::new(),
-        };
+        let manifest = manifest(held.0.clone(), self.below(1 << 32), self.trace.len());
         self.store.push(Checkpoint {
             manifest,
             held,

@@ -2,7 +2,6 @@
 //! Must not move the watermark or purge.
 
 use super::super::emit::{PaneLabel, Timing};
-use super::super::fire::Due;
 use super::super::pane::Pane;
 use super::{Barred, END_OF_INPUT, WindowTask};
 use crate::aggregation::rows::RowStore;
@@ -12,34 +11,6 @@ use crate::pipeline::position::NO_WATERMARK;
 use crate::window::types::Window;
 
 impl WindowTask {
-    /// Windows on shared panes with rows whose end lies in `(from, to]`, each once.
-    pub(super) fn ended_between(&self, from_ms: i64, to_ms: i64) -> Vec<Due> {
-        let mut ended = Vec::new();
-        for set in self.task.sets.iter().chain(self.barred.values()) {
-            for (start_ms, window) in set.pane_windows() {
-                let aligned = &window.aligned;
-                let Some(first) = aligned.first_end_of_pane_above(start_ms, set.width_ms(), from_ms) else {
-                    continue;
-                };
-                let last = aligned.last_end_of_pane(start_ms, set.width_ms()).unwrap_or(first);
-                let mut end_ms = first;
-                while end_ms <= to_ms.min(last) {
-                    let window = Window {
-                        end_ms,
-                        start_ms: aligned.start_of(end_ms),
-                        rank: window.rank,
-                        index: window.index,
-                    };
-                    ended.push((window, None));
-                    end_ms += aligned.slide_ms();
-                }
-            }
-        }
-        ended.sort_unstable();
-        ended.dedup();
-        ended
-    }
-
     pub(super) fn fire_on_time(&mut self, window: Window, outputs: &mut Outputs) {
         let task = &mut self.task;
         let lateness_ms = task.plan.windows[window.index].plan.allowed_lateness_ms;
