@@ -8,12 +8,14 @@ use proptest::sample::Index;
 use streamagg_crds::manifest::parse_manifest;
 use streamagg_crds::validate::resolve;
 use streamagg_processor::pipeline::builder::Plan;
+use streamagg_processor::pipeline::operator::query::{Answer, Question};
 use streamagg_processor::pipeline::operator::{StepStatus, Task};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::state::backend::{Backend, Changes, Error, Reader, Visit};
 use streamagg_processor::state::codec;
 use streamagg_processor::state::memory::MemoryBackend;
 use streamagg_tests::generator;
+use streamagg_tests::oracle::Expected;
 
 use super::engine::{START_OFFSET, assert_same, cases, entries, oracle_form, plan, run, stops};
 use super::migration::{run_across, widened};
@@ -88,6 +90,33 @@ fn restored(plan: &Arc<Plan>, store: &Store, budget_bytes: usize) -> Task {
     })
 }
 
+/// What the task answers about keys that have results and their open windows: the newest first, as many as given.
+fn answers(task: &mut Task, published: &[Expected], most: usize) -> Vec<String> {
+    let keys = published.iter().rev().filter_map(|output| match output {
+        // A result's key is an object of the members that are the key of the state.
+        Expected::Result { key, .. } => Some(key.strip_prefix('{')?.strip_suffix('}')?.as_bytes().to_vec()),
+        Expected::Late { .. } | Expected::Dead { .. } => None,
+    });
+    let mut answers = Vec::new();
+    for key in keys.take(most) {
+        let answer = task.answer(&Question::Windows { key });
+        let Answer::Windows { windows, .. } = &answer else {
+            panic!("{answer:?} is about something else");
+        };
+        let index = |name: &String| task.window_names().iter().position(|other| other == name);
+        let open: Vec<_> = windows
+            .iter()
+            .filter_map(|open| Some((index(&open.window)?, open.start?)))
+            .collect();
+        answers.push(format!("{answer:?}"));
+        for (window, start_ms) in open {
+            task.evict_to(0);
+            answers.push(format!("{:?}", task.answer(&Question::Standing { window, start_ms })));
+        }
+    }
+    answers
+}
+
 /// How much of the state stays in memory after a commit, in quarters; 5: nothing is asked to leave.
 fn shares() -> impl Strategy<Value = Vec<usize>> {
     prop::collection::vec(prop_oneof![3 => Just(0usize), 2 => 1..=5usize], 1..6)
@@ -133,6 +162,7 @@ proptest! {
         run(&mut straight, &case, 0, case.log.len(), &cuts, &mut Vec::new());
         prop_assert_eq!(task.position(), straight.position());
         prop_assert_eq!(task.open_windows(), straight.open_windows());
+        prop_assert_eq!(answers(&mut task, &published, 5), answers(&mut straight, &published, 5));
         // The state is the same state, byte for byte: what is left in the store is not written again.
         let mut fresh = Store::default();
         fresh.commit(&mut straight);
@@ -166,7 +196,7 @@ proptest! {
     }
 }
 
-/// A minute's window of 10 s panes with lateness, and one of a minute, over many keys.
+/// Over many keys.
 const MANIFEST: &str = r#"
 apiVersion: streamagg.io/v1alpha1
 kind: StreamAggregation
@@ -175,9 +205,7 @@ spec:
   source: {kafka: {bootstrapServers: ["b:1"], topics: [t]}, partitioning: {byKey: {}}}
   event: {timestamp: {field: /ts, unit: Milliseconds}, watermark: {boundedOutOfOrderness: {bound: 0s}}}
   groupBy: [{name: k, field: /k}]
-  windows:
-    - {name: hop, sliding: {size: 1m, slide: 10s}, allowedLateness: 1m}
-    - {name: minute, tumbling: {size: 1m}}
+  windows: [WINDOWS]
   aggregates:
     - {name: n, count: {}}
     - {name: s, sum: {field: /v}}
@@ -185,8 +213,12 @@ spec:
   sink: {kafka: {topic: r}}
 "#;
 
-fn many() -> Arc<Plan> {
-    let manifest = parse_manifest(MANIFEST).unwrap();
+/// A minute's window of 10 s panes with lateness, and one of a minute.
+const ON_PANES: &str =
+    "{name: hop, sliding: {size: 1m, slide: 10s}, allowedLateness: 1m}, {name: minute, tumbling: {size: 1m}}";
+
+fn many(windows: &str) -> Arc<Plan> {
+    let manifest = parse_manifest(&MANIFEST.replace("WINDOWS", windows)).unwrap();
     Arc::new(Plan::compile(&resolve(&manifest.spec, "tests", "many").unwrap()))
 }
 
@@ -205,46 +237,83 @@ fn step(task: &mut Task, lines: &[Vec<u8>], first: u64, outputs: &mut Outputs) {
     assert_eq!(task.step(&records, outputs), StepStatus::Continue);
 }
 
-#[test]
-fn the_state_of_many_keys_stays_within_its_memory_and_gives_the_same_results() {
-    const KEYS: u64 = 20_000;
-    const BATCH: u64 = 4_096;
-    const BUDGET: usize = 5 << 20;
-    let (mut free, mut store) = (Task::new(many(), START_OFFSET), Store::default());
-    let mut task = restored(&many(), &store, BUDGET);
+/// Records between two looks at the memory, at least.
+const BATCH: u64 = 4_096;
+
+/// Runs a log with and without a bound of the memory; answers the bounded task, and how many rows it had in the store only,
+/// at most.
+fn bounded(windows: &str, lines: &[Vec<u8>], budget: usize) -> (Task, usize) {
+    let (mut free, mut store) = (Task::new(many(windows), START_OFFSET), Store::default());
+    let mut task = restored(&many(windows), &store, budget);
     let (mut most, mut most_free, mut most_left) = (0, 0, 0);
     let mut outputs = Outputs::default();
-    for first in (0..100_000).step_by(BATCH as usize) {
-        let lines = lines(KEYS, first, first + BATCH, 1);
+    for (first, lines) in (0..).step_by(BATCH as usize).zip(lines.chunks(BATCH as usize)) {
         for task in [&mut free, &mut task] {
-            step(task, &lines, first, &mut outputs);
+            step(task, lines, first, &mut outputs);
             outputs.clear();
         }
-        most_free = most_free.max(free.state_bytes());
+        most_free = most_free.max(free.bytes_in_use());
         if task.wants_commit() {
             store.commit(&mut task);
-            task.applied(BUDGET);
+            task.applied(budget);
         }
-        most = most.max(task.state_bytes());
+        most = most.max(task.bytes_in_use());
         most_left = most_left.max(task.rows_left_in_store());
     }
     // The position has the hash of everything that was put out.
     assert_eq!(task.position(), free.position());
-    assert!(task.position().output_seq > 100_000);
-    assert!(most_free > 3 * BUDGET, "{most_free} bytes would be held");
-    assert!(most < BUDGET + BUDGET / 2, "{most} bytes were held");
-    assert!(most_left > 50_000, "{most_left} rows had left memory");
+    assert!(most_free > 2 * budget, "{windows}: {most_free} bytes would be held");
+    assert!(most < budget + budget / 2, "{windows}: {most} bytes were held");
     // Nor does one that starts up read more than its memory holds.
     store.commit(&mut task);
-    let next = restored(&many(), &store, BUDGET);
-    assert!(next.state_bytes() < BUDGET + BUDGET / 4, "{} bytes", next.state_bytes());
+    let next = restored(&many(windows), &store, budget);
+    let in_use = next.bytes_in_use();
+    assert!(
+        in_use < budget + budget / 4,
+        "{windows}: {in_use} bytes, {} left",
+        next.rows_left_in_store()
+    );
     assert_eq!((next.rows(), next.position()), (task.rows(), task.position()));
+    (task, most_left)
+}
+
+#[test]
+fn the_state_of_many_keys_stays_within_its_memory_and_gives_the_same_results() {
+    let (task, most_left) = bounded(ON_PANES, &lines(20_000, 0, 100_000, 1), 5 << 20);
+    assert!(task.position().output_seq > 100_000);
+    assert!(most_left > 50_000, "{most_left} rows had left memory");
+}
+
+/// Every kind of window that keeps values of its own: many keys of which each has some events, and then some once more.
+#[test]
+fn so_does_that_of_windows_with_values_of_their_own() {
+    let lines = lines(40_000, 0, 100_000, 1);
+    for (windows, mebibytes, results) in [
+        ("{name: w, session: {gap: 15s}, allowedLateness: 20s}", 8, 10_000),
+        ("{name: w, calendar: {unit: Day, timeZone: UTC}}", 5, 0),
+        ("{name: w, count: {size: 2}}", 8, 40_000),
+        (
+            "{name: w, global: {}, trigger: {early: {everyEvents: 2}}, panes: Retracting}",
+            5,
+            40_000,
+        ),
+        (
+            "{name: w, tumbling: {size: 1m}, trigger: {early: {everyEvents: 2}}, allowedLateness: 1m}",
+            8,
+            40_000,
+        ),
+    ] {
+        let (task, most_left) = bounded(windows, &lines, mebibytes << 20);
+        let sent = task.position().output_seq;
+        assert!(sent >= results, "{windows}: {sent} results");
+        assert!(most_left > 20_000, "{windows}: {most_left} rows had left memory");
+    }
 }
 
 #[test]
 fn rows_changed_last_stay_and_a_store_that_cannot_be_read_is_told() {
     let mut store = Store::default();
-    let mut task = restored(&many(), &store, 0);
+    let mut task = restored(&many(ON_PANES), &store, 0);
     let mut outputs = Outputs::default();
     step(&mut task, &lines(1000, 0, 1000, 1), 0, &mut outputs);
     store.commit(&mut task);

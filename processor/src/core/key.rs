@@ -220,6 +220,11 @@ impl KeyTable {
         &self.entries[id as usize].bytes
     }
 
+    /// The [`hash`] of a key.
+    pub fn hash_of(&self, id: u32) -> u64 {
+        self.entries[id as usize].hash
+    }
+
     /// Adds a reference.
     pub fn retain(&mut self, id: u32) {
         self.entries[id as usize].references += 1;

@@ -298,8 +298,8 @@ impl Task {
     /// Rows of state, in memory or not: (pane, key) pairs over all pane sets, keys of instances, sessions, rows of count windows.
     pub fn rows(&self) -> usize {
         let shared: usize = self.sets.iter().map(PaneSet::rows).sum();
-        let own: usize = self.instances.iter().map(|set| set.cells.len()).sum();
-        let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
+        let own: usize = self.instances.iter().map(InstanceSet::len).sum();
+        let sessions: usize = self.sessions.iter().map(SessionSet::len).sum();
         let counts: usize = self.counts.iter().map(CountSet::rows).sum();
         shared + own + sessions + counts + self.singles.len()
     }
@@ -320,7 +320,7 @@ impl Task {
             }
         }
         let own: usize = self.instances.iter().map(|set| set.instances.len()).sum();
-        let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
+        let sessions: usize = self.sessions.iter().map(SessionSet::len).sum();
         let counts: usize = self.counts.iter().map(CountSet::len).sum();
         (open.len() + own + sessions + counts) as u64
     }

@@ -158,6 +158,11 @@ pub trait Backend {
     /// Visits every pair whose key starts with `prefix`, in ascending order; the first error ends the visit.
     fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error>;
 
+    /// As [`Self::scan`], of a prefix that few keys have: nothing is to be read ahead.
+    fn scan_few(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        self.scan(prefix, visit)
+    }
+
     /// Applies all changes in order, atomically.
     fn apply(&mut self, changes: &Changes) -> Result<(), Error>;
 }

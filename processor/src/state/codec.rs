@@ -165,12 +165,18 @@ pub fn write_numbered_row(numbers: &[i64], layout: &Layout, row: RowRef<'_>, out
 
 /// Reads what [`write_numbered_row`] wrote; `None` for anything else.
 pub fn read_numbered_row<const N: usize>(bytes: &[u8], layout: &Layout, row: RowMut<'_>) -> Option<[i64; N]> {
-    let (numbers, rest) = bytes.split_at_checked(N * 8)?;
+    let (numbers, rest) = read_numbers(bytes)?;
+    layout.decode(rest, row).then_some(numbers)
+}
+
+/// The numbers of what [`write_numbered_row`] wrote, and the bytes of its row.
+pub fn read_numbers<const N: usize>(bytes: &[u8]) -> Option<([i64; N], &[u8])> {
+    let (numbers, row) = bytes.split_at_checked(N * 8)?;
     let mut read = [0; N];
     for (number, bytes) in read.iter_mut().zip(numbers.as_chunks::<8>().0) {
         *number = i64::from_le_bytes(*bytes);
     }
-    layout.decode(rest, row).then_some(read)
+    Some((read, row))
 }
 
 /// What a cell begins with.

@@ -102,6 +102,18 @@ impl RocksBackend {
             .map_err(|error| self.failed("checkpoint", &error))
     }
 
+    fn scan_with(&self, options: ReadOptions, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mode = IteratorMode::From(prefix, Direction::Forward);
+        for pair in self.database.iterator_opt(mode, options) {
+            let (key, value) = pair.map_err(|error| self.failed("scan", &error))?;
+            if !key.starts_with(prefix) {
+                break;
+            }
+            visit(&key, &value)?;
+        }
+        Ok(())
+    }
+
     fn failed(&self, operation: &str, error: &rocksdb::Error) -> Error {
         let what = format!("{operation} in {}: {error}", self.database.path().display());
         classify(what, error)
@@ -126,15 +138,11 @@ impl Backend for RocksBackend {
     fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut options = ReadOptions::default();
         options.set_readahead_size(1 << 20);
-        let mode = IteratorMode::From(prefix, Direction::Forward);
-        for pair in self.database.iterator_opt(mode, options) {
-            let (key, value) = pair.map_err(|error| self.failed("scan", &error))?;
-            if !key.starts_with(prefix) {
-                break;
-            }
-            visit(&key, &value)?;
-        }
-        Ok(())
+        self.scan_with(options, prefix, visit)
+    }
+
+    fn scan_few(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
+        self.scan_with(ReadOptions::default(), prefix, visit)
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<(), Error> {

@@ -1,17 +1,20 @@
 //! Cells: one key in one window instance, with values of its own and what it has published. For windows whose
 //! triggers or panes the shared panes cannot serve. Must not hold: where instances lie in time, or which are due.
 
+mod leaving;
+
 use streamagg_crds::resolved::{Repeat, Trigger};
 use streamagg_crds::v1alpha1::Panes;
 
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
-use super::size::list_bytes;
+use super::size::Measure;
 use crate::aggregation::inputs::Inputs;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
 use crate::pipeline::shuffle::CellPartial;
+use crate::state::codec;
 use crate::window::types::{Window, WindowPlan};
 
 /// One key in one instance.
@@ -32,6 +35,10 @@ pub(super) struct Cell {
     pub last: Option<PaneLabel>,
     /// Whether it is in a list of changed cells.
     pub dirty: bool,
+    /// Epoch of its last change, while it is in none.
+    changed: u64,
+    /// Whether a key is in it; otherwise its number is free.
+    is_used: bool,
 }
 
 /// What of a cell is stored beside its rows.
@@ -41,6 +48,42 @@ pub(super) struct StoredCell {
     pub since: u64,
     pub fired: u64,
     pub last: Option<PaneLabel>,
+}
+
+/// A stored cell, its values not read yet.
+pub(super) struct Stored<'a> {
+    /// The time of its window that is not in its key.
+    pub bound_ms: i64,
+    pub cell: StoredCell,
+    pub values: &'a [u8],
+    pub published: Option<&'a [u8]>,
+}
+
+impl<'a> Stored<'a> {
+    /// Nothing for bytes that are no cell.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (header, values, published) = codec::read_cell(bytes)?;
+        let last = match header.last {
+            None => None,
+            Some((index, code, is_final)) => Some(PaneLabel {
+                index,
+                timing: Timing::from_code(code)?,
+                is_final,
+            }),
+        };
+        let cell = StoredCell {
+            events: header.events,
+            since: header.since,
+            fired: header.fired,
+            last,
+        };
+        Some(Self {
+            bound_ms: header.bound_ms,
+            cell,
+            values,
+            published,
+        })
+    }
 }
 
 /// The cells of one window of the spec.
@@ -86,8 +129,9 @@ impl Cells {
     }
 
     /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        list_bytes(&self.cells) + list_bytes(&self.free) + self.rows.heap_bytes() + self.published.heap_bytes()
+    pub fn bytes(&self, measure: Measure) -> usize {
+        let lists = measure.list(&self.cells) + measure.list(&self.free);
+        lists + measure.rows(&self.rows) + measure.rows(&self.published)
     }
 
     /// An empty cell.
@@ -101,7 +145,13 @@ impl Cells {
             fired: 0,
             last: None,
             dirty: false,
+            changed: 0,
+            is_used: true,
         };
+        self.put(cell)
+    }
+
+    fn put(&mut self, cell: Cell) -> u32 {
         match self.free.pop() {
             Some(slot) => {
                 self.cells[slot as usize] = cell;
@@ -121,7 +171,7 @@ impl Cells {
             self.published.release(row);
         }
         // A list of changed cells may still name it.
-        cell.dirty = false;
+        (cell.dirty, cell.is_used) = (false, false);
         self.free.push(slot);
     }
 
@@ -246,17 +296,24 @@ impl Cells {
         }
     }
 
-    /// Puts a stored cell back. `copy` fills a row: that of its values (`false`), that of the published ones (`true`).
-    pub fn load(&mut self, slot: u32, stored: StoredCell, has_published: bool, copy: &dyn Fn(bool, RowMut<'_>)) {
+    /// Puts a stored cell back. `copy` fills a row, that of its values (`false`) or that of the published ones (`true`), if
+    /// it can.
+    pub fn load(
+        &mut self,
+        slot: u32,
+        stored: StoredCell,
+        has_published: bool,
+        copy: impl Fn(bool, RowMut<'_>) -> bool,
+    ) -> bool {
         let row = self.get(slot).row;
-        copy(false, self.rows.get_mut(row));
-        let published = has_published.then(|| {
-            let row = self.published.push();
-            copy(true, self.published.get_mut(row));
-            row
-        });
+        let mut is_right = copy(false, self.rows.get_mut(row));
+        let published = has_published.then(|| self.published.push());
+        if let Some(row) = published {
+            is_right &= copy(true, self.published.get_mut(row));
+        }
         let cell = self.get_mut(slot);
         cell.published = published;
         (cell.events, cell.since, cell.fired, cell.last) = (stored.events, stored.since, stored.fired, stored.last);
+        is_right
     }
 }

@@ -3,8 +3,11 @@
 //! the block. So the last `size` events are always one row of the block before and the head of the present one.
 //! Must not hold: when the input ends; order across windows.
 
+mod leaving;
+
 use super::emit::{Emitter, Firing, Operation, PaneLabel, Timing};
-use super::size::list_bytes;
+use super::pane::Maker;
+use super::size::Measure;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
@@ -41,6 +44,8 @@ struct Entry {
     /// Events when it was stored last; absent: everything is to be stored.
     saved: Option<u64>,
     dirty: bool,
+    /// Epoch of its last change, while it is not dirty.
+    changed: u64,
 }
 
 /// The keys of one count window of the spec.
@@ -56,6 +61,15 @@ pub(super) struct CountSet {
     dirty: Vec<u32>,
     /// Whether the store holds what is no more.
     cleared: bool,
+    /// Keys that only the store has, and their rows.
+    left: Left,
+}
+
+/// What is not in memory.
+#[derive(Clone, Copy, Debug, Default)]
+struct Left {
+    keys: usize,
+    rows: usize,
 }
 
 impl CountSet {
@@ -68,6 +82,7 @@ impl CountSet {
             by_key: Vec::new(),
             dirty: Vec::new(),
             cleared: false,
+            left: Left::default(),
         }
     }
 
@@ -77,19 +92,19 @@ impl CountSet {
 
     /// Keys that have events.
     pub fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.left.keys
     }
 
-    /// Rows of state.
+    /// Rows of state, in memory or not.
     pub fn rows(&self) -> usize {
-        self.rows.len()
+        self.rows.len() + self.left.rows
     }
 
     /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        let places = self.entries.iter().map(|entry| list_bytes(&entry.places));
-        let lists = list_bytes(&self.entries) + list_bytes(&self.by_key) + list_bytes(&self.dirty);
-        self.rows.heap_bytes() + lists + places.sum::<usize>()
+    pub fn bytes(&self, measure: Measure) -> usize {
+        let places = self.entries.iter().map(|entry| measure.list(&entry.places));
+        let lists = measure.list(&self.entries) + measure.list(&self.by_key) + measure.list(&self.dirty);
+        measure.rows(&self.rows) + lists + places.sum::<usize>()
     }
 
     /// The key of an entry.
@@ -101,11 +116,11 @@ impl CountSet {
     pub fn add(
         &mut self,
         (key, time_ms): (u32, i64),
-        layout: &Layout,
-        keys: &mut KeyTable,
+        maker: &mut Maker<'_>,
         mut count: impl FnMut(RowMut<'_>),
     ) -> Option<Window> {
-        let number = self.entry(key, keys);
+        self.bring(key, maker);
+        let number = self.entry(key, maker.keys);
         let entry = &mut self.entries[number as usize];
         let place = self.rule.place(entry.counts.events);
         match entry.places.get(place) {
@@ -128,19 +143,18 @@ impl CountSet {
         entry.counts.events += 1;
         let events = entry.counts.events;
         if self.rule.place(events) == 0 {
-            self.close_block(number, layout);
+            self.close_block(number, &maker.plan.layout);
         }
         self.mark(number);
         self.rule.is_due(events).then(|| self.window_of(number))
     }
 
     fn entry(&mut self, key: u32, keys: &mut KeyTable) -> u32 {
+        if let Some(known) = self.find(key) {
+            return known;
+        }
         if self.by_key.len() <= key as usize {
             self.by_key.resize(key as usize + 1, NONE);
-        }
-        let known = self.by_key[key as usize];
-        if known != NONE {
-            return known;
         }
         keys.retain(key);
         let number = self.entries.len() as u32;
@@ -151,6 +165,7 @@ impl CountSet {
             places: Vec::new(),
             saved: None,
             dirty: false,
+            changed: 0,
         });
         self.by_key[key as usize] = number;
         number
@@ -192,7 +207,7 @@ impl CountSet {
         }
     }
 
-    /// The entry of a key that has events.
+    /// The entry of a key that has events in memory.
     pub fn find(&self, key: u32) -> Option<u32> {
         self.by_key.get(key as usize).copied().filter(|number| *number != NONE)
     }
@@ -232,7 +247,7 @@ impl CountSet {
         self.mark(number);
     }
 
-    /// Keys that have events since their last result: the input has ended.
+    /// Keys that have events since their last result: the input has ended, and all are in memory.
     pub fn waiting(&self, due: &mut Vec<(Window, Option<u32>)>) {
         for (number, entry) in (0..).zip(&self.entries) {
             if entry.counts.events > entry.counts.fired_at {
@@ -268,10 +283,10 @@ impl CountSet {
     }
 
     /// Says what has changed of each key since the last call: its counters and head, then places.
-    pub fn take_changed(&mut self, mut put: impl FnMut(u32, Option<usize>, &Counts, [i64; 2], RowRef<'_>)) {
+    pub fn take_changed(&mut self, epoch: u64, mut put: impl FnMut(u32, Option<usize>, &Counts, [i64; 2], RowRef<'_>)) {
         for number in std::mem::take(&mut self.dirty) {
             let entry = &mut self.entries[number as usize];
-            entry.dirty = false;
+            (entry.dirty, entry.changed) = (false, epoch);
             let times = |row: u32| [self.rows.header(row)[0] as i64, self.rows.header(row)[1] as i64];
             put(
                 entry.key,
@@ -323,11 +338,14 @@ impl CountSet {
             }
             (None, Some(_)) | (Some(_), None) => return false,
         };
-        self.rows
-            .header_mut(row)
-            .copy_from_slice(&times.map(|time| time as u64));
+        self.set_times(row, times);
         copy(self.rows.get_mut(row));
         true
+    }
+
+    fn set_times(&mut self, row: u32, times: [i64; 2]) {
+        let header = self.rows.header_mut(row);
+        header.copy_from_slice(&times.map(|time| time as u64));
     }
 
     /// Whether every key has the places that its events need.

@@ -55,6 +55,10 @@ impl Task {
     /// Fires a window that keeps values of its own when the watermark has come from `from_ms`; false for one on shared panes.
     pub(super) fn fire_own(&mut self, (window, slot): Due, from_ms: i64, outputs: &mut Outputs) -> bool {
         let place = self.plan.windows[window.index].place;
+        if let Place::Instances(number) = place {
+            let (sets, mut maker) = self.makers();
+            sets.instances[number].bring_instance(&window, &mut maker);
+        }
         let (sets, mut emitter) = self.own_sets(outputs);
         match (place, slot) {
             (Place::Panes(_), _) => return false,
@@ -84,11 +88,16 @@ impl Task {
         for set in &self.instances {
             set.due_between(from_ms, to_ms, &mut due);
         }
-        for set in &mut self.sessions {
+        let (own, mut maker) = self.makers();
+        for set in own.sessions {
+            set.bring_due(from_ms, to_ms, &mut maker);
             set.due_between(from_ms, to_ms, &mut due);
         }
         if to_ms == END_OF_INPUT {
-            self.counts.iter().for_each(|set| set.waiting(&mut due));
+            for set in own.counts {
+                set.bring_all(&mut maker);
+                set.waiting(&mut due);
+            }
         }
         self.sort(&mut due);
         due
@@ -201,6 +210,7 @@ impl Task {
         let mut firing = std::mem::take(&mut scratch.firing);
         let inputs = scratch.inputs(event_time_ms);
         for number in &scratch.sessions {
+            self.bring_sessions(*number, key);
             let (sets, mut emitter) = self.own_sets(outputs);
             let set = &mut sets.sessions[*number];
             let (span, layout) = (
@@ -260,6 +270,28 @@ impl Task {
                 }
             }
         }
+    }
+
+    /// The windows with cells of their own, and what brings them into memory: disjoint parts of the task.
+    pub(super) fn makers(&mut self) -> (OwnSets<'_>, Maker<'_>) {
+        let sets = OwnSets {
+            instances: &mut self.instances,
+            sessions: &mut self.sessions,
+            counts: &mut self.counts,
+        };
+        let maker = Maker {
+            plan: &self.plan,
+            keys: &mut self.keys,
+            paging: &mut self.paging,
+        };
+        (sets, maker)
+    }
+
+    /// Brings the sessions of a key into memory: what is added to one may touch any of them.
+    pub(super) fn bring_sessions(&mut self, number: usize, key: u32) {
+        let watermark_ms = self.position.watermark_ms;
+        let (sets, mut maker) = self.makers();
+        sets.sessions[number].bring(key, watermark_ms, &mut maker);
     }
 
     /// The windows with cells of their own, and what writes their results: disjoint parts of the task.

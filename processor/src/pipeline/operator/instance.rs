@@ -1,6 +1,8 @@
 //! Instances of aligned, calendar and global windows that keep values of their own, a row a key.
 //! Must not hold: when the watermark moves; order across windows.
 
+mod leaving;
+
 use std::collections::BTreeMap;
 
 use hashbrown::HashTable;
@@ -9,8 +11,8 @@ use super::END_OF_INPUT;
 use super::cell::Cells;
 use super::closing::{self, Closing};
 use super::emit::{Emitter, Timing};
-use super::pane::key_hash;
-use super::size::list_bytes;
+use super::pane::{Maker, key_hash};
+use super::size::Measure;
 use crate::aggregation::rows::RowRef;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
@@ -25,17 +27,31 @@ pub(super) struct Instance {
     pub dirty: Vec<u32>,
     /// Whether the store holds cells of it.
     pub stored: bool,
+    /// Cells that only the store has.
+    left: usize,
 }
 
 impl Instance {
     /// Keys in it.
     pub fn len(&self) -> usize {
-        self.slots.len()
+        self.slots.len() + self.left
     }
 
     /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        list_bytes(&self.slots) + list_bytes(&self.dirty) + self.index.allocation_size()
+    pub fn bytes(&self, measure: Measure) -> usize {
+        measure.list(&self.slots) + measure.list(&self.dirty) + self.index.allocation_size()
+    }
+
+    fn find(&self, key: u32, cells: &Cells) -> Option<u32> {
+        let is = |slot: &u32| cells.get(*slot).key == key;
+        self.index.find(key_hash(key), is).copied()
+    }
+
+    /// Takes in a cell of a key that has none here.
+    fn enter(&mut self, slot: u32, cells: &Cells) {
+        self.slots.push(slot);
+        let hash = |slot: &u32| key_hash(cells.get(*slot).key);
+        self.index.insert_unique(hash(&slot), slot, hash);
     }
 }
 
@@ -105,7 +121,7 @@ impl InstanceSet {
         (start_ms, end_ms): (i64, i64),
         key: u32,
         watermark_ms: i64,
-        keys: &mut KeyTable,
+        maker: &mut Maker<'_>,
     ) -> (u32, i64) {
         let mut due_ms = i64::MAX;
         let instance = self.instances.entry((end_ms, start_ms)).or_insert_with(|| {
@@ -113,24 +129,33 @@ impl InstanceSet {
             Instance::default()
         });
         let cells = &mut self.cells;
-        let known = instance.index.find(key_hash(key), |slot| cells.get(*slot).key == key);
-        let slot = known.copied().unwrap_or_else(|| {
-            keys.retain(key);
+        let known = instance.find(key, cells);
+        let known = known.or_else(|| instance.fetch(self.window.0, end_ms, key, cells, maker));
+        let slot = known.unwrap_or_else(|| {
+            maker.keys.retain(key);
             let slot = cells.insert(key);
-            instance.slots.push(slot);
-            let hash = |slot: &u32| key_hash(cells.get(*slot).key);
-            instance.index.insert_unique(key_hash(key), slot, hash);
+            instance.enter(slot, cells);
             slot
         });
         mark(instance, cells, slot);
         (slot, due_ms)
     }
 
-    /// The cell of a key that has one.
+    /// A cell of a key that has none, to put a stored one back.
+    pub fn load(&mut self, (start_ms, end_ms): (i64, i64), key: u32, keys: &mut KeyTable) -> u32 {
+        let instance = self.instances.entry((end_ms, start_ms)).or_default();
+        instance.stored = true;
+        keys.retain(key);
+        let slot = self.cells.insert(key);
+        instance.enter(slot, &self.cells);
+        mark(instance, &mut self.cells, slot);
+        slot
+    }
+
+    /// The cell of a key that has one in memory.
     pub fn find(&self, window: &Window, key: u32) -> Option<u32> {
         let instance = self.instances.get(&(window.end_ms, window.start_ms))?;
-        let is = |slot: &u32| self.cells.get(*slot).key == key;
-        instance.index.find(key_hash(key), is).copied()
+        instance.find(key, &self.cells)
     }
 
     /// Instances that fire or close when the watermark goes from `from` to `to`.
@@ -142,7 +167,7 @@ impl InstanceSet {
         }
     }
 
-    /// Fires an instance for every key: on time when its end lies behind `from`, and what is left when it closes.
+    /// Fires an instance, all of it in memory, for every key: on time when its end lies behind `from`, and what is left when it closes.
     pub fn fire(&mut self, window: Window, from_ms: i64, emitter: &mut Emitter<'_>) {
         let watermark = emitter.position.watermark_ms;
         let on_time = window.end_ms > from_ms && self.cells.trigger().on_time;

@@ -285,7 +285,12 @@ impl Task {
         }
         for (number, span) in &scratch.instances {
             let set = &mut self.instances[*number];
-            let (slot, due_ms) = set.cell(*span, key, watermark, &mut self.keys);
+            let mut maker = Maker {
+                plan: &self.plan,
+                keys: &mut self.keys,
+                paging: &mut self.paging,
+            };
+            let (slot, due_ms) = set.cell(*span, key, watermark, &mut maker);
             self.next_due_ms = self.next_due_ms.min(due_ms);
             set.cells.add(slot, &self.plan.layout, &inputs);
             if set.cells.is_due(slot, span.1 <= watermark) {
@@ -295,10 +300,14 @@ impl Task {
         if self.is_first_stage && !self.counts.is_empty() {
             self.singles.add(key, &self.plan.layout, &inputs, &mut self.keys);
         } else {
+            let mut maker = Maker {
+                plan: &self.plan,
+                keys: &mut self.keys,
+                paging: &mut self.paging,
+            };
             for set in &mut self.counts {
-                let layout = &self.plan.layout;
-                let count = |row: RowMut<'_>| layout.add(row, &inputs);
-                firing.extend(set.add((key, event_time_ms), layout, &mut self.keys, count));
+                let count = |row: RowMut<'_>| self.plan.layout.add(row, &inputs);
+                firing.extend(set.add((key, event_time_ms), &mut maker, count));
             }
         }
         self.scratch.firing = firing;

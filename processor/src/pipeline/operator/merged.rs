@@ -56,7 +56,7 @@ impl Merged {
         if pane.left == 0 {
             return;
         }
-        paging.rows_of(set, pane.start_ms, layout, |bytes, values| {
+        pane.visit_stored(set, layout, paging, |bytes, values| {
             let name = match keys.find(crate::core::key::hash(bytes), bytes) {
                 // What is in memory is newer.
                 Some(known) if pane.find(known.id()).is_some() => return,

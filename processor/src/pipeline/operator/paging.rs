@@ -1,13 +1,13 @@
-//! Rows of shared panes that leave memory and come back: what is clean may, for the store has it. A task whose memory
-//! is bounded behaves like any other, byte for byte; it only asks the store for what it does not hold.
-//! Must not hold: when changes are applied to the store (the shell), rows of windows with values of their own.
+//! State that leaves memory and comes back: what is clean may, for the store has it. A task whose memory is bounded
+//! behaves like any other, byte for byte; it only asks the store for what it does not hold.
+//! Must not hold: when changes are applied to the store (the shell).
 
 use super::Task;
-use super::pane::PaneSet;
-use crate::aggregation::layout::Layout;
-use crate::aggregation::rows::{RowMut, RowRef, RowStore};
+use super::count::CountSet;
+use super::instance::InstanceSet;
+use super::pane::{Maker, PaneSet};
+use super::session::SessionSet;
 use crate::state::backend::{Error, Reader};
-use crate::state::codec;
 
 /// Events or partials between two looks at the memory, at least and at most: a look visits every key.
 const LOOK_RECORDS: (u64, u64) = (4_096, 500_000);
@@ -46,9 +46,11 @@ impl Paging {
         self.epoch += 1;
     }
 
-    /// How much of the state may be read into memory when a task begins; absent: all.
-    pub fn room_at_start(&self) -> Option<usize> {
-        self.reader.as_ref().map(|_| target(self.budget_bytes))
+    /// How much of the state may be read into memory when a task begins.
+    pub fn room_at_start(&self) -> Room {
+        Room {
+            bytes: self.reader.as_ref().map(|_| target(self.budget_bytes)),
+        }
     }
 
     pub fn took_partial(&mut self) {
@@ -59,51 +61,111 @@ impl Paging {
         self.failure.get_or_insert(error);
     }
 
-    /// Reads one row into `row`; answers its birth, or nothing where the store has none.
-    pub fn read(&mut self, stored_key: &[u8], layout: &Layout, row: RowMut<'_>) -> Option<i64> {
+    /// What the store has under a key, as `read` understands it; nothing where it has none.
+    pub fn get<T>(&mut self, stored_key: &[u8], read: impl FnOnce(&[u8]) -> Option<T>) -> Option<T> {
         let found = self.reader().and_then(|reader| reader.backend().get(stored_key));
-        let decoded = found.and_then(|bytes| match bytes {
-            Some(bytes) => codec::read_row(&bytes, layout, row).map(Some).ok_or_else(damaged),
+        let understood = found.and_then(|bytes| match bytes {
+            Some(bytes) => read(&bytes).map(Some).ok_or_else(damaged),
             None => Ok(None),
         });
-        decoded.unwrap_or_else(|error| {
+        understood.unwrap_or_else(|error| {
             self.fail(error);
             None
         })
     }
 
-    /// Visits the stored rows of a pane by key, in the order of key bytes.
-    pub fn rows_of(&mut self, set: usize, start_ms: i64, layout: &Layout, mut visit: impl FnMut(&[u8], RowRef<'_>)) {
-        let mut rows = RowStore::new(layout, 0);
-        let row = rows.push();
-        let mut prefix = Vec::new();
-        codec::write_pane_key(set, start_ms, &[], &mut prefix);
-        let scanned = self.reader().and_then(|reader| {
-            reader.backend().scan(&prefix, &mut |key, value| {
-                codec::read_row(value, layout, rows.get_mut(row)).ok_or_else(damaged)?;
-                visit(&key[prefix.len()..], rows.get(row));
-                Ok(())
-            })
+    /// Visits what the store has under keys with this prefix, in their order, each without the prefix; `visit` answers
+    /// nothing for what it does not understand.
+    pub fn scan(&mut self, prefix: &[u8], reach: Reach, mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
+        let mut visit = |key: &[u8], value: &[u8]| visit(&key[prefix.len()..], value).ok_or_else(damaged);
+        let scanned = self.reader().and_then(|reader| match reach {
+            Reach::Few => reader.backend().scan_few(prefix, &mut visit),
+            Reach::Many => reader.backend().scan(prefix, &mut visit),
         });
         if let Err(error) = scanned {
             self.fail(error);
         }
     }
 
+    /// What left memory is not in the store.
+    pub fn miss(&mut self, what: &str) {
+        self.fail(Error::Corrupt {
+            what: format!("{what} is not there any more"),
+        });
+    }
+
     fn reader(&self) -> Result<&Reader, Error> {
         self.reader.as_ref().ok_or_else(|| Error::Store {
-            message: "rows have left memory and there is no store to read them from".to_owned(),
+            message: "state has left memory and there is no store to read it from".to_owned(),
         })
+    }
+}
+
+/// How many entries a visit of the store is going to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    Few,
+    Many,
+}
+
+/// What leaves memory next: what was not changed for the longest, by the epoch of its last change.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Oldest {
+    newest: u64,
+    /// How many of those that were changed in the newest of these epochs.
+    of_newest: usize,
+}
+
+impl Oldest {
+    /// So many of these.
+    fn among(mut ages: Vec<u64>, count: usize) -> Option<Self> {
+        let count = count.min(ages.len());
+        let last = count.checked_sub(1)?;
+        let (older, newest, _) = ages.select_nth_unstable(last);
+        let newest = *newest;
+        let of_newest = count - older.iter().filter(|age| **age < newest).count();
+        Some(Self { newest, of_newest })
+    }
+
+    /// Whether something of this age may be among them.
+    pub fn may_take(&self, age: u64) -> bool {
+        age < self.newest || (age == self.newest && self.of_newest > 0)
+    }
+
+    /// Whether something of this age is; it is counted.
+    pub fn takes(&mut self, age: u64) -> bool {
+        let takes = self.may_take(age);
+        self.of_newest -= usize::from(takes && age == self.newest);
+        takes
+    }
+}
+
+/// How much of a stored state is still read into memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// Absent: all of it.
+    bytes: Option<usize>,
+}
+
+impl Room {
+    /// For everything.
+    pub const ENDLESS: Self = Self { bytes: None };
+
+    /// Whether there is room for what takes so many bytes; it is counted.
+    pub fn takes(&mut self, bytes: usize) -> bool {
+        let left = self.bytes.map(|room| room.checked_sub(bytes));
+        self.bytes = left.map(Option::unwrap_or_default);
+        left != Some(None)
     }
 }
 
 fn damaged() -> Error {
     Error::Corrupt {
-        what: "row: not in its format".to_owned(),
+        what: "what was stored: not in its format".to_owned(),
     }
 }
 
-/// What is evicted is evicted for a while: rows go until a quarter of the memory is free.
+/// What is evicted is evicted for a while: state leaves until a quarter of the memory is free.
 fn target(budget_bytes: usize) -> usize {
     budget_bytes - budget_bytes / 4
 }
@@ -114,16 +176,14 @@ pub(super) fn bytes_in_memory(key: &[u8], value: &[u8], row_bytes: usize) -> usi
 }
 
 impl Task {
-    /// From now on clean rows may leave memory, and are read from this store: the one that this task's changes are
-    /// applied to. Without shared panes it changes nothing.
+    /// From now on clean state may leave memory, and is read from this store: the one that this task's changes are
+    /// applied to.
     pub fn page(&mut self, reader: Reader) {
-        if !self.sets.is_empty() {
-            self.paging = Paging::new(reader, self.paging.budget_bytes);
-        }
+        self.paging = Paging::new(reader, self.paging.budget_bytes);
     }
 
-    /// The changes that [`Task::take_changes`] gave last are in the store. Rows that were not changed for the longest
-    /// leave memory, if the state takes more of it than this.
+    /// The changes that [`Task::take_changes`] gave last are in the store. What was not changed for the longest leaves
+    /// memory, if the state takes more of it than this.
     pub fn applied(&mut self, budget_bytes: usize) {
         let before = std::mem::replace(&mut self.paging.budget_bytes, budget_bytes);
         let taken = self.taken();
@@ -136,13 +196,14 @@ impl Task {
             self.evict_to(target(budget_bytes));
             bytes = self.bytes_in_use();
         }
-        // An event makes a row in each set at most; half, for keys and variable state grow beside the rows.
-        let row_bytes = (bytes / self.resident().max(1)).max(ROW_OVERHEAD_BYTES) * self.sets.len().max(1) * 2;
-        let records_left = (budget_bytes.saturating_sub(bytes) / row_bytes) as u64;
+        // Half, for keys and variable state grow beside the rows.
+        let row_bytes = (bytes / self.resident().max(1)).max(ROW_OVERHEAD_BYTES) * 2;
+        let event_bytes = row_bytes * self.rows_of_an_event();
+        let records_left = (budget_bytes.saturating_sub(bytes) / event_bytes) as u64;
         self.paging.next_look = taken + records_left.clamp(LOOK_RECORDS.0, LOOK_RECORDS.1);
     }
 
-    /// Whether the memory is to be looked at: rows leave it only when what they hold is committed and in the store.
+    /// Whether the memory is to be looked at: state leaves it only when it is committed and in the store.
     pub fn wants_commit(&self) -> bool {
         self.paging.reader.is_some() && self.taken() >= self.paging.next_look
     }
@@ -152,8 +213,8 @@ impl Task {
         self.stats.records + self.paging.partials
     }
 
-    /// Clean rows leave memory, those first that were not changed for the longest, until the state takes about so many
-    /// bytes. Only what is in the store may be clean: call it behind [`Task::take_changes`] and its application.
+    /// Clean state leaves memory, what was not changed for the longest first, until the rest takes about so many bytes.
+    /// Only what is in the store may be clean: call it behind [`Task::take_changes`] and its application.
     pub fn evict_to(&mut self, bytes: usize) {
         let (resident, in_use) = (self.resident(), self.bytes_in_use());
         let excess = in_use.saturating_sub(bytes);
@@ -161,17 +222,31 @@ impl Task {
             return;
         }
         let row_bytes = (in_use / resident).max(1);
-        let mut ages: Vec<u64> = self.sets.iter().flat_map(|set| set.clean_ages()).collect();
-        let count = (excess / row_bytes + 1).min(ages.len());
-        let Some(last) = count.checked_sub(1) else {
+        let Some(mut oldest) = Oldest::among(self.clean_ages(), excess / row_bytes + 1) else {
             return;
         };
-        let (older, newest, _) = ages.select_nth_unstable(last);
-        let newest = *newest;
-        let mut of_newest = count - older.iter().filter(|age| **age < newest).count();
+        let (plan, watermark_ms) = (&self.plan, self.position.watermark_ms);
         for set in &mut self.sets {
-            set.evict(newest, &mut of_newest, &mut self.keys);
+            set.evict(&mut oldest, &mut self.keys);
         }
+        for set in &mut self.instances {
+            set.evict(&mut oldest, plan, &mut self.keys);
+        }
+        for set in &mut self.sessions {
+            set.evict(&mut oldest, plan, watermark_ms, &mut self.keys);
+        }
+        for set in &mut self.counts {
+            set.evict(&mut oldest, plan, &mut self.keys);
+        }
+    }
+
+    fn clean_ages(&self) -> Vec<u64> {
+        let mut ages = Vec::new();
+        ages.extend(self.sets.iter().flat_map(|set| set.clean_ages()));
+        ages.extend(self.instances.iter().flat_map(|set| set.cells.clean_ages()));
+        ages.extend(self.sessions.iter().flat_map(|set| set.cells.clean_ages()));
+        ages.extend(self.counts.iter().flat_map(|set| set.clean_ages()));
+        ages
     }
 
     /// Why the store could not be read, if it could not. The task is then of no more use, and what it has put out
@@ -180,12 +255,49 @@ impl Task {
         self.paging.failure.take()
     }
 
+    /// What memory holds, in parts that leave it by themselves.
     fn resident(&self) -> usize {
-        self.sets.iter().map(PaneSet::resident).sum()
+        let shared: usize = self.sets.iter().map(PaneSet::resident).sum();
+        let own: usize = self.instances.iter().map(|set| set.cells.len()).sum();
+        let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
+        let counts: usize = self.counts.iter().map(CountSet::resident).sum();
+        shared + own + sessions + counts
+    }
+
+    /// What an event makes at most.
+    fn rows_of_an_event(&self) -> usize {
+        let own: usize = self.instances.iter().map(|set| set.spans_of_a_time(&self.plan)).sum();
+        (self.sets.len() + own + self.sessions.len() + 2 * self.counts.len()).max(1)
     }
 
     /// Rows that only the store has.
     pub fn rows_left_in_store(&self) -> usize {
-        self.sets.iter().map(PaneSet::left).sum()
+        let shared: usize = self.sets.iter().map(PaneSet::left).sum();
+        let own: usize = self.instances.iter().map(InstanceSet::left).sum();
+        let sessions: usize = self.sessions.iter().map(SessionSet::left).sum();
+        let counts: usize = self.counts.iter().map(CountSet::left).sum();
+        shared + own + sessions + counts
+    }
+
+    /// Brings what the store has of a key into memory.
+    pub(super) fn bring_all(&mut self, key: u32) {
+        let watermark_ms = self.position.watermark_ms;
+        let mut maker = Maker {
+            plan: &self.plan,
+            keys: &mut self.keys,
+            paging: &mut self.paging,
+        };
+        for set in &mut self.sets {
+            set.bring(i64::MIN, i64::MAX, key, &mut maker);
+        }
+        for set in &mut self.instances {
+            set.bring(key, &mut maker);
+        }
+        for set in &mut self.sessions {
+            set.bring(key, watermark_ms, &mut maker);
+        }
+        for set in &mut self.counts {
+            set.bring(key, &mut maker);
+        }
     }
 }

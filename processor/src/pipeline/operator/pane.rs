@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 
 pub(super) use self::leaving::Maker;
 use super::running::{PANES_MIN, Running};
-use super::size::list_bytes;
+use super::size::{Measure, list_bytes};
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowRef, RowStore};
 use crate::core::key::KeyTable;
@@ -70,14 +70,9 @@ impl Pane {
     }
 
     /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
-        self.rows.heap_bytes() + list_bytes(&self.keys) + list_bytes(&self.dirty) + self.index.allocation_size()
-    }
-
-    /// Bytes on the heap that were written to: the rest takes no memory yet.
-    pub fn bytes_in_use(&self) -> usize {
-        let lists = size_of_val(&self.keys[..]) + size_of_val(&self.dirty[..]);
-        self.rows.bytes_in_use() + lists + self.index.allocation_size()
+    pub fn bytes(&self, measure: Measure) -> usize {
+        let lists = measure.list(&self.keys) + measure.list(&self.dirty);
+        measure.rows(&self.rows) + lists + self.index.allocation_size()
     }
 
     fn push(&mut self, key: u32, born_ms: i64) -> u32 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Task;
 use super::count::CountSet;
-use super::paging::{Paging, bytes_in_memory};
+use super::paging::{Paging, Room, bytes_in_memory};
 use super::pane::Maker;
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::RowStore;
@@ -98,18 +98,23 @@ impl Task {
         };
         let migration = Migration::between(&stored, &plan.state_layout)?;
         let mut task = Task::at(Arc::clone(&plan), position);
-        if !task.sets.is_empty() {
-            task.paging = paging;
-        }
+        task.paging = paging;
         let latenesses = backend
             .get(codec::LATENESSES)?
             .map(|bytes| serde_json::from_slice(&bytes));
         let latenesses = latenesses.transpose().map_err(|error| corrupt("latenesses", error))?;
         task.close_again(&latenesses.unwrap_or_default());
-        task.load_rows(&stored, &migration, backend)?;
+        // Rows in another layout are all written anew with the next epoch; otherwise the store is up to date.
+        task.unsaved.layout = stored != plan.state_layout;
+        let mut room = if task.unsaved.layout {
+            Room::ENDLESS
+        } else {
+            task.paging.room_at_start()
+        };
+        task.load_rows(&stored, &migration, backend, &mut room)?;
         task.load_late(&migration, backend)?;
-        task.load_cells(&stored, &migration, backend)?;
-        task.load_counts(&stored, &migration, backend)?;
+        task.load_cells(&stored, &migration, backend, &mut room)?;
+        task.load_counts(&stored, &migration, backend, &mut room)?;
         if let Some(document) = backend.get(codec::TICKS)? {
             (task.ticks.load(&plan, &document)).map_err(|error| corrupt("ticks", error))?;
         }
@@ -119,27 +124,28 @@ impl Task {
             return Err(corrupt("bad-record window", "wrong length"));
         }
         task.next_due_ms = task.next_due();
-        // Rows in another layout are all written anew with the next epoch; otherwise the store is up to date.
-        task.unsaved.layout = stored != plan.state_layout;
         if task.unsaved.layout {
             task.ticks.mark_changed();
             task.counts.iter_mut().for_each(CountSet::mark_all);
-        }
-        if !task.unsaved.layout {
+        } else {
             task.mark_clean();
         }
         Ok(Some(task))
     }
 
-    fn load_rows(&mut self, stored: &StateLayout, migration: &Migration, backend: &dyn Backend) -> Result<(), Error> {
+    fn load_rows(
+        &mut self,
+        stored: &StateLayout,
+        migration: &Migration,
+        backend: &dyn Backend,
+        room: &mut Room,
+    ) -> Result<(), Error> {
         let layout = Layout::of_stored(&stored.accumulators);
         let shared = self.plan.layout.shared_with(&layout);
         let mut rows = RowStore::new(&layout, 0);
         let row = rows.push();
         let plan = Arc::clone(&self.plan);
-        let is_migrated = *stored != plan.state_layout;
         let row_bytes = rows.row_bytes();
-        let (room, mut bytes) = (self.paging.room_at_start().filter(|_| !is_migrated), 0);
         backend.scan(&[codec::PANE_ROW], &mut |key, value| {
             let (set, start_ms, key_bytes) =
                 codec::read_timed_key(key).ok_or_else(|| corrupt("row key", "too short"))?;
@@ -148,8 +154,7 @@ impl Task {
             let Some(set) = migration.sets.get(set) else {
                 return Err(corrupt("row key", "unknown pane set"));
             };
-            bytes += bytes_in_memory(key, value, row_bytes);
-            if room.is_some_and(|room| bytes > room) {
+            if !room.takes(bytes_in_memory(key, value, row_bytes)) {
                 self.sets[*set].leave(&plan, start_ms);
                 return Ok(());
             }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::Task;
-use super::cell::{Cells, StoredCell};
-use super::emit::{PaneLabel, Timing};
+use super::cell::{Cells, Stored, StoredCell};
+use super::paging::{Room, bytes_in_memory};
 use super::persist::{Migration, corrupt};
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowStore};
+use crate::core::key;
 use crate::pipeline::builder::{Place, StateLayout};
 use crate::state::backend::{Backend, Changes, Error};
 use crate::state::codec::{self, CellHeader};
@@ -16,16 +17,18 @@ impl Task {
     /// Appends the changed cells, and that sessions are no more.
     pub(super) fn take_cells(&mut self, changes: &mut Changes) {
         let (mut key, mut value) = (Vec::new(), Vec::new());
+        let epoch = self.paging.epoch();
         for set in &mut self.instances {
             let index = set.index();
             for ((end_ms, start_ms), instance) in &mut set.instances {
                 for slot in std::mem::take(&mut instance.dirty) {
-                    let cell = set.cells.get_mut(slot);
-                    if !std::mem::take(&mut cell.dirty) {
+                    let cell = set.cells.get(slot);
+                    if !cell.dirty {
                         continue;
                     }
                     instance.stored = true;
                     codec::write_instance_key(index, *end_ms, self.keys.bytes(cell.key), &mut key);
+                    set.cells.mark_clean(slot, epoch);
                     write_cell(&self.plan.layout, &set.cells, slot, *start_ms, &mut value);
                     changes.put(&key, &value);
                 }
@@ -38,11 +41,12 @@ impl Task {
                 changes.delete(&key);
             }
             for slot in std::mem::take(&mut set.dirty) {
-                let cell = set.cells.get_mut(slot);
-                if !std::mem::take(&mut cell.dirty) {
+                let cell = set.cells.get(slot);
+                if !cell.dirty {
                     continue;
                 }
                 let key_id = cell.key;
+                set.cells.mark_clean(slot, epoch);
                 let (start_ms, end_ms) = set.store(slot);
                 codec::write_session_key(index, start_ms, self.keys.bytes(key_id), &mut key);
                 write_cell(&self.plan.layout, &set.cells, slot, end_ms, &mut value);
@@ -56,12 +60,14 @@ impl Task {
         stored: &StateLayout,
         migration: &Migration,
         backend: &dyn Backend,
+        room: &mut Room,
     ) -> Result<(), Error> {
         let layout = Layout::of_stored(&stored.accumulators);
         let shared = self.plan.layout.shared_with(&layout);
         let plan = Arc::clone(&self.plan);
         let mut rows = RowStore::new(&layout, 0);
         let stored_rows = [rows.push(), rows.push()];
+        let row_bytes = rows.row_bytes();
         for tag in [codec::INSTANCE_CELL, codec::SESSION_CELL] {
             backend.scan(&[tag], &mut |key, value| {
                 let (window, time_ms, key_bytes) =
@@ -74,25 +80,33 @@ impl Task {
                 let copy = |published: bool, row: RowMut<'_>| {
                     plan.layout
                         .adopt(row, &layout, rows.get(stored_rows[usize::from(published)]), &shared);
+                    true
                 };
-                let key = self.keys.intern(key_bytes);
+                let has_room = room.takes(bytes_in_memory(key, value, row_bytes));
                 let watermark_ms = self.position.watermark_ms;
                 match (self.plan.windows[*window].place, tag) {
                     (Place::Instances(number), codec::INSTANCE_CELL) => {
                         let set = &mut self.instances[number];
                         let span = (bound_ms, time_ms);
-                        let (slot, _) = set.cell(span, key, watermark_ms, &mut self.keys);
-                        set.cells.load(slot, cell, has_published, &copy);
-                        if let Some(instance) = set.instances.get_mut(&(time_ms, bound_ms)) {
-                            instance.stored = true;
+                        if !has_room && set.cells.may_leave(cell.since) {
+                            set.leave(span);
+                            return Ok(());
                         }
+                        let key = self.keys.intern(key_bytes);
+                        let slot = set.load(span, key, &mut self.keys);
+                        set.cells.load(slot, cell, has_published, copy);
                         Ok(())
                     }
                     (Place::Sessions(number), codec::SESSION_CELL) => {
                         let set = &mut self.sessions[number];
+                        if !has_room && set.cells.may_leave(cell.since) {
+                            set.leave(key::hash(key_bytes), (time_ms, bound_ms), watermark_ms);
+                            return Ok(());
+                        }
+                        let key = self.keys.intern(key_bytes);
                         self.keys.retain(key);
                         let slot = set.load(key, time_ms, bound_ms, watermark_ms);
-                        set.cells.load(slot, cell, has_published, &copy);
+                        set.cells.load(slot, cell, has_published, copy);
                         Ok(())
                     }
                     (Place::Panes(_) | Place::Instances(_) | Place::Sessions(_) | Place::Counts(_), _) => {
@@ -108,13 +122,13 @@ impl Task {
         for set in &mut self.instances {
             for instance in set.instances.values_mut() {
                 for slot in std::mem::take(&mut instance.dirty) {
-                    set.cells.get_mut(slot).dirty = false;
+                    set.cells.mark_clean(slot, 0);
                 }
             }
         }
         for set in &mut self.sessions {
             for slot in std::mem::take(&mut set.dirty) {
-                set.cells.get_mut(slot).dirty = false;
+                set.cells.mark_clean(slot, 0);
             }
         }
     }
@@ -141,29 +155,12 @@ fn read_cell(
     [values, published]: [u32; 2],
 ) -> Result<(i64, StoredCell, bool), Error> {
     let wrong = || corrupt("cell", "not in its format");
-    let (header, value_bytes, published_bytes) = codec::read_cell(bytes).ok_or_else(wrong)?;
-    if !layout.decode(value_bytes, rows.get_mut(values)) {
+    let stored = Stored::read(bytes).ok_or_else(wrong)?;
+    if !layout.decode(stored.values, rows.get_mut(values)) {
         return Err(wrong());
     }
-    if published_bytes.is_some_and(|bytes| !layout.decode(bytes, rows.get_mut(published))) {
+    if (stored.published).is_some_and(|bytes| !layout.decode(bytes, rows.get_mut(published))) {
         return Err(wrong());
     }
-    let last = match header.last {
-        None => None,
-        Some((index, code, is_final)) => {
-            let timing = Timing::from_code(code).ok_or_else(wrong)?;
-            Some(PaneLabel {
-                index,
-                timing,
-                is_final,
-            })
-        }
-    };
-    let cell = StoredCell {
-        events: header.events,
-        since: header.since,
-        fired: header.fired,
-        last,
-    };
-    Ok((header.bound_ms, cell, published_bytes.is_some()))
+    Ok((stored.bound_ms, stored.cell, stored.published.is_some()))
 }

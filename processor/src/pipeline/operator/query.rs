@@ -9,7 +9,6 @@ use serde_json::value::RawValue;
 
 use super::Task;
 use super::merge::{Barred, barred_panes};
-use super::pane::Maker;
 use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::key;
 use crate::core::share::Share;
@@ -145,7 +144,12 @@ impl Task {
 
     /// The open windows of the key with these canonical bytes, by end, and whether there are more than are shown.
     pub(super) fn windows_of(&mut self, key_bytes: &[u8], barred: &Barred) -> (Vec<OpenWindow>, bool) {
-        self.bring_all(key_bytes);
+        if self.rows_left_in_store() > 0 {
+            let key = self.keys.intern(key_bytes);
+            self.keys.retain(key);
+            self.bring_all(key);
+            self.keys.release(key);
+        }
         let Some(known) = self.keys.find(key::hash(key_bytes), key_bytes) else {
             return (Vec::new(), false);
         };
@@ -173,24 +177,6 @@ impl Task {
         let more = windows.len() > WINDOWS_MAX;
         let shown = windows.into_iter().take(WINDOWS_MAX).map(|(_, open)| open);
         (shown.collect(), more)
-    }
-
-    /// Brings the rows of a key into memory, those that only the store has.
-    fn bring_all(&mut self, key_bytes: &[u8]) {
-        if self.rows_left_in_store() == 0 {
-            return;
-        }
-        let key = self.keys.intern(key_bytes);
-        self.keys.retain(key);
-        let mut maker = Maker {
-            plan: &self.plan,
-            keys: &mut self.keys,
-            paging: &mut self.paging,
-        };
-        for set in &mut self.sets {
-            set.bring(i64::MIN, i64::MAX, key, &mut maker);
-        }
-        self.keys.release(key);
     }
 
     /// Windows on shared panes in which a key has events.
@@ -286,11 +272,14 @@ impl Task {
         Found::Instances(ends.into_iter().map(standing).collect())
     }
 
-    fn sessions_from(&self, index: usize, start_ms: i64) -> Found {
+    fn sessions_from(&mut self, index: usize, start_ms: i64) -> Found {
         let Place::Sessions(number) = self.plan.windows[index].place else {
             return Found::NoSuchStart(None);
         };
-        let set = &self.sessions[number];
+        let watermark_ms = self.position.watermark_ms;
+        let (sets, mut maker) = self.makers();
+        let set = &mut sets.sessions[number];
+        set.bring_start(start_ms, watermark_ms, &mut maker);
         let mut found: Vec<Standing> = Vec::new();
         for window in set.windows_from(start_ms) {
             match found.iter_mut().find(|standing| standing.end_ms == window.end_ms) {

@@ -2,17 +2,20 @@
 //! gap and the lateness later, when no event that is not late can reach it any more.
 //! Must not hold: when the watermark moves; order across windows.
 
+mod leaving;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use smallvec::SmallVec;
 
+use self::leaving::Left;
 use super::END_OF_INPUT;
 use super::cell::Cells;
 use super::closing::{self, Closing};
 use super::emit::{Emitter, Timing};
 use super::instance::{close, timing};
-use super::size::list_bytes;
+use super::size::Measure;
 use crate::aggregation::rows::RowRef;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
@@ -60,6 +63,8 @@ pub(super) struct SessionSet {
     pub dirty: Vec<u32>,
     /// Sessions that the store knows and that are no more: (start, key bytes).
     pub removed: Vec<(i64, Vec<u8>)>,
+    /// Those that only the store has.
+    left: Left,
 }
 
 impl SessionSet {
@@ -75,19 +80,21 @@ impl SessionSet {
             queue: BinaryHeap::new(),
             dirty: Vec::new(),
             removed: Vec::new(),
+            left: Left::default(),
         }
     }
 
     /// Bytes on the heap.
-    pub fn heap_bytes(&self) -> usize {
+    pub fn bytes(&self, measure: Measure) -> usize {
         let spilled = self
             .by_key
             .iter()
             .filter(|slots| slots.spilled())
             .map(SmallVec::capacity);
-        let slots = spilled.sum::<usize>() * size_of::<u32>() + list_bytes(&self.by_key);
+        let slots = spilled.sum::<usize>() * size_of::<u32>() + measure.list(&self.by_key);
         let queue = self.queue.capacity() * size_of::<Reverse<(i64, u32)>>();
-        self.cells.heap_bytes() + list_bytes(&self.spans) + slots + queue + list_bytes(&self.dirty)
+        let lists = measure.list(&self.spans) + measure.list(&self.dirty);
+        self.cells.bytes(measure) + lists + slots + queue + self.left.bytes(measure)
     }
 
     pub fn index(&self) -> usize {
@@ -190,6 +197,12 @@ impl SessionSet {
 
     fn insert(&mut self, key: u32, start_ms: i64, end_ms: i64) -> u32 {
         let slot = self.cells.insert(key);
+        self.place(slot, key, start_ms, end_ms);
+        slot
+    }
+
+    /// Says where the session of a new cell lies.
+    fn place(&mut self, slot: u32, key: u32, start_ms: i64, end_ms: i64) {
         let span = Span {
             start_ms,
             end_ms,
@@ -207,7 +220,6 @@ impl SessionSet {
         let slots = &mut self.by_key[key as usize];
         let place = slots.partition_point(|other| spans[*other as usize].start_ms < start_ms);
         slots.insert(place, slot);
-        slot
     }
 
     /// Takes a session out; the store is told.
@@ -248,16 +260,20 @@ impl SessionSet {
 
     /// Makes sure that the session is looked at when it is due.
     fn schedule(&mut self, slot: u32, watermark_ms: i64) {
-        let end_ms = self.spans[slot as usize].end_ms;
-        let due_ms = if end_ms > watermark_ms {
-            end_ms
-        } else {
-            self.closes_at(end_ms)
-        };
+        let due_ms = self.due_at(self.spans[slot as usize].end_ms, watermark_ms);
         let span = &mut self.spans[slot as usize];
         if due_ms < span.scheduled_ms {
             span.scheduled_ms = due_ms;
             self.queue.push(Reverse((due_ms, slot)));
+        }
+    }
+
+    /// When a session with this end fires or closes next.
+    fn due_at(&self, end_ms: i64, watermark_ms: i64) -> i64 {
+        if end_ms > watermark_ms {
+            end_ms
+        } else {
+            self.closes_at(end_ms)
         }
     }
 
@@ -273,7 +289,7 @@ impl SessionSet {
         slots.iter().find(is).copied()
     }
 
-    /// Sessions that fire or close when the watermark goes from `from` to `to`; they leave the queue.
+    /// Sessions in memory that fire or close when the watermark goes from `from` to `to`; they leave the queue.
     pub fn due_between(&mut self, from_ms: i64, to_ms: i64, due: &mut Vec<(Window, Option<u32>)>) {
         while let Some(Reverse((due_ms, slot))) = self.queue.peek().copied() {
             if due_ms > to_ms {
@@ -354,7 +370,8 @@ impl SessionSet {
 
     /// Watermark at which a session has to be looked at next.
     pub fn next_due(&self) -> i64 {
-        self.queue.peek().map_or(i64::MAX, |Reverse((due_ms, _))| *due_ms)
+        let next_ms = self.queue.peek().map_or(i64::MAX, |Reverse((due_ms, _))| *due_ms);
+        next_ms.min(self.left.next_due())
     }
 
     /// Start and end of a session, and that the store knows it from now on.

@@ -69,14 +69,17 @@ impl WindowTask {
         match place {
             Place::Panes(_) => Err("the kind of a window"),
             Place::Instances(number) => {
-                let set = &mut task.instances[number];
-                let (slot, due_ms) = set.cell(cell.span_ms, key, watermark_ms, &mut task.keys);
+                let (sets, mut maker) = task.makers();
+                let set = &mut sets.instances[number];
+                let (slot, due_ms) = set.cell(cell.span_ms, key, watermark_ms, &mut maker);
                 task.next_due_ms = task.next_due_ms.min(due_ms);
+                let set = &mut task.instances[number];
                 set.cells.merge(slot, layout, cell.events, values);
                 let is_due = set.cells.is_due(slot, cell.span_ms.1 <= watermark_ms);
                 Ok(is_due.then(|| set.window(cell.span_ms)))
             }
             Place::Sessions(number) => {
+                task.bring_sessions(number, key);
                 let (sets, mut emitter) = task.own_sets(outputs);
                 let set = &mut sets.sessions[number];
                 let added = set.add(key, cell.span_ms, &mut emitter, |cells, slot| {
@@ -85,9 +88,9 @@ impl WindowTask {
                 Ok(task.joined(number, key, &added))
             }
             Place::Counts(number) => {
-                let set = &mut task.counts[number];
+                let (sets, mut maker) = task.makers();
                 let merge = |row: RowMut<'_>| layout.merge(row, values);
-                Ok(set.add((key, cell.span_ms.0), layout, &mut task.keys, merge))
+                Ok(sets.counts[number].add((key, cell.span_ms.0), &mut maker, merge))
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Rows of a window task that leave memory and come back: those that every window takes, as of any task.
 //! Must not hold: how (`operator::paging`). Barred rows stay: they are few, for each came late or too early for a window.
 
-use super::{PaneSet, WindowTask};
+use super::WindowTask;
+use crate::pipeline::operator::size::Measure;
 use crate::state::backend::{Error, Reader};
 
 /// What barred rows take is counted in parts of the budget: a look at the memory visits every key, and a budget that
@@ -52,6 +53,6 @@ impl WindowTask {
     }
 
     fn barred_bytes(&self) -> usize {
-        self.barred.values().map(PaneSet::heap_bytes).sum()
+        self.barred.values().map(|set| set.bytes(Measure::Asked)).sum()
     }
 }

@@ -1,9 +1,11 @@
 //! Rows that leave memory, for the store has them, and come back. Must not hold: which of them, or when.
 
 use super::{BORN, CHANGED, Pane, PaneSet, key_hash, range};
+use crate::aggregation::layout::Layout;
+use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
-use crate::pipeline::operator::paging::Paging;
+use crate::pipeline::operator::paging::{Oldest, Paging, Reach};
 use crate::state::codec;
 
 /// What making a row needs beside its pane.
@@ -20,7 +22,8 @@ impl Pane {
         codec::write_pane_key(set, self.start_ms, maker.keys.bytes(key), &mut stored_key);
         let row = self.push(key, 0);
         let values = self.rows.get_mut(row);
-        let Some(born_ms) = maker.paging.read(&stored_key, &maker.plan.layout, values) else {
+        let read = |bytes: &[u8]| codec::read_row(bytes, &maker.plan.layout, values);
+        let Some(born_ms) = maker.paging.get(&stored_key, read) else {
             self.remove(row);
             return None;
         };
@@ -29,6 +32,25 @@ impl Pane {
         (header[BORN], header[CHANGED]) = (born_ms as u64, maker.paging.epoch() << 1);
         self.left = self.left.saturating_sub(1);
         Some(row)
+    }
+
+    /// Visits the rows that the store has, by key, in the order of key bytes.
+    pub fn visit_stored(
+        &self,
+        set: usize,
+        layout: &Layout,
+        paging: &mut Paging,
+        mut visit: impl FnMut(&[u8], RowRef<'_>),
+    ) {
+        let mut rows = RowStore::new(layout, 0);
+        let row = rows.push();
+        let mut prefix = Vec::new();
+        codec::write_pane_key(set, self.start_ms, &[], &mut prefix);
+        paging.scan(&prefix, Reach::Many, |key, value| {
+            codec::read_row(value, layout, rows.get_mut(row))?;
+            visit(key, rows.get(row));
+            Some(())
+        });
     }
 
     /// Takes a row out; the last one gets its number.
@@ -54,19 +76,17 @@ impl Pane {
         } else {
             0
         };
-        (0..rows).map(|row| self.rows.header(row)[CHANGED])
+        (0..rows).map(|row| self.rows.header(row)[CHANGED] >> 1)
     }
 
-    /// Takes clean rows out that were changed before `newest`, and some that were changed then.
-    fn evict(&mut self, newest: u64, of_newest: &mut usize, keys: &mut KeyTable) -> bool {
+    /// Takes the oldest of its rows out, if they are clean.
+    fn evict(&mut self, oldest: &mut Oldest, keys: &mut KeyTable) -> bool {
         if !self.dirty.is_empty() {
             return false;
         }
         let before = self.left;
         for row in (0..self.keys.len() as u32).rev() {
-            let changed = self.rows.header(row)[CHANGED];
-            if changed < newest || (changed == newest && *of_newest > 0) {
-                *of_newest -= usize::from(changed == newest);
+            if oldest.takes(self.rows.header(row)[CHANGED] >> 1) {
                 keys.release(self.keys[row as usize]);
                 self.remove(row);
                 self.left += 1;
@@ -96,10 +116,10 @@ impl PaneSet {
         self.panes.iter().flat_map(|pane| pane.clean_ages())
     }
 
-    /// Takes clean rows out of memory that were changed before `newest`, and `of_newest` that were changed then.
-    pub fn evict(&mut self, newest: u64, of_newest: &mut usize, keys: &mut KeyTable) {
+    /// Takes the oldest of the clean rows out of memory.
+    pub fn evict(&mut self, oldest: &mut Oldest, keys: &mut KeyTable) {
         for pane in &mut self.panes {
-            if pane.evict(newest, of_newest, keys) {
+            if pane.evict(oldest, keys) {
                 // Rows have other numbers now, and running aggregates are over all rows or none.
                 pane.id = self.next_id;
                 self.next_id = self.next_id.wrapping_add(1).max(1);

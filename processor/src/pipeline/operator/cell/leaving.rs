@@ -1,0 +1,70 @@
+//! Cells that leave memory, for the store has them, and come back. Must not hold: which of them, or when.
+
+use streamagg_crds::resolved::Repeat;
+
+use super::{Cells, Stored};
+use crate::aggregation::layout::Layout;
+use crate::pipeline::operator::paging::Oldest;
+
+impl Cells {
+    /// No change since this epoch.
+    pub fn mark_clean(&mut self, slot: u32, epoch: u64) {
+        let cell = self.get_mut(slot);
+        (cell.dirty, cell.changed) = (false, epoch);
+    }
+
+    /// Whether what stands like this may be in the store only. A tick finds what waits for it in memory.
+    pub fn may_leave(&self, since: u64) -> bool {
+        let ticks = |repeat| matches!(repeat, Repeat::TimeMs(_));
+        since == 0 || !(self.trigger.early.is_some_and(ticks) || ticks(self.trigger.late))
+    }
+
+    /// When each cell that may leave was changed last.
+    pub fn clean_ages(&self) -> impl Iterator<Item = u64> {
+        let slots = 0..self.cells.len() as u32;
+        slots
+            .filter(|slot| self.is_clean(*slot))
+            .map(|slot| self.get(slot).changed)
+    }
+
+    /// Whether a cell is among the oldest and may leave; it is counted.
+    pub fn leaves(&self, slot: u32, oldest: &mut Oldest) -> bool {
+        self.is_clean(slot) && oldest.takes(self.get(slot).changed)
+    }
+
+    /// Whether any may.
+    pub fn has_any_of(&self, oldest: &Oldest) -> bool {
+        self.clean_ages().any(|age| oldest.may_take(age))
+    }
+
+    fn is_clean(&self, slot: u32) -> bool {
+        let cell = self.get(slot);
+        cell.is_used && !cell.dirty && self.may_leave(cell.since)
+    }
+
+    /// Takes over a cell of another one like this.
+    pub fn take_over(&mut self, other: &Self, slot: u32) -> u32 {
+        let (values, published) = other.values(slot);
+        let mut cell = other.get(slot).clone();
+        cell.row = self.rows.push_copy(values);
+        cell.published = published.map(|values| self.published.push_copy(values));
+        self.put(cell)
+    }
+
+    /// A cell as the store has it, and its bound; nothing for bytes that are no cell.
+    pub fn bring(&mut self, key: u32, bytes: &[u8], layout: &Layout, epoch: u64) -> Option<(u32, i64)> {
+        let stored = Stored::read(bytes)?;
+        let slot = self.insert(key);
+        let has_published = stored.published.is_some();
+        let is_right = self.load(slot, stored.cell, has_published, |is_published, row| {
+            let published = stored.published.filter(|_| is_published);
+            layout.decode(published.unwrap_or(stored.values), row)
+        });
+        self.mark_clean(slot, epoch);
+        if is_right {
+            return Some((slot, stored.bound_ms));
+        }
+        self.remove(slot);
+        None
+    }
+}
