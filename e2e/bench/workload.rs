@@ -106,6 +106,9 @@ const MEMORY: &str = "  state: {backend: Memory}\n";
 /// Four tasks share 8 MiB of it for their state: about half of what W2 holds.
 const TIGHT_BUDGET: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}, memoryBudget: 16Mi}\n";
 
+/// As much for each session as `TIGHT_BUDGET` is for W2's rows.
+const SESSIONS_BUDGET: &str = "  state: {backend: RocksDB, volume: {size: 10Gi}, memoryBudget: 64Mi}\n";
+
 fn everything(_: &Value) -> bool {
     true
 }
@@ -205,6 +208,11 @@ fn others() -> Vec<Workload> {
                 "SESSION(TABLE events PARTITION BY `user`, DESCRIPTOR(ts), INTERVAL '30' SECOND)",
             )),
             ..plain("W6", "session 30 s, 200 k keys, 2 % late", "session: {gap: 30s}")
+        },
+        Workload {
+            input: SESSIONS,
+            more: SESSIONS_BUDGET,
+            ..plain("W6E", "W6, memory for half of the state", "session: {gap: 30s}")
         },
         Workload {
             input: HOT,

@@ -19,8 +19,8 @@ pub struct StateSpec {
     /// The volume of each pod; needed with `backend: RocksDB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeSpec>,
-    /// Memory for state and buffers of a pod: half of it for the state of its tasks (rows of windows on shared panes that
-    /// were not changed for the longest are then on the volume only), the rest for the database and records fetched ahead.
+    /// Memory for state and buffers of a pod: half of it for the state of its tasks (where that is more, what was
+    /// not changed for the longest is on the volume only), the rest for the database and records fetched ahead.
     /// Default: three quarters of the pod's memory limit; without one, state takes what it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_budget: Option<Quantity>,

@@ -7,9 +7,13 @@ use super::rig::{Job, More, eventually};
 
 /// A job whose windows stay open, with memory that does not hold their rows: half of this is theirs.
 fn job(name: &str, partitions: u32) -> Job {
+    with_window(name, partitions, ", allowedLateness: 1h")
+}
+
+fn with_window(name: &str, partitions: u32, window: &'static str) -> Job {
     let mut job = Job::new(name, partitions);
     job.more = More {
-        window: ", allowedLateness: 1h",
+        window,
         state: ", memoryBudget: 256Ki",
         ..More::default()
     };
@@ -36,6 +40,14 @@ fn a_task_beyond_its_memory_reads_rows_back_across_crashes_and_loses_nothing() {
 #[test]
 fn so_does_a_window_task_behind_a_first_stage() {
     goes_on_across_crashes(&job("memory-stages", 2).in_two_stages(2));
+}
+
+/// The trigger never fires early here, but with it the window keeps rows of its own.
+#[test]
+fn so_does_a_task_of_windows_with_values_of_their_own() {
+    const WINDOW: &str = ", allowedLateness: 1h, trigger: {early: {everyEvents: 1000000}}";
+    goes_on_across_crashes(&with_window("memory-own", 1, WINDOW));
+    goes_on_across_crashes(&with_window("memory-own-stages", 2, WINDOW).in_two_stages(2));
 }
 
 fn goes_on_across_crashes(job: &Job) {

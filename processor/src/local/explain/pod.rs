@@ -53,26 +53,14 @@ fn write_memory(out: &mut String, loaded: &Loaded) -> std::fmt::Result {
 
 /// What becomes of state for which there is no memory.
 fn beyond(loaded: &Loaded, origin: Origin) -> String {
-    let sets = loaded.plan.pane_sets();
-    let shared: Vec<&str> = sets.iter().flat_map(|set| &set.windows).map(String::as_str).collect();
-    let others = loaded.job.windows.iter().map(|window| window.name.as_str());
-    let others: Vec<&str> = others.filter(|name| !shared.contains(name)).collect();
-    let all_stays = |why: &str| format!("state beyond that stays in memory, too: {why}");
-    if loaded.spec.state.backend == Backend::Memory {
-        all_stays("state.backend is Memory")
-    } else if shared.is_empty() {
-        all_stays("no window is on shared panes")
-    } else if origin == Origin::Default {
-        all_stays("neither state.memoryBudget nor a memory limit is given")
-    } else {
-        let stays = match others.as_slice() {
-            [] => String::new(),
-            names => format!("; all of {} stays in memory", names.join(" and ")),
-        };
-        format!(
-            "rows of {} beyond that are on the volume only{stays}",
-            shared.join(" and ")
-        )
+    let stays = match (loaded.spec.state.backend, origin) {
+        (Backend::Memory, _) => Some("state.backend is Memory"),
+        (Backend::RocksDB, Origin::Default) => Some("neither state.memoryBudget nor a memory limit is given"),
+        (Backend::RocksDB, Origin::Declared | Origin::Limit { .. }) => None,
+    };
+    match stays {
+        Some(why) => format!("state beyond that stays in memory, too: {why}"),
+        None => "what is beyond that is on the volume only".to_owned(),
     }
 }
 

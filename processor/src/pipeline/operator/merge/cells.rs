@@ -38,6 +38,7 @@ impl WindowTask {
             purged.push(self.purged_partial(name, cell.span_ms, cell.key));
             return Ok(());
         }
+        self.task.paging.took_partial();
         let key = self.task.keys.intern(cell.key);
         if let Some(due) = self.add_cell(window.place, key, &cell, outputs)? {
             self.task.fire_key(due, key, outputs);
