@@ -56,11 +56,26 @@ impl Left {
         self.stubs.insert_unique(stub.hash, stub, |stub| stub.hash);
         self.queue.push(Reverse((due_ms, stub.hash)));
         if self.queue.len() > self.queue_max {
-            let stubs = &self.stubs;
-            self.queue
-                .retain(|Reverse((_, hash))| stubs.find(*hash, |stub| stub.hash == *hash).is_some());
+            self.clear_queue();
             self.queue_max = self.queue.len() * 2 + QUEUE_MIN;
         }
+    }
+
+    /// One look at a key is enough, the first: all of its sessions come back then.
+    fn clear_queue(&mut self) {
+        let mut looks: Vec<(u64, i64)> = self
+            .queue
+            .drain()
+            .map(|Reverse((due_ms, hash))| (hash, due_ms))
+            .collect();
+        looks.sort_unstable();
+        looks.dedup_by_key(|(hash, _)| *hash);
+        let stubs = &self.stubs;
+        looks.retain(|(hash, _)| stubs.find(*hash, |stub| stub.hash == *hash).is_some());
+        self.queue = looks
+            .into_iter()
+            .map(|(hash, due_ms)| Reverse((due_ms, hash)))
+            .collect();
     }
 
     /// Those of keys with this hash: of one key, nearly always.
@@ -226,5 +241,34 @@ impl SessionSet {
         self.spans[slot as usize].stored_ms = Some(stub.start_ms);
         self.schedule(slot, watermark_ms);
         Some(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_that_are_alike_each_is_found_once_and_not_too_late() {
+        let (mut left, stub) = (Left::default(), Stub { hash: 1, start_ms: 5 });
+        left.insert(stub, 10);
+        left.insert(stub, 12);
+        left.insert(Stub { start_ms: 7, ..stub }, 20);
+        assert_eq!((left.of(1).len(), left.of(2).len(), left.next_due()), (3, 0, 10));
+        // One came back by its key, and nobody can say which.
+        left.remove(&stub);
+        assert_eq!(left.take_due(9).len(), 0);
+        assert_eq!(left.take_due(10).len(), 2, "all of the key, some before they are due");
+        assert_eq!((left.take_due(30).len(), left.next_due()), (0, i64::MAX));
+    }
+
+    #[test]
+    fn the_queue_does_not_grow_with_sessions_that_come_and_go() {
+        let (mut left, stub) = (Left::default(), Stub { hash: 1, start_ms: 5 });
+        for due_ms in 0..100_000 {
+            left.insert(stub, due_ms);
+            left.remove(&stub);
+        }
+        assert!(left.queue.len() <= 2 * QUEUE_MIN, "{}", left.queue.len());
     }
 }
