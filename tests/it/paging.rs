@@ -56,7 +56,8 @@ impl Store {
 
     /// What the shell does behind its transaction.
     fn commit(&mut self, task: &mut Task) {
-        assert!(task.take_failure().is_none(), "what was read is there");
+        let failure = task.take_failure();
+        assert!(failure.is_none(), "what was read is there: {failure:?}");
         let mut changes = Changes::default();
         task.take_changes(&mut changes);
         self.apply(&changes).unwrap();

@@ -158,9 +158,9 @@ pub trait Backend {
     /// Visits every pair whose key starts with `prefix`, in ascending order; the first error ends the visit.
     fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error>;
 
-    /// As [`Self::scan`], of a prefix that few keys have: nothing is to be read ahead.
-    fn scan_few(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
-        self.scan(prefix, visit)
+    /// As [`Self::scan`], of each of these prefixes in turn; they ascend, and few keys have one.
+    fn scan_each(&self, prefixes: &[Vec<u8>], visit: &mut Visit<'_>) -> Result<(), Error> {
+        prefixes.iter().try_for_each(|prefix| self.scan(prefix, visit))
     }
 
     /// Applies all changes in order, atomically.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, FlushOptions, Options, ReadOptions, WriteBatch,
-    WriteBufferManager, properties,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRawIteratorWithThreadMode, FlushOptions, Options, ReadOptions,
+    WriteBatch, WriteBufferManager, properties,
 };
 
 use super::backend::{Backend, Change, Changes, Error, Visit};
@@ -57,6 +57,8 @@ impl Shared {
     }
 }
 
+type Pairs<'a> = DBRawIteratorWithThreadMode<'a, DB>;
+
 /// The database of one task. A clone is another handle of it: it is closed with the last one.
 #[derive(Clone)]
 pub struct RocksBackend {
@@ -102,9 +104,8 @@ impl RocksBackend {
             .map_err(|error| self.failed("checkpoint", &error))
     }
 
-    fn scan_with(&self, options: ReadOptions, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
-        // Neither key nor value is copied: a task that starts up reads a million of them.
-        let mut pairs = self.database.raw_iterator_opt(options);
+    /// Neither key nor value is copied: a task that starts up reads a million of them.
+    fn visit(&self, pairs: &mut Pairs<'_>, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
         pairs.seek(prefix);
         while let Some((key, value)) = pairs.item() {
             if !key.starts_with(prefix) {
@@ -140,11 +141,14 @@ impl Backend for RocksBackend {
     fn scan(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
         let mut options = ReadOptions::default();
         options.set_readahead_size(1 << 20);
-        self.scan_with(options, prefix, visit)
+        self.visit(&mut self.database.raw_iterator_opt(options), prefix, visit)
     }
 
-    fn scan_few(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), Error> {
-        self.scan_with(ReadOptions::default(), prefix, visit)
+    fn scan_each(&self, prefixes: &[Vec<u8>], visit: &mut Visit<'_>) -> Result<(), Error> {
+        let mut pairs = self.database.raw_iterator();
+        prefixes
+            .iter()
+            .try_for_each(|prefix| self.visit(&mut pairs, prefix, visit))
     }
 
     fn apply(&mut self, changes: &Changes) -> Result<(), Error> {

@@ -76,15 +76,17 @@ impl Paging {
 
     /// Visits what the store has under keys with this prefix, in their order, each without the prefix; `visit` answers
     /// nothing for what it does not understand.
-    pub fn scan(&mut self, prefix: &[u8], reach: Reach, mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
+    pub fn scan(&mut self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
         let mut visit = |key: &[u8], value: &[u8]| visit(&key[prefix.len()..], value).ok_or_else(damaged);
-        let scanned = self.reader().and_then(|reader| match reach {
-            Reach::Few => reader.backend().scan_few(prefix, &mut visit),
-            Reach::Many => reader.backend().scan(prefix, &mut visit),
-        });
-        if let Err(error) = scanned {
-            self.fail(error);
-        }
+        let scanned = (self.reader()).and_then(|reader| reader.backend().scan(prefix, &mut visit));
+        scanned.unwrap_or_else(|error| self.fail(error));
+    }
+
+    /// The same of several prefixes, which ascend and are those of few keys, each with its prefix.
+    pub fn scan_each(&mut self, prefixes: &[Vec<u8>], mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
+        let mut visit = |key: &[u8], value: &[u8]| visit(key, value).ok_or_else(damaged);
+        let scanned = (self.reader()).and_then(|reader| reader.backend().scan_each(prefixes, &mut visit));
+        scanned.unwrap_or_else(|error| self.fail(error));
     }
 
     /// What left memory is not in the store.
@@ -99,13 +101,6 @@ impl Paging {
             message: "state has left memory and there is no store to read it from".to_owned(),
         })
     }
-}
-
-/// How many entries a visit of the store is going to find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    Few,
-    Many,
 }
 
 /// What leaves memory next: what was not changed for the longest, by the epoch of its last change.
@@ -241,10 +236,11 @@ impl Task {
     }
 
     fn clean_ages(&self) -> Vec<u64> {
+        let watermark_ms = self.position.watermark_ms;
         let mut ages = Vec::new();
         ages.extend(self.sets.iter().flat_map(|set| set.clean_ages()));
-        ages.extend(self.instances.iter().flat_map(|set| set.cells.clean_ages()));
-        ages.extend(self.sessions.iter().flat_map(|set| set.cells.clean_ages()));
+        ages.extend(self.instances.iter().flat_map(|set| set.clean_ages()));
+        ages.extend(self.sessions.iter().flat_map(|set| set.clean_ages(watermark_ms)));
         ages.extend(self.counts.iter().flat_map(|set| set.clean_ages()));
         ages
     }

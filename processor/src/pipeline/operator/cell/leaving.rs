@@ -4,7 +4,6 @@ use streamagg_crds::resolved::Repeat;
 
 use super::{Cells, Stored};
 use crate::aggregation::layout::Layout;
-use crate::pipeline::operator::paging::Oldest;
 
 impl Cells {
     /// No change since this epoch.
@@ -19,27 +18,16 @@ impl Cells {
         since == 0 || !(self.trigger.early.is_some_and(ticks) || ticks(self.trigger.late))
     }
 
-    /// When each cell that may leave was changed last.
-    pub fn clean_ages(&self) -> impl Iterator<Item = u64> {
+    /// The cells that may leave, and when each was changed last.
+    pub fn clean(&self) -> impl Iterator<Item = (u32, u64)> {
         let slots = 0..self.cells.len() as u32;
-        slots
-            .filter(|slot| self.is_clean(*slot))
-            .map(|slot| self.get(slot).changed)
+        slots.filter_map(|slot| Some((slot, self.clean_since(slot)?)))
     }
 
-    /// Whether a cell is among the oldest and may leave; it is counted.
-    pub fn leaves(&self, slot: u32, oldest: &mut Oldest) -> bool {
-        self.is_clean(slot) && oldest.takes(self.get(slot).changed)
-    }
-
-    /// Whether any may.
-    pub fn has_any_of(&self, oldest: &Oldest) -> bool {
-        self.clean_ages().any(|age| oldest.may_take(age))
-    }
-
-    fn is_clean(&self, slot: u32) -> bool {
+    /// When a cell was changed last, if it may leave.
+    pub fn clean_since(&self, slot: u32) -> Option<u64> {
         let cell = self.get(slot);
-        cell.is_used && !cell.dirty && self.may_leave(cell.since)
+        (cell.is_used && !cell.dirty && self.may_leave(cell.since)).then_some(cell.changed)
     }
 
     /// Takes over a cell of another one like this.

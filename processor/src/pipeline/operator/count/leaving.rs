@@ -5,7 +5,7 @@ use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::RowStore;
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
-use crate::pipeline::operator::paging::{Oldest, Reach};
+use crate::pipeline::operator::paging::Oldest;
 use crate::pipeline::operator::pane::Maker;
 use crate::state::codec;
 
@@ -138,7 +138,7 @@ impl CountSet {
         }
         let (mut prefix, mut found) = (Vec::new(), Vec::new());
         codec::write_count_key(self.index(), None, &[], &mut prefix);
-        maker.paging.scan(&prefix, Reach::Many, |key, _| {
+        maker.paging.scan(&prefix, |key, _| {
             found.push(key.to_vec());
             Some(())
         });

@@ -4,7 +4,7 @@ use super::{Instance, InstanceSet};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
 use crate::pipeline::operator::cell::Cells;
-use crate::pipeline::operator::paging::{Oldest, Reach};
+use crate::pipeline::operator::paging::Oldest;
 use crate::pipeline::operator::pane::Maker;
 use crate::state::codec;
 use crate::window::types::{Assigner, Window};
@@ -40,7 +40,7 @@ impl Instance {
         let mut prefix = Vec::new();
         codec::write_instance_key(window, end_ms, &[], &mut prefix);
         let (layout, epoch, keys) = (&maker.plan.layout, maker.paging.epoch(), &mut *maker.keys);
-        maker.paging.scan(&prefix, Reach::Many, |key_bytes, value| {
+        maker.paging.scan(&prefix, |key_bytes, value| {
             let key = keys.intern(key_bytes);
             // What is in memory is newer.
             if self.find(key, cells).is_none() {
@@ -61,7 +61,7 @@ impl Instance {
         let slots = std::mem::take(self).slots;
         for slot in slots {
             let key = from.get(slot).key;
-            if from.leaves(slot, oldest) {
+            if from.clean_since(slot).is_some_and(|age| oldest.takes(age)) {
                 keys.release(key);
                 self.left += 1;
                 continue;
@@ -94,9 +94,14 @@ impl InstanceSet {
         }
     }
 
+    /// When each cell that may leave memory was changed last.
+    pub fn clean_ages(&self) -> impl Iterator<Item = u64> {
+        self.cells.clean().map(|(_, age)| age)
+    }
+
     /// Takes the oldest of the clean cells out of memory.
     pub fn evict(&mut self, oldest: &mut Oldest, plan: &Plan, keys: &mut KeyTable) {
-        if !self.cells.has_any_of(oldest) {
+        if !self.clean_ages().any(|age| oldest.may_take(age)) {
             return;
         }
         let kept = Cells::new(plan, &plan.windows[self.window.0].plan, false);

@@ -5,7 +5,7 @@ use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowRef, RowStore};
 use crate::core::key::KeyTable;
 use crate::pipeline::builder::Plan;
-use crate::pipeline::operator::paging::{Oldest, Paging, Reach};
+use crate::pipeline::operator::paging::{Oldest, Paging};
 use crate::state::codec;
 
 /// What making a row needs beside its pane.
@@ -46,7 +46,7 @@ impl Pane {
         let row = rows.push();
         let mut prefix = Vec::new();
         codec::write_pane_key(set, self.start_ms, &[], &mut prefix);
-        paging.scan(&prefix, Reach::Many, |key, value| {
+        paging.scan(&prefix, |key, value| {
             codec::read_row(value, layout, rows.get_mut(row))?;
             visit(key, rows.get(row));
             Some(())

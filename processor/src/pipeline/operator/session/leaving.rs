@@ -7,11 +7,11 @@ use std::collections::BinaryHeap;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::{NOT_SCHEDULED, SessionSet};
+use super::{NOT_SCHEDULED, SessionSet, Span};
 use crate::core::key::{self, KeyTable};
 use crate::pipeline::builder::Plan;
 use crate::pipeline::operator::cell::Cells;
-use crate::pipeline::operator::paging::{Oldest, Reach};
+use crate::pipeline::operator::paging::Oldest;
 use crate::pipeline::operator::pane::Maker;
 use crate::pipeline::operator::size::Measure;
 use crate::state::codec;
@@ -26,6 +26,9 @@ struct Stub {
     hash: u64,
     start_ms: i64,
 }
+
+/// Sessions that are brought back before they are due, at most: of neighbours in time the store is asked once.
+const AHEAD: usize = 64;
 
 /// The sessions that only the store has.
 #[derive(Clone, Debug, Default)]
@@ -93,11 +96,12 @@ impl Left {
         }
     }
 
-    /// Takes out those to look at when the watermark comes here, for they are due or nearly so.
-    fn take_due(&mut self, watermark_ms: i64) -> SmallVec<[Stub; 4]> {
-        let mut due = SmallVec::new();
+    /// Takes out those to look at when the watermark comes here, and some that are due next.
+    fn take_due(&mut self, watermark_ms: i64) -> Vec<Stub> {
+        let (mut due, mut ahead) = (Vec::new(), 0);
         while let Some(Reverse((due_ms, hash))) = self.queue.peek().copied() {
-            if due_ms > watermark_ms {
+            ahead += usize::from(due_ms > watermark_ms);
+            if ahead > AHEAD {
                 break;
             }
             self.queue.pop();
@@ -107,6 +111,11 @@ impl Left {
         }
         due
     }
+}
+
+/// Epoch by which a session leaves memory: what has fired is not needed until it closes, most of the time.
+fn age_of(span: &Span, changed: u64, watermark_ms: i64) -> u64 {
+    if span.end_ms <= watermark_ms { 0 } else { changed }
 }
 
 impl SessionSet {
@@ -120,9 +129,15 @@ impl SessionSet {
         self.left.stubs.len()
     }
 
+    /// When each session that may leave memory was changed last.
+    pub fn clean_ages(&self, watermark_ms: i64) -> impl Iterator<Item = u64> {
+        let clean = self.cells.clean();
+        clean.map(move |(slot, age)| age_of(&self.spans[slot as usize], age, watermark_ms))
+    }
+
     /// Takes the oldest of the clean sessions out of memory.
     pub fn evict(&mut self, oldest: &mut Oldest, plan: &Plan, watermark_ms: i64, keys: &mut KeyTable) {
-        if !self.cells.has_any_of(oldest) {
+        if !self.clean_ages(watermark_ms).any(|age| oldest.may_take(age)) {
             return;
         }
         let kept = Cells::new(plan, &plan.windows[self.window.0].plan, true);
@@ -133,7 +148,8 @@ impl SessionSet {
         let mut by_key = std::mem::take(&mut self.by_key);
         for slot in by_key.iter_mut().flat_map(std::mem::take) {
             let (span, key) = (spans[slot as usize], cells.get(slot).key);
-            if cells.leaves(slot, oldest) {
+            let age = cells.clean_since(slot).map(|age| age_of(&span, age, watermark_ms));
+            if age.is_some_and(|age| oldest.takes(age)) {
                 self.leave(keys.hash_of(key), (span.start_ms, span.end_ms), watermark_ms);
                 keys.release(key);
                 continue;
@@ -186,38 +202,51 @@ impl SessionSet {
 
     /// Brings those sessions into memory that fire or close when the watermark goes from `from` to `to`.
     pub fn bring_due(&mut self, from_ms: i64, to_ms: i64, maker: &mut Maker<'_>) {
-        for stub in self.left.take_due(to_ms) {
-            self.bring_stub(&stub, from_ms, maker);
+        if !self.left.stubs.is_empty() && self.left.next_due() <= to_ms {
+            let due = self.left.take_due(to_ms);
+            self.bring_stubs(due, from_ms, maker);
         }
     }
 
     /// Brings the sessions, of any key, into memory that begin at a time.
     pub fn bring_start(&mut self, start_ms: i64, watermark_ms: i64, maker: &mut Maker<'_>) {
-        let begins: Vec<Stub> = (self.left.stubs.iter())
-            .filter(|stub| stub.start_ms == start_ms)
-            .copied()
-            .collect();
-        for stub in begins {
-            self.left.remove(&stub);
-            self.bring_stub(&stub, watermark_ms, maker);
-        }
+        let begin = self.left.stubs.iter().filter(|stub| stub.start_ms == start_ms);
+        let begin: Vec<Stub> = begin.copied().collect();
+        begin.iter().for_each(|stub| self.left.remove(stub));
+        self.bring_stubs(begin, watermark_ms, maker);
     }
 
-    /// Brings the session of a stub that was taken out into memory.
-    fn bring_stub(&mut self, stub: &Stub, watermark_ms: i64, maker: &mut Maker<'_>) {
-        let mut prefix = Vec::new();
-        codec::write_session_key(self.window.0, stub.start_ms, &[], &mut prefix);
+    /// Brings the sessions of stubs that were taken out into memory.
+    fn bring_stubs(&mut self, mut stubs: Vec<Stub>, watermark_ms: i64, maker: &mut Maker<'_>) {
+        if stubs.is_empty() {
+            return;
+        }
+        stubs.sort_unstable_by_key(|stub| (stub.start_ms, stub.hash));
+        let starts = stubs.chunk_by(|one, other| one.start_ms == other.start_ms);
+        let prefixes: Vec<Vec<u8>> = starts
+            .map(|stubs| {
+                let mut prefix = Vec::new();
+                codec::write_session_key(self.window.0, stubs[0].start_ms, &[], &mut prefix);
+                prefix
+            })
+            .collect();
         let (plan, epoch, keys) = (maker.plan, maker.paging.epoch(), &mut *maker.keys);
-        let mut is_found = false;
-        maker.paging.scan(&prefix, Reach::Few, |key_bytes, value| {
-            if is_found || key::hash(key_bytes) != stub.hash {
-                return Some(());
+        let mut missing = stubs.len();
+        maker.paging.scan_each(&prefixes, |stored_key, value| {
+            let (_, start_ms, key_bytes) = codec::read_timed_key(stored_key)?;
+            let stub = Stub {
+                hash: key::hash(key_bytes),
+                start_ms,
+            };
+            let place = stubs.binary_search_by_key(&(start_ms, stub.hash), |stub| (stub.start_ms, stub.hash));
+            if place.is_ok() {
+                let key = keys.intern(key_bytes);
+                let is_back = self.put_back(key, &stub, value, watermark_ms, (plan, epoch), keys)?;
+                missing = missing.saturating_sub(usize::from(is_back));
             }
-            let key = keys.intern(key_bytes);
-            is_found = self.put_back(key, stub, value, watermark_ms, (plan, epoch), keys)?;
             Some(())
         });
-        if !is_found {
+        if missing > 0 {
             maker.paging.miss("a session");
         }
     }
@@ -257,7 +286,6 @@ mod tests {
         assert_eq!((left.of(1).len(), left.of(2).len(), left.next_due()), (3, 0, 10));
         // One came back by its key, and nobody can say which.
         left.remove(&stub);
-        assert_eq!(left.take_due(9).len(), 0);
         assert_eq!(left.take_due(10).len(), 2, "all of the key, some before they are due");
         assert_eq!((left.take_due(30).len(), left.next_due()), (0, i64::MAX));
     }
