@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::child::Processor;
+use super::damage;
 use super::rig::Job;
 use super::stages;
 
@@ -122,33 +123,65 @@ fn a_users_own_topic_that_would_lose_records_is_refused_and_names_the_setting_un
 fn a_users_own_topic_with_another_number_of_partitions_is_refused_with_both_numbers() {
     let (one, two) = (|| Job::new("owncount", 2), || stages::job("owncount"));
     let kept = [("retention.ms", "-1"), ("retention.bytes", "-1")];
-    let control = [("cleanup.policy", "compact")];
-    let cases: [(Job, &str, u32, Settings<'_>, [&str; 2]); 4] = [
-        (one(), "control", 1, &control, ["has 1 partitions", "has 2"]),
-        (one(), "control", 3, &control, ["has 3 partitions", "has 2"]),
+    let compacted = [("cleanup.policy", "compact")];
+    // Of a control topic that nothing was written to, nobody says that keys have moved.
+    let control = |found, needs, what_to_do| (compacted.as_slice(), "TopicUnsuitable", [found, needs, what_to_do]);
+    let shuffle = ["shufflePartitions is 2", "has 1 partitions", "another jobId"];
+    let cases = [
+        (
+            one(),
+            "control",
+            1,
+            control("has 1 partitions", "needs 2", "add partitions to it, or delete it"),
+        ),
+        (
+            one(),
+            "control",
+            3,
+            control("has 3 partitions", "needs 2", "written to it: delete it"),
+        ),
         (
             two(),
             "control",
             5,
-            &control,
-            ["has 5 partitions and 2 tasks of the second stage", "has only 2"],
+            control("has 5 partitions", "needs 4", "written to it: delete it"),
         ),
-        (
-            two(),
-            "shuffle",
-            1,
-            &kept,
-            ["shufflePartitions is 2", "has 1 partitions"],
-        ),
+        (two(), "shuffle", 1, (&kept, "PartitionsChanged", shuffle)),
     ];
-    let cases = cases.map(|(job, suffix, partitions, settings, words)| {
+    let cases = cases.map(|(job, suffix, partitions, (settings, reason, words))| {
         job.create_topic_with(&topic(&job, suffix), partitions, settings);
         let processor = job.start("data");
-        (job, processor, suffix, words)
+        (job, processor, suffix, reason, words)
     });
-    for (job, processor, suffix, [own, other]) in &cases {
+    for (job, processor, suffix, reason, [own, other, what_to_do]) in &cases {
         let topic = topic(job, suffix);
-        assert_refused(job, processor, "PartitionsChanged", &[&topic, own, other]);
+        assert_refused(job, processor, reason, &[&topic, own, other, what_to_do]);
+    }
+    let (job, ..) = &cases[0];
+    job.set_partitions(&topic(job, "control"), 2);
+    job.produce(600);
+    job.assert_exact();
+}
+
+#[test]
+fn a_control_topic_that_was_written_to_and_has_another_number_of_partitions_is_of_another_source() {
+    let one = ["has 3 partitions", "has 2: keys moved", "another jobId"];
+    let two = [
+        "has 5 partitions and 2 tasks of the second stage",
+        "has only 2",
+        "another jobId",
+    ];
+    for (job, partitions, words) in [(Job::new("used", 2), 3, one), (stages::job("used"), 5, two)] {
+        let control = topic(&job, "control");
+        job.create_topic_with(&control, partitions, &[("cleanup.policy", "compact")]);
+        damage::commit(&job, 0, &serde_json::Value::Null);
+        let processor = job.start("data");
+        assert_refused(
+            &job,
+            &processor,
+            "PartitionsChanged",
+            &[&[control.as_str()], &words[..]].concat(),
+        );
     }
 }
 

@@ -102,11 +102,16 @@ impl Job {
     pub fn add_partition_to(&mut self, topic: &str) {
         let of_each = self.partitions as usize / self.topics.len();
         self.partitions += 1;
-        let new = NewPartitions::new(topic, of_each + 1);
+        self.set_partitions(topic, of_each + 1);
+        self.look_at_partitions_again();
+    }
+
+    /// Adds partitions to any topic, until it has so many.
+    pub fn set_partitions(&self, topic: &str, partitions: usize) {
+        let new = NewPartitions::new(topic, partitions);
         let results =
             block_on(self.admin().create_partitions([&new], &AdminOptions::new())).expect("the broker answers");
         assert!(results.iter().all(Result::is_ok), "{results:?}");
-        self.look_at_partitions_again();
     }
 
     /// First offset and end of a partition.

@@ -129,6 +129,9 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<usiz
         found = sink.grow(&control, tasks)?;
     }
     if found != tasks {
+        if !has_records(sink, &control, found)? {
+            return Err(control_never_used(&control, found, tasks));
+        }
         let topic = job.source.topics.join(" and ");
         let message = match job.source.shuffle_partitions {
             None => format!(
@@ -151,6 +154,20 @@ fn control(job: &Resolved, sink: &Topics, source_partitions: u32) -> Result<usiz
         return Err(Stop::new(Reason::TopicUnsuitable, message));
     }
     Ok(settings.record_bytes_max)
+}
+
+/// A control topic with another number of partitions that no task ever wrote to: no key has moved. Most likely a user made it.
+fn control_never_used(control: &str, found: u32, tasks: u32) -> Stop {
+    let what_to_do = if found < tasks {
+        "add partitions to it, or delete it, then it is created with so many"
+    } else {
+        "delete it, then it is created with so many"
+    };
+    let message = format!(
+        "spec.jobId: control topic {control} has {found} partitions and needs {tasks}, one for each task; nothing was ever \
+         written to it: {what_to_do}; tried again"
+    );
+    Stop::new(Reason::TopicUnsuitable, message)
 }
 
 /// The logs that the tasks of a job read.
@@ -183,10 +200,14 @@ impl<'a> Inputs<'a> {
 /// Whether anything was ever written between the stages.
 pub(super) fn shuffle_has_records(context: &JobContext) -> Result<bool, Stop> {
     let job = &context.job;
-    let sink = sink(context)?;
-    let name = config::shuffle_topic(&job.job_id);
-    for partition in 0..job.source.shuffle_partitions.unwrap_or(0) {
-        if sink.end_of(&name, partition)? > 0 {
+    let partitions = job.source.shuffle_partitions.unwrap_or(0);
+    has_records(&sink(context)?, &config::shuffle_topic(&job.job_id), partitions)
+}
+
+/// Whether anything was ever written to a topic, also if it is gone.
+fn has_records(topics: &Topics, topic: &str, partitions: u32) -> Result<bool, Stop> {
+    for partition in 0..partitions {
+        if topics.end_of(topic, partition)? > 0 {
             return Ok(true);
         }
     }
