@@ -163,7 +163,8 @@ async fn keeps_the_contract(rig: &Rig, bytes: u32) {
     let listing = rig.store.list(0).await.expect("lists");
     assert!(listing.manifests.contains(&second), "overwritten");
 
-    let into = rig.files.path().with_extension("fetched");
+    let fetched = tempfile::tempdir().expect("a directory");
+    let into = fetched.path().join("files");
     rig.store.fetch(0, &second, &into, |_| {}).await.expect("fetches");
     assert!(std::fs::read(into.join("1.sst")).expect("reads") == large);
     assert_eq!(std::fs::read(into.join("CURRENT")).expect("reads"), b"b");
