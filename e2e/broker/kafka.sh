@@ -370,7 +370,8 @@ start() {
   for node in "${missing[@]}"; do launch "$node"; done
   # A broker that is paused is listed until its session ends, or not.
   for node in $(nodes); do [ "$(state_of "$node")" != running ] || live=$((live + 1)); done
-  for node in "${missing[@]}"; do await 60 "$(node_dir "$node")" kafka answers "$(port_of "$node")" "$live"; done
+  # A machine at its limits takes minutes for it. A process that ends is not waited for.
+  for node in "${missing[@]}"; do await 300 "$(node_dir "$node")" kafka answers "$(port_of "$node")" "$live"; done
   say "kafka $name answers after $(($(now_ms) - began)) ms (data $dir)"
   print_env
 }

@@ -56,14 +56,20 @@ fail_component() {
   exit 1
 }
 
-# await SECONDS DIR NAME COMMAND...: repeats COMMAND until it succeeds; fails when process NAME ends or time is up.
+# await SECONDS DIR NAME COMMAND...: repeats COMMAND until it succeeds; fails when process NAME ends or time is up. Says
+# each minute that it waits on.
 await() {
-  local seconds=$1 dir=$2 name=$3 deadline
+  local seconds=$1 dir=$2 name=$3 began waited told=0
   shift 3
-  deadline=$(($(now_ms) + seconds * 1000))
+  began=$(now_ms)
   until "$@" >/dev/null 2>&1; do
     process_pid "$dir" "$name" >/dev/null || fail_component "$dir" "$name" "ended while starting"
-    [ "$(now_ms)" -lt "$deadline" ] || fail_component "$dir" "$name" "not ready after $seconds s ($*)"
+    waited=$((($(now_ms) - began) / 1000))
+    [ "$waited" -lt "$seconds" ] || fail_component "$dir" "$name" "not ready after $seconds s ($*)"
+    if [ "$waited" -ge $((told + 60)) ]; then
+      say "$name runs and is not ready after $waited s: waiting on, $seconds s at most ($dir)"
+      told=$waited
+    fi
     sleep 0.1
   done
 }
