@@ -125,6 +125,9 @@ pub struct ServeArgs {
     /// Time without a turn of its loop after which a task is stuck, where a test does not wait for the usual
     #[arg(long, env = "STREAMAGG_STUCK_AFTER", value_name = "MS", hide = true)]
     pub stuck_after_ms: Option<u64>,
+    /// Time between two looks at the source while it is read, where a test does not wait for the usual
+    #[arg(long, env = "STREAMAGG_LOOK_EVERY", value_name = "MS", hide = true)]
+    pub look_every_ms: Option<u64>,
     /// Access key id of an S3 checkpoint store
     #[arg(long, env = "AWS_ACCESS_KEY_ID", hide = true, hide_env_values = true)]
     pub s3_access_key_id: Option<String>,
@@ -319,13 +322,8 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
     let budget = Budget::derive(declared, machine::memory_limit());
     let metrics = Metrics::new().map_err(|error| ServeError::System(format!("metrics: {error}")))?;
     let metrics = Arc::new(metrics);
-    let on_truncated = match spec
-        .source
-        .kafka
-        .as_ref()
-        .map(|kafka| kafka.on_truncated)
-        .unwrap_or_default()
-    {
+    let kafka = spec.source.kafka.as_ref();
+    let on_truncated = match kafka.map(|kafka| kafka.on_truncated).unwrap_or_default() {
         v1alpha1::OnTruncated::Stop => OnTruncated::Stop,
         v1alpha1::OnTruncated::Skip => OnTruncated::Skip,
     };
@@ -354,6 +352,7 @@ fn context(args: &ServeArgs, job_file: &JobFile, runtime: tokio::runtime::Handle
         clock: Clock::new(args.clock_ahead.clone()),
         failpoints,
         stuck_after: args.stuck_after_ms.map_or(STUCK_AFTER, Duration::from_millis),
+        look_every: args.look_every_ms.map_or(partitions::LOOK_EVERY, Duration::from_millis),
         secrets,
         runtime,
         job,

@@ -120,6 +120,8 @@ pub struct JobContext {
     pub failpoints: Failpoints,
     /// A task whose loop has not turned for so long is stuck.
     pub stuck_after: Duration,
+    /// How often the source is looked at while it is read.
+    pub look_every: Duration,
     /// Where the Secrets are that the job refers to.
     pub secrets: Secrets,
 }

@@ -9,8 +9,8 @@ use super::supervise::learn;
 use crate::pipeline::executor::count_source_partitions;
 use crate::pipeline::stage::task_count;
 
-/// How often.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often, unless a test wants it sooner.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 
 /// Looks until the pod stops. Where keys stay in their partitions (`byKey`) others have moved them: every task stops, as
 /// start-up says, for results would miss the events that went elsewhere. Else there are more tasks from now on, which run
@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 pub(super) fn watch(pod: &Arc<Pod>, assign_all: bool) {
     let mut last = None;
     while !pod.is_stopping() {
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(pod.context().look_every);
         let Some(tasks) = pod.task_count() else {
             continue;
         };

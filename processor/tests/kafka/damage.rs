@@ -10,7 +10,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::Value;
 
 use super::child::Processor;
-use super::rig::{Job, PATIENCE, eventually};
+use super::rig::{Job, LOOKING_OFTEN, PATIENCE, eventually};
 
 /// Key of the committed position of a task.
 fn position_of(task: u32) -> String {
@@ -108,7 +108,7 @@ fn a_log_of_garbage_costs_a_replay_and_nothing_else() {
 fn a_compacted_source_is_refused_until_it_keeps_its_records() {
     let job = Job::without_topic("compacted", 1);
     job.create_topic_with(&job.name, 1, &[("cleanup.policy", "compact")]);
-    let mut processor = job.start("data");
+    let mut processor = job.start_with("data", &LOOKING_OFTEN, None, "");
     let message = processor.await_problem("TopicCompacted");
     for part in [
         job.name.as_str(),
@@ -136,7 +136,7 @@ fn a_compacted_source_is_refused_until_it_keeps_its_records() {
 fn a_partition_added_to_a_source_whose_keys_stay_in_theirs_stops_the_job() {
     let mut job = Job::new("grown", 1);
     job.produce(1_000);
-    let mut processor = job.start("data");
+    let mut processor = job.start_with("data", &LOOKING_OFTEN, None, "");
     job.assert_exact();
     job.add_partition();
     let is_told = |processor: &Processor| {

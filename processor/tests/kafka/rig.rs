@@ -23,6 +23,9 @@ pub const TOKEN: &str = "a-token";
 pub(super) const WATERMARK_BOUND_MS: i64 = 100;
 pub(super) const WINDOW_MS: i64 = 1_000;
 
+/// Runs every task, and looks at the source so often that a test does not wait for it.
+pub const LOOKING_OFTEN: [&str; 3] = ["--assign-all", "--look-every-ms", "500"];
+
 /// The broker: `STREAMAGG_TEST_KAFKA`, or the project's own script starts one.
 pub fn broker() -> &'static str {
     static BROKER: OnceLock<String> = OnceLock::new();

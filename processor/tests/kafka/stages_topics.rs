@@ -3,7 +3,7 @@
 
 use rdkafka::message::{Headers, Message};
 
-use super::rig::eventually;
+use super::rig::{LOOKING_OFTEN, eventually};
 use super::stages::job;
 
 /// Behind all events before.
@@ -47,7 +47,7 @@ fn events_of_a_key_in_several_topics_meet_in_one_result() {
 fn partitions_that_are_added_are_read_while_the_job_runs() {
     let mut job = job("grows");
     job.produce(2_000);
-    let processor = job.start("data");
+    let processor = job.start_with("data", &LOOKING_OFTEN, None, "");
     job.assert_exact();
     let topic = job.name.clone();
     job.add_partition_to(&topic);
