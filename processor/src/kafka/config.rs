@@ -197,7 +197,8 @@ pub fn group_member(job: &Resolved, connection: &Settings) -> Settings {
             ("enable.auto.offset.store", "false"),
             ("auto.offset.reset", "latest"),
             ("allow.auto.create.topics", "false"),
-            ("topic.metadata.refresh.interval.ms", "30000"),
+            // How soon the group shares out the tasks of partitions that were added, once the control topic has theirs.
+            ("topic.metadata.refresh.interval.ms", "5000"),
         ],
     );
     settings

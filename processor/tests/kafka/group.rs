@@ -33,6 +33,21 @@ fn await_shared(job: &Job, processors: &[&Processor], tasks: u64) -> Vec<BTreeSe
     })
 }
 
+#[test]
+fn the_task_of_a_partition_that_is_added_is_shared_out_too() {
+    let mut job = Job::new("groupgrows", 2).in_two_stages(2);
+    job.produce(1_000);
+    let flags = ["--assign-group", "--look-every-ms", "500"];
+    let [first, second] = ["data-1", "data-2"].map(|data| job.start_with(data, &flags, None, ""));
+    await_shared(&job, &[&first, &second], 4);
+    job.assert_exact();
+    job.add_partition();
+    await_shared(&job, &[&first, &second], 5);
+    // Behind what is purged: the windows of the new partition's first events are gone.
+    job.produce_from(100_000_000, 1_000);
+    job.assert_exact();
+}
+
 fn stays_exact(job: &Job) {
     job.produce(1_000);
     job.assert_exact();
