@@ -386,11 +386,11 @@ impl Executor {
         loop {
             self.board.beat();
             let view = self.board.view();
-            if view.stop || (!view.named && self.board.status().state != TaskState::Released) {
+            if view.stop || !view.named {
                 return false;
             }
             if over(view) {
-                return view.named;
+                return true;
             }
             self.refuse_requests();
             self.board.wait(view, Duration::from_millis(500));

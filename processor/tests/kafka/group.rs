@@ -2,6 +2,7 @@
 //! repeat what ownership shows.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use super::child::Processor;
 use super::rig::{Job, eventually};
@@ -86,8 +87,12 @@ fn shared(job: &Job, tasks: u64) {
     await_shared(job, &[&second], tasks);
     stays_exact(job);
     first.signal("-CONT");
+    let began = Instant::now();
     job.produce(500);
     await_shared(job, &[&first, &second], tasks);
+    // What others have committed meanwhile is no reason for a task to stay where the group wants it to go: the group waits
+    // for a minute.
+    assert!(began.elapsed() < Duration::from_secs(55), "{}", first.log_text());
     stays_exact(job);
     // One that is told to end gives its tasks away at once.
     second.terminate();

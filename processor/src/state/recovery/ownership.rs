@@ -25,7 +25,7 @@ pub fn is_named(assignment: &Assignment, task: u32, ordinal: u32) -> bool {
 /// What a fenced task does, after reading K without initialising.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterFence {
-    /// A later owner exists: wait until an assignment of at least this generation names this pod.
+    /// A later owner exists: wait for an assignment of at least this generation, or for one that does not name this pod.
     Release {
         /// Generation of K.
         generation: u64,
