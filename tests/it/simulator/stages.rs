@@ -1,8 +1,10 @@
 //! The simulator of two stages: combine tasks, the shuffle topic and window tasks on two pods, with transactions or (window
-//! tasks) without, a checkpoint store, a user who goes back, crashes, zombies, unknown outcomes and lost volumes. Must not
+//! tasks) without, a checkpoint store, a user who goes back, crashes, zombies, unknown outcomes, lost volumes and a
+//! control topic that was lost. Must not
 //! decide what the protocol decides.
 
 mod combine;
+mod control;
 mod judge;
 mod keeping;
 mod plain;
@@ -17,11 +19,11 @@ use streamagg_crds::assignment::Assignment;
 use streamagg_crds::v1alpha1::Delivery;
 use streamagg_processor::pipeline::builder::Plan;
 use streamagg_processor::pipeline::operator::merge::Cut;
-use streamagg_processor::pipeline::position::Decision;
 use streamagg_processor::pipeline::stage::{Role, Stage};
-use streamagg_processor::state::recovery::{AfterFence, AfterUnknown, Birth, Owner, Position, ownership};
+use streamagg_processor::state::recovery::{AfterFence, AfterUnknown, Owner, Position, ownership};
 use streamagg_tests::oracle::{Entry, Expected};
 
+use self::control::Ledger;
 use self::keeping::Checkpoint;
 use super::{Seed, cases, in_revision, picked, run, splitmix64};
 use crate::engine::plan;
@@ -41,22 +43,12 @@ const NAMED: [(&str, u64); 4] = [
 /// Rounds in which a world without faults must come to its end.
 const SETTLE_ROUNDS_MAX: usize = 80;
 
-/// What the broker and the control topic hold for a task.
-#[derive(Default)]
-struct Ledger {
-    /// Whose transactions the broker takes: the last to initialise.
-    token: u64,
-    birth: Option<Birth>,
-    committed: Option<Position>,
-    /// Decisions by number and the history that they were made in.
-    decisions: BTreeMap<(u64, String), Decision>,
-    committers: BTreeMap<u64, u32>,
-}
-
 #[derive(Default)]
 struct Pod {
     in_hand: Assignment,
     released: BTreeMap<u32, u64>,
+    /// Where lives of combine tasks ended, as long as their pod remembers.
+    left: BTreeMap<u32, Position>,
     combining: BTreeMap<u32, combine::Process>,
     windows: BTreeMap<u32, window::Process>,
     volumes: BTreeMap<u32, (Position, Store)>,
@@ -173,7 +165,11 @@ impl World {
 
     fn note(&mut self, what: &'static str, pod: u32, task: u32) {
         *self.counts.entry(what).or_default() += 1;
-        let place = self.ledgers[task as usize].committed.as_ref().map(Position::place);
+        let place = self.ledgers[task as usize]
+            .shown
+            .committed
+            .as_ref()
+            .map(Position::place);
         self.trace.push(format!("{what}: task {task} pod {pod} {place:?}"));
     }
 
@@ -217,6 +213,7 @@ impl World {
                 _ => self.checkpoint(pod, task),
             },
             19 => self.checkpoint_job(),
+            20 if self.below(4) == 0 => self.lose_control(pod, task),
             20 if self.rewinds => match self.below(3) {
                 0 => self.order(pod, task),
                 _ => self.roll(pod, task),
@@ -225,9 +222,20 @@ impl World {
         }
     }
 
+    /// A process ends, and with it what its pod knew of the task.
     fn drop_process(&mut self, pod: u32, task: u32) {
-        self.pods[pod as usize].combining.remove(&task);
-        self.pods[pod as usize].windows.remove(&task);
+        let held = &mut self.pods[pod as usize];
+        held.combining.remove(&task);
+        held.windows.remove(&task);
+        held.left.remove(&task);
+    }
+
+    /// A task that is no longer its pod's ends, and the pod goes on.
+    fn leave(&mut self, pod: u32, task: u32) {
+        let left = self.pods[pod as usize].combining.get(&task);
+        let left = left.map(|process| process.committed.clone());
+        self.drop_process(pod, task);
+        self.pods[pod as usize].left.extend(left.map(|left| (task, left)));
     }
 
     /// Whether the process of a task dies at this boundary.
@@ -257,7 +265,7 @@ impl World {
 
     fn commit(&mut self, pod: u32, task: u32) {
         if !ownership::is_named(&self.pods[pod as usize].in_hand, task, pod) {
-            self.drop_process(pod, task);
+            self.leave(pod, task);
         } else if self.is_combine(task) {
             self.commit_combine(pod, task);
         } else {
@@ -284,7 +292,7 @@ impl World {
             self.send(pod, task, *token, sent, land);
         }
         *token = self.initialise(task);
-        let committed = self.ledgers[task as usize].committed.as_ref();
+        let committed = self.ledgers[task as usize].shown.committed.as_ref();
         match ownership::after_unknown(true, committed, sent, Some(built_on)) {
             AfterUnknown::Committed => Sent::Committed,
             AfterUnknown::SendAgain => {
@@ -299,7 +307,7 @@ impl World {
         let ledger = &self.ledgers[task as usize];
         if token != ledger.token {
             if let AfterFence::Release { generation } =
-                ownership::after_fence(ledger.committed.as_ref(), sent.generation)
+                ownership::after_fence(ledger.shown.committed.as_ref(), sent.generation)
             {
                 self.pods[pod as usize].released.insert(task, generation);
             }
@@ -315,7 +323,8 @@ impl World {
         let ledger = &mut self.ledgers[task as usize];
         let committer = *ledger.committers.entry(position.generation).or_insert(pod);
         assert_eq!(committer, pod, "two pods committed task {task} in one generation");
-        ledger.committed = Some(position.clone());
+        let goes_on = ledger.commit(position) || self.is_plain(task);
+        assert!(goes_on, "task {task} publishes twice: {:#?}", self.trace);
     }
 
     fn initialise(&mut self, task: u32) -> u64 {
@@ -387,6 +396,12 @@ fn two_stages_give_the_batch_answer_each_result_once_whatever_happens() {
         "last values",
         "rows left memory",
         "starts with rows on the volume",
+        "committed position lost",
+        "control topic emptied",
+        "stops at what was lost",
+        "ordered for what was lost",
+        "stops before a second birth",
+        "spared",
     ];
     run(cases(80), |seed| simulate(seed).counts, &happens);
 }

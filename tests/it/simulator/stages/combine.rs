@@ -73,7 +73,11 @@ impl World {
         };
         let built_on = process.committed.clone();
         let outcome = self.transact(pod, task, &mut process.token, &built_on, &sent, &mut land);
-        if outcome == Sent::Lost || self.crashes(pod, task) {
+        if outcome == Sent::Lost {
+            self.pods[pod as usize].left.insert(task, process.committed);
+            return;
+        }
+        if self.crashes(pod, task) {
             return;
         }
         process.committed = sent;

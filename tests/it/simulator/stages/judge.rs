@@ -72,9 +72,13 @@ impl World {
             let found = seen.contains(&format!("{output:?}"));
             assert!(found, "lost: {output:?}\n{:#?}", self.trace);
         }
-        if !self.overlapped.contains(&task) {
-            let last = oracle::batch_answer(published);
-            assert_eq!(last, oracle::batch_answer(straight), "task {task}: {:#?}", self.trace);
+        let has_gone_back = self.first.iter().any(|first| !first.cuts.is_empty());
+        if !self.overlapped.contains(&task) && !(has_gone_back && self.scene.has_sessions()) {
+            // Which events a count window has, and which sessions come to be on the way, depends on the order of the source
+            // partitions, which a rewind does not keep.
+            let last = answer(&self.scene, &results(published));
+            let expected = answer(&self.scene, &results(straight));
+            assert_eq!(last, expected, "task {task}: {:#?}", self.trace);
             self.note("last values", 0, task);
         }
     }
@@ -94,7 +98,7 @@ impl World {
     /// Where a task has come to: its state, where that is the truth.
     fn stands(&self, task: u32) -> Option<&Position> {
         if !self.is_plain(task) {
-            return self.ledgers[task as usize].committed.as_ref();
+            return self.ledgers[task as usize].shown.committed.as_ref();
         }
         let owner = &self.pods[self.assignment.tasks[&task] as usize];
         owner.volumes.get(&task).map(|(position, _)| position)

@@ -25,7 +25,7 @@ impl World {
     /// The operator asks the tasks in turn for a checkpoint of the job, those that run; the rest is asked later.
     pub(super) fn checkpoint_job(&mut self) {
         let nonce = self.order.as_ref().map_or(0, |(nonce, _)| *nonce);
-        let committed = self.ledgers.iter().map(|ledger| ledger.committed.as_ref());
+        let committed = self.ledgers.iter().map(|ledger| ledger.shown.committed.as_ref());
         // Not while tasks go back one by one.
         if !committed.flatten().all(|position| position.restore_nonce == nonce) {
             return;
@@ -59,7 +59,7 @@ impl World {
     /// A running task comes to the store as it was committed last, if that is behind this order.
     fn keep(&mut self, pod: u32, task: u32, nonce: u64) -> Option<String> {
         let position = self.running_at(pod, task)?.clone();
-        let is_current = self.is_plain(task) || self.ledgers[task as usize].committed.as_ref() == Some(&position);
+        let is_current = self.is_plain(task) || self.ledgers[task as usize].shown.committed.as_ref() == Some(&position);
         if !is_current || position.restore_nonce != nonce {
             return None;
         }
@@ -143,7 +143,7 @@ impl World {
     /// Whether a task has gone back as it was ordered, and nobody is left who would write that it has not.
     fn has_followed(&self, task: u32) -> bool {
         let running = (0..PODS as u32).filter_map(|pod| self.running_at(pod, task));
-        let known = running.chain(&self.ledgers[task as usize].committed);
+        let known = running.chain(&self.ledgers[task as usize].shown.committed);
         known
             .map(|position| !self.awaits_order(position))
             .reduce(|all, one| all && one)

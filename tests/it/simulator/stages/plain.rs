@@ -40,7 +40,7 @@ impl World {
                 Sent::Unknown => self.note("plain: unknown", pod, task),
             }
             let named = ownership::is_named(&self.pods[pod as usize].in_hand, task, pod);
-            let known = self.ledgers[task as usize].committed.as_ref();
+            let known = self.ledgers[task as usize].shown.committed.as_ref();
             if let Some(later) = known.filter(|known| known.generation > sent.generation) {
                 let generation = later.generation;
                 self.pods[pod as usize].released.insert(task, generation);

@@ -75,7 +75,8 @@ impl World {
                 kind: DecisionKind::Cut(cut),
             };
             let ledger = &mut self.ledgers[task as usize];
-            ledger.decisions.insert((number, lineage.clone()), decision);
+            let key = (number, lineage.clone());
+            ledger.write(|control| _ = control.decisions.insert(key.clone(), decision.clone()));
         }
         self.publish(pod, task, &rewound);
         self.take_back(task, id, &stored, &lineage);
@@ -111,7 +112,7 @@ impl World {
             let at = &self.stored(source, &ids[&source]).manifest.position;
             let together = rewind::check_together((*nonce, &ids[&source]), at, stored);
             together.expect("of one checkpoint of the job");
-            let committed = self.ledgers[source as usize].committed.as_ref()?;
+            let committed = self.ledgers[source as usize].shown.committed.as_ref()?;
             let lineage = rewind::begun_by(*nonce, committed)?;
             Some(rewind::cut(source, lineage, at))
         };

@@ -5,8 +5,8 @@ use streamagg_processor::pipeline::position::Decision;
 use streamagg_processor::state::recovery::position::POSITION_VERSION;
 use streamagg_processor::state::recovery::startup::{self, OnTruncated};
 use streamagg_processor::state::recovery::{
-    Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Order, Owner, Position, Refusal, Resume,
-    Startup, at_least_once, ownership, rewind,
+    Base, Birth, CheckpointFact, Facts, How, InputLog, LastInputCheck, Local, Order, Owner, Position, Reason, Refusal,
+    Resume, Startup, Stop, at_least_once, ownership, rewind,
 };
 
 use super::World;
@@ -46,12 +46,13 @@ impl World {
         if runs || held.in_hand.generation < released || !ownership::is_named(&held.in_hand, task, pod) {
             return;
         }
+        self.spare_unseen(pod, task);
         let mut starting = Starting {
             pod,
             task,
             token: self.initialise(task),
             owner: self.owner(pod, task),
-            known: self.ledgers[task as usize].committed.clone(),
+            known: self.ledgers[task as usize].shown.committed.clone(),
             refused: Vec::new(),
         };
         for _ in 0..STARTUP_TURNS_MAX {
@@ -68,11 +69,18 @@ impl World {
     fn turn(&mut self, starting: &mut Starting) -> Turn {
         let (pod, task) = (starting.pod, starting.task);
         match self.decision(starting) {
-            Startup::Stop(stop) => panic!("{stop}\n{:#?}", self.trace),
+            Startup::Stop(stop) => self.stop(starting, &stop),
             Startup::Release { generation } => {
                 self.pods[pod as usize].released.insert(task, generation);
                 self.note("release", pod, task);
                 Turn::Over
+            }
+            Startup::Birth { .. } if self.is_second_birth() => {
+                self.note("stops before a second birth", pod, task);
+                self.stop(
+                    starting,
+                    &Stop::new(Reason::CommittedPositionBehindState, "of the shell"),
+                )
             }
             Startup::Birth { .. } => self.give_birth(starting),
             Startup::Rewind {
@@ -113,17 +121,23 @@ impl World {
     pub(super) fn found(&self, starting: &Starting) -> (Local, Vec<CheckpointFact>) {
         let (pod, task) = (starting.pod as usize, starting.task);
         let known = starting.known.as_ref();
+        let left = self.pods[pod].left.get(&task);
+        let is_left = |left: &&Position| known.is_none_or(|known| left.is_ahead_of(known));
         let local = match self.is_combine(task) {
-            true => known,
+            true => left.filter(is_left).or(known),
             false => self.pods[pod].volumes.get(&task).map(|(position, _)| position),
         };
         let local = local.map_or(Local::Absent, |position| Local::Held(Box::new(position.clone())));
-        let of_use = !self.is_combine(task) || known.is_none_or(|known| self.awaits_order(known));
+        let of_use = self.lists_store(task, known);
         let checkpoints = self.store[task as usize].iter().filter(|_| of_use);
         (
             local,
             checkpoints.map(|checkpoint| checkpoint.manifest.fact()).collect(),
         )
+    }
+
+    pub(super) fn lists_store(&self, task: u32, known: Option<&Position>) -> bool {
+        !self.is_combine(task) || known.is_none_or(|known| self.awaits_order(known))
     }
 
     pub(super) fn facts<'a>(
@@ -141,7 +155,7 @@ impl World {
         Facts {
             owner: &starting.owner,
             committed,
-            birth: self.ledgers[task as usize].birth.as_ref(),
+            birth: self.ledgers[task as usize].shown.birth.as_ref(),
             local,
             checkpoints,
             log: InputLog {
@@ -182,7 +196,7 @@ impl World {
             partitions: 1,
         };
         let born = Position::born(&birth, owner, format!("lineage-{}", starting.token));
-        self.ledgers[task as usize].birth = Some(birth);
+        self.ledgers[task as usize].write(|control| control.birth = Some(birth.clone()));
         self.publish(pod, task, &born);
         self.pods[pod as usize].volumes.remove(&task);
         if self.is_combine(task) {
@@ -214,12 +228,13 @@ impl World {
             return Turn::Over;
         }
         let decisions = self.decisions_of(task, &committed, resume.from.control_seq);
-        assert_eq!(
-            decisions.len() as u64,
-            committed.control_seq - resume.from.control_seq,
-            "no decision was lost: {:#?}",
-            self.trace
-        );
+        let needed = committed.control_seq - resume.from.control_seq;
+        if decisions.len() as u64 != needed {
+            let is_lost = self.ledgers[task as usize].acknowledged.is_some();
+            assert!(is_lost, "no decision was lost: {:#?}", self.trace);
+            starting.refused.push((resume.base.clone(), Refusal::DecisionsGone));
+            return Turn::Next;
+        }
         if !self.take_base(starting, resume) {
             starting.refused.push((resume.base.clone(), Refusal::Unreadable));
             return Turn::Next;

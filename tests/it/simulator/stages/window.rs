@@ -115,7 +115,7 @@ impl World {
 
     /// Decisions between a base and the committed position, as the control topic has them.
     pub(super) fn decisions_of(&self, task: u32, committed: &Position, after: u64) -> Vec<Decision> {
-        let all = self.ledgers[task as usize].decisions.iter();
+        let all = self.ledgers[task as usize].shown.decisions.iter();
         all.filter(|((number, lineage), _)| (after + 1..=committed.decisions_limit(lineage)).contains(number))
             .map(|(_, decision)| decision.clone())
             .collect()
