@@ -1,6 +1,6 @@
 //! The simulator of two stages: combine tasks, the shuffle topic and window tasks on two pods, with transactions or (window
-//! tasks) without, a checkpoint store, a user who goes back, crashes, zombies, unknown outcomes, lost volumes and a
-//! control topic that was lost. Must not
+//! tasks) without, a checkpoint store, a user who goes back, crashes, zombies, unknown outcomes, lost volumes, a
+//! control topic that was lost and a spec that changes. Must not
 //! decide what the protocol decides.
 
 mod combine;
@@ -10,6 +10,7 @@ mod keeping;
 mod plain;
 mod rewinding;
 mod startup;
+mod upgrading;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +27,6 @@ use streamagg_tests::oracle::{Entry, Expected};
 use self::control::Ledger;
 use self::keeping::Checkpoint;
 use super::{Seed, cases, in_revision, picked, run, splitmix64};
-use crate::engine::plan;
 use crate::paging::Store;
 use crate::two_stages::scene::{Scene, mark_shed, scene};
 
@@ -45,6 +45,8 @@ const SETTLE_ROUNDS_MAX: usize = 80;
 
 #[derive(Default)]
 struct Pod {
+    /// Number of the spec that it has.
+    spec: usize,
     in_hand: Assignment,
     released: BTreeMap<u32, u64>,
     /// Where lives of combine tasks ended, as long as their pod remembers.
@@ -75,7 +77,8 @@ enum Sent {
 /// Everything, and what happened.
 struct World {
     scene: Scene,
-    plan: Arc<Plan>,
+    /// What the specs come to that there are in this world, in their order.
+    plans: Vec<Arc<Plan>>,
     random: u64,
     faults: bool,
     /// Whether rows of window tasks leave memory.
@@ -121,7 +124,7 @@ impl World {
         }
         let (sources, partitions) = (scene.logs.len(), scene.shuffle_partitions as usize);
         Self {
-            plan: plan(&scene.spec),
+            plans: upgrading::plans(&scene.spec, seed / 2 % 2 == 1),
             random: seed,
             faults: true,
             pages: seed % 2 == 1,
@@ -194,6 +197,9 @@ impl World {
     fn event(&mut self) {
         let pod = u32::try_from(self.below(PODS)).unwrap();
         let task = u32::try_from(self.below(self.ledgers.len() as u64)).unwrap();
+        if self.is_due_for_spec(pod) {
+            return self.upgrade(pod);
+        }
         match self.below(22) {
             0..=6 => {
                 let most = 1 + self.below(12) as usize;
@@ -338,7 +344,7 @@ impl World {
             uid: "uid".to_owned(),
             job_id: "job".to_owned(),
             task,
-            revision: "revision".to_owned(),
+            revision: format!("revision-{}", self.pods[pod as usize].spec),
             engine: "engine".to_owned(),
             generation: self.pods[pod as usize].in_hand.generation,
         }
@@ -401,6 +407,8 @@ fn two_stages_give_the_batch_answer_each_result_once_whatever_happens() {
         "stops at what was lost",
         "ordered for what was lost",
         "stops before a second birth",
+        "upgraded",
+        "waits for the newer spec",
         "spared",
     ];
     run(cases(80), |seed| simulate(seed).counts, &happens);

@@ -1,8 +1,6 @@
 //! Combine tasks in the simulator: their whole state is in the committed position, so that they never replay.
 //! Must not decide anything itself.
 
-use std::sync::Arc;
-
 use streamagg_processor::pipeline::operator::combine::{Combine, CombineState, Source};
 use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_processor::state::recovery::Position;
@@ -91,7 +89,7 @@ impl World {
             carried: committed.combine.clone().unwrap_or_default(),
         };
         let source = self.source_of(starting.task, &committed);
-        let combine = Combine::restore(Arc::clone(&self.plan), source, &state);
+        let combine = Combine::restore(self.plan_of(starting.pod), source, &state);
         let process = Process {
             token: starting.token,
             task: combine,

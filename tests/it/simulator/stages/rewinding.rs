@@ -2,7 +2,6 @@
 //! Must not decide what the protocol decides.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use streamagg_processor::pipeline::operator::merge::{Cut, WindowTask};
 use streamagg_processor::pipeline::position::{Decision, DecisionKind};
@@ -61,7 +60,7 @@ impl World {
             self.note("waits for the first stage", pod, task);
             return Turn::Over;
         };
-        self.verify(task, id, &cuts);
+        self.verify(pod, task, id, &cuts);
         let (local, checkpoints) = self.found(starting);
         let facts = self.facts(starting, starting.known.as_ref(), &local, &checkpoints);
         let order = rewind::pending(&facts).expect("decided on");
@@ -120,9 +119,9 @@ impl World {
     }
 
     /// A window task is read and told of the cuts before anything is committed.
-    fn verify(&self, task: u32, id: &str, cuts: &[Cut]) {
+    fn verify(&self, pod: u32, task: u32, id: &str, cuts: &[Cut]) {
         if let Some(rows) = &self.stored(task, id).rows {
-            let restored = WindowTask::restore(Arc::clone(&self.plan), rows);
+            let restored = WindowTask::restore(self.plan_of(pod), rows);
             let mut window = restored.expect("readable").expect("a task is there");
             for cut in cuts {
                 window.rewound(cut).expect("what it has merged was committed before");

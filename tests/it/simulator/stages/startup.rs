@@ -46,6 +46,7 @@ impl World {
         if runs || held.in_hand.generation < released || !ownership::is_named(&held.in_hand, task, pod) {
             return;
         }
+        self.upgrade_for(pod, task);
         self.spare_unseen(pod, task);
         let mut starting = Starting {
             pod,

@@ -1,8 +1,6 @@
 //! Window tasks in the simulator: tasks as any other, with a shuffle partition for their input.
 //! Must not decide anything itself.
 
-use std::sync::Arc;
-
 use streamagg_processor::pipeline::operator::merge::{ShuffleError, WindowTask};
 use streamagg_processor::pipeline::output::{Outputs, Record};
 use streamagg_processor::pipeline::position::{Decision, DecisionKind};
@@ -41,6 +39,7 @@ impl World {
                 process.pending.extend(results);
             }
             Err(ShuffleError::Lineage { .. }) => self.stop_at_lineage(pod, task),
+            Err(ShuffleError::Layout { .. }) => self.waits_for_spec(pod, task),
             Err(error) => panic!("{error}\n{:#?}", self.trace),
         }
     }
@@ -92,7 +91,7 @@ impl World {
 
     /// The task that a volume holds, else an empty one, and where its rows are.
     pub(super) fn load(&mut self, pod: u32, task: u32) -> (WindowTask, Store) {
-        let plan = Arc::clone(&self.plan);
+        let plan = self.plan_of(pod);
         let Some((_, store)) = self.pods[pod as usize].volumes.get(&task) else {
             let (mut state, store) = (WindowTask::new(plan, 0), Store::default());
             if self.pages {
