@@ -137,6 +137,7 @@ fn whatever_happens_the_outputs_are_those_of_the_oracle_each_once() {
         "crash",
         "unknown",
         "sent again",
+        "another's meanwhile",
         "checkpoint used",
         "damaged",
         "expired",

@@ -214,10 +214,8 @@ impl World {
             15..=16 => self.checkpoint(pod),
             // Seldom: where each pod begins behind the other again, all that was lost is put out once more.
             17 if self.below(3) == 0 => {
-                self.assignment.generation += 1;
                 let owner = u32::try_from(self.below(u64::from(PODS))).unwrap();
-                self.assignment.tasks.insert(0, owner);
-                self.note("rebalance", owner);
+                self.assign(owner);
             }
             17 => self.deliver(pod, 3),
             18 => self.lose_volume(pod),
@@ -228,6 +226,12 @@ impl World {
                 _ => {}
             },
         }
+    }
+
+    fn assign(&mut self, owner: u32) {
+        self.assignment.generation += 1;
+        self.assignment.tasks.insert(0, owner);
+        self.note("rebalance", owner);
     }
 
     fn learn(&mut self, pod: u32) {
@@ -382,6 +386,7 @@ fn whatever_happens_nothing_is_lost_at_least_once() {
         "dies before the position",
         "unknown",
         "sent again",
+        "another's meanwhile",
         "was committed",
         "beside a later one",
         "volume lost",

@@ -149,10 +149,8 @@ impl World {
             13..=15 => self.learn(pod),
             16 => self.checkpoint(pod),
             17 => {
-                self.assignment.generation += 1;
                 let owner = u32::try_from(self.below(u64::from(PODS))).unwrap();
-                self.assignment.tasks.insert(0, owner);
-                self.note("rebalance", owner);
+                self.assign(owner);
             }
             18 => {
                 self.pods[pod as usize].process = None;
@@ -168,6 +166,12 @@ impl World {
                 _ => {}
             },
         }
+    }
+
+    fn assign(&mut self, owner: u32) {
+        self.assignment.generation += 1;
+        self.assignment.tasks.insert(0, owner);
+        self.note("rebalance", owner);
     }
 
     fn learn(&mut self, pod: u32) {
@@ -346,8 +350,18 @@ impl World {
         if self.below(2) == 0 && process.token == self.token {
             self.send(pod, process, sent);
         }
-        process.token = self.initialise();
-        match ownership::after_unknown(true, self.committed.as_ref(), sent, Some(&process.committed)) {
+        self.meanwhile(pod);
+        let in_hand = &self.pods[pod as usize].in_hand;
+        let (named, generation) = (ownership::is_named(in_hand, 0, pod), in_hand.generation);
+        if named {
+            process.token = self.initialise();
+        }
+        let committed = self.committed.as_ref();
+        if let Some(later) = committed.filter(|committed| committed.generation > generation) {
+            self.pods[pod as usize].released = later.generation;
+            return false;
+        }
+        match ownership::after_unknown(named, committed, sent, Some(&process.committed)) {
             AfterUnknown::Committed => true,
             AfterUnknown::SendAgain => {
                 self.note("sent again", pod);
@@ -355,6 +369,26 @@ impl World {
             }
             AfterUnknown::Release | AfterUnknown::StartUp => false,
         }
+    }
+
+    /// While a pod waits for an answer its task may be another's for a while, who goes on, and come back.
+    fn meanwhile(&mut self, pod: u32) {
+        if !self.faults || self.below(4) != 0 {
+            return;
+        }
+        let other = (pod + 1) % PODS;
+        self.faults = false;
+        self.assign(other);
+        self.learn(other);
+        self.start(other);
+        self.deliver(other, 6);
+        self.commit(other);
+        if self.below(4) != 0 {
+            self.assign(pod);
+            self.learn(pod);
+        }
+        self.faults = true;
+        self.note("another's meanwhile", pod);
     }
 
     fn publish(&mut self, pod: u32, position: &Position) {

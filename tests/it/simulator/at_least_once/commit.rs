@@ -4,7 +4,7 @@
 use streamagg_processor::state::recovery::{AfterUnknown, Position, at_least_once, ownership};
 use streamagg_tests::oracle::Expected;
 
-use super::{Process, World};
+use super::{PODS, Process, World};
 
 /// How far an epoch that is sent comes.
 #[derive(Clone, Copy, PartialEq)]
@@ -68,6 +68,11 @@ impl World {
             if self.below(4) == 0 {
                 self.learn(pod);
             }
+            self.meanwhile(pod);
+            if self.pods[pod as usize].volume.is_none() {
+                // All was begun anew, and this process ended with the rest.
+                return false;
+            }
             if let Some(later) = self
                 .committed
                 .as_ref()
@@ -86,6 +91,26 @@ impl World {
                 AfterUnknown::Release | AfterUnknown::StartUp => return false,
             }
         }
+    }
+
+    /// While a pod waits for an answer its task may be another's for a while, who goes on, and come back.
+    fn meanwhile(&mut self, pod: u32) {
+        if !self.faults || self.below(4) != 0 {
+            return;
+        }
+        let other = (pod + 1) % PODS;
+        self.faults = false;
+        self.assign(other);
+        self.learn(other);
+        self.start(other);
+        self.deliver(other, 6);
+        self.commit(other);
+        if self.below(4) != 0 {
+            self.assign(pod);
+            self.learn(pod);
+        }
+        self.faults = true;
+        self.note("another's meanwhile", pod);
     }
 
     fn send(&mut self, pod: u32, process: &Process, sent: &Position) -> Sent {

@@ -6,8 +6,9 @@ use streamagg_processor::pipeline::shuffle::Shuffle;
 use streamagg_processor::state::recovery::Position;
 use streamagg_tests::oracle::{Entry, Expected};
 
+use super::sending::Sent;
 use super::startup::Starting;
-use super::{Sent, World, entries_of};
+use super::{World, entries_of};
 use crate::two_stages::scene::{combine_entries, source};
 
 pub(super) struct Process {
@@ -60,12 +61,16 @@ impl World {
             std::mem::take(&mut process.shuffle),
             std::mem::take(&mut process.refused),
         );
+        let is_newest = !self.is_behind_spec(pod);
         let mut land = |world: &mut Self| {
             let written = &mut world.first[task as usize].written;
             for ((partition, log), places) in (0..).zip(&mut world.shuffle).zip(written) {
                 let first = log.len();
                 log.extend(shuffle.of_partition(partition).map(<[u8]>::to_vec));
                 places.extend(first..log.len());
+                if is_newest {
+                    world.newer[partition as usize].extend(first..log.len());
+                }
             }
             world.refused[task as usize].extend(refused.iter().cloned());
         };

@@ -39,6 +39,7 @@ impl World {
                 Sent::Died => return false,
                 Sent::Unknown => self.note("plain: unknown", pod, task),
             }
+            self.meanwhile(pod, task);
             let named = ownership::is_named(&self.pods[pod as usize].in_hand, task, pod);
             let known = self.ledgers[task as usize].shown.committed.as_ref();
             if let Some(later) = known.filter(|known| known.generation > sent.generation) {

@@ -1,6 +1,7 @@
 //! A spec that changes while the tasks of both stages run: an aggregate is added, and pods come to have it one after the other.
 //! Must not decide what the protocol decides.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use streamagg_processor::pipeline::builder::Plan;
@@ -93,6 +94,16 @@ impl World {
         );
         self.drop_process(pod, task);
         self.note("waits for the newer spec", pod, task);
+    }
+
+    /// A window task whose source partition begins in the layout of a newer spec takes that for an earlier one: it loses what
+    /// was added, and nothing else. The next spec that it has then knows nothing of it.
+    pub(super) fn look_for_newer(&mut self, pod: u32, task: u32, taken: Range<usize>) {
+        let partition = self.partition(task);
+        if self.is_behind_spec(pod) && self.newer[partition].range(taken).next().is_some() {
+            self.unaware.insert(task);
+            self.note("takes a newer spec for an earlier one", pod, task);
+        }
     }
 
     /// An empty window task that has had all specs.

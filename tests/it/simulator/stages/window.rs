@@ -8,8 +8,9 @@ use streamagg_processor::state::backend::{Backend, Changes};
 use streamagg_processor::state::recovery::Position;
 use streamagg_tests::oracle::Expected;
 
+use super::sending::Sent;
 use super::startup::Starting;
-use super::{Sent, World, in_revision};
+use super::{World, in_revision};
 use crate::engine::expected_form;
 use crate::paging::Store;
 
@@ -33,10 +34,13 @@ impl World {
             return;
         };
         let revision = process.committed.engine_position.result_revision;
+        let before = process.task.position().input_offset as usize;
         match consume(&mut process.task, &self.shuffle[partition], most) {
             Ok(results) => {
                 let results = results.into_iter().map(|result| in_revision(result, revision));
                 process.pending.extend(results);
+                let after = process.task.position().input_offset as usize;
+                self.look_for_newer(pod, task, before..after);
             }
             Err(ShuffleError::Lineage { .. }) => self.stop_at_lineage(pod, task),
             Err(ShuffleError::Layout { .. }) => self.waits_for_spec(pod, task),
