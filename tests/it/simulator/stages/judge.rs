@@ -95,7 +95,8 @@ impl World {
             assert!(found, "lost: {output:?}\n{:#?}", self.trace);
         }
         let has_gone_back = self.first.iter().any(|first| !first.cuts.is_empty());
-        if !self.overlapped.contains(&task) && !(has_gone_back && self.scene.has_sessions()) {
+        let keeps_sessions = !has_gone_back || !self.scene.has_sessions();
+        if keeps_sessions && !self.overlapped.contains(&task) {
             // Which events a count window has, and which sessions come to be on the way, depends on the order of the source
             // partitions, which a rewind does not keep.
             let last = answer(&self.scene, &results(&published));
