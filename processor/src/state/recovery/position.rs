@@ -179,11 +179,12 @@ impl Position {
         }
     }
 
-    /// Whether whoever holds `other` has lost commits: this is later in the same history, or behind a rewind that `other`
-    /// does not know.
+    /// Whether whoever holds `other` has lost commits: this is later in the same history, or behind a rewind or a rebuild
+    /// that `other` does not know.
     pub fn is_ahead_of(&self, other: &Self) -> bool {
         let further = self.lineage == other.lineage && self.place() > other.place();
-        further || self.restore_nonce > other.restore_nonce
+        let mut left = self.ancestors.iter().map(|ancestor| &ancestor.lineage);
+        further || self.restore_nonce > other.restore_nonce || left.any(|lineage| *lineage == other.lineage)
     }
 
     /// First offset that may hold a record not consumed: what is deleted below it was never unread.
