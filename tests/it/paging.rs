@@ -311,6 +311,91 @@ fn so_does_that_of_windows_with_values_of_their_own() {
     }
 }
 
+/// What an event takes depends on the windows that it is in, and what a firing brought does not stay.
+#[test]
+fn neither_many_windows_of_an_event_nor_a_large_firing_take_more_memory_for_long() {
+    const BUDGET: usize = 6 << 20;
+    let (mut store, mut outputs) = (Store::default(), Outputs::default());
+    let hundred = many("{name: w, sliding: {size: 100s, slide: 1s}, trigger: {early: {everyEvents: 9}}}");
+    let mut task = restored(&hundred, &store, BUDGET);
+    let mut most = 0;
+    for first in (0..8_192).step_by(64) {
+        step(&mut task, &lines(40_000, first, first + 64, 1), first, &mut outputs);
+        most = most.max(task.bytes_in_use());
+        if task.wants_commit() {
+            store.commit(&mut task);
+            task.applied(BUDGET);
+        }
+    }
+    assert!(
+        most < 2 * BUDGET && task.rows() > 500_000,
+        "{most} bytes for {} rows",
+        task.rows()
+    );
+
+    let mut store = Store::default();
+    let mut task = restored(&many("{name: w, calendar: {unit: Day, timeZone: UTC}}"), &store, BUDGET);
+    let mut committed = |task: &mut Task, from, ms_each| {
+        step(task, &lines(40_000, from, from + BATCH, ms_each), from, &mut outputs);
+        store.commit(task);
+        task.applied(BUDGET);
+        task.bytes_in_use()
+    };
+    for from in (0..36_864).step_by(BATCH as usize) {
+        assert!(committed(&mut task, from, 1) < BUDGET);
+    }
+    assert!(task.rows_left_in_store() > 20_000);
+    // The next day fires all that there is.
+    let after = committed(&mut task, 40_960, 100_000);
+    assert!(task.position().output_seq > 40_000 && after < BUDGET, "{after} bytes");
+}
+
+#[test]
+fn a_key_with_many_sessions_has_them_back_one_by_one() {
+    let (mut store, mut outputs) = (Store::default(), Outputs::default());
+    let mut task = restored(&many("{name: w, session: {gap: 1s}, allowedLateness: 30d}"), &store, 0);
+    for first in (0..8_192).step_by(BATCH as usize) {
+        step(&mut task, &lines(1, first, first + BATCH, 5_000), first, &mut outputs);
+        store.commit(&mut task);
+        task.evict_to(0);
+    }
+    assert_eq!(task.rows_left_in_store(), 8_192);
+    step(&mut task, &lines(1, 8_192, 8_193, 5_000), 8_192, &mut outputs);
+    assert!(task.take_failure().is_none());
+    assert_eq!((task.rows_left_in_store(), task.rows()), (0, 8_193));
+}
+
+/// Damage is told, whatever is damaged, and nothing else is made of it.
+#[test]
+fn what_cannot_be_read_back_of_windows_with_values_of_their_own_is_told() {
+    for windows in [
+        "{name: w, session: {gap: 15s}}",
+        "{name: w, calendar: {unit: Day, timeZone: UTC}}",
+        "{name: w, count: {size: 5}}",
+    ] {
+        for length in [0, 8, 47, 60] {
+            let (mut store, mut outputs) = (Store::default(), Outputs::default());
+            let mut task = restored(&many(windows), &store, 0);
+            step(&mut task, &lines(10, 0, 40, 1), 0, &mut outputs);
+            store.commit(&mut task);
+            task.evict_to(0);
+            assert!(task.rows_left_in_store() >= 10, "{windows}");
+            let stored = entries(&store.entries.lock().unwrap());
+            let mut damage = Changes::default();
+            for (key, value) in stored.iter().filter(|(key, _)| key[0] > 0x01) {
+                damage.put(key, &value[..length]);
+            }
+            store.apply(&damage).unwrap();
+            step(&mut task, &lines(10, 40, 80, 1), 40, &mut outputs);
+            let failure = task.take_failure().map(|error| error.to_string());
+            let is_told = failure
+                .as_ref()
+                .is_some_and(|failure| failure.contains("not in its format"));
+            assert!(is_told, "{windows} {length}: {failure:?}");
+        }
+    }
+}
+
 #[test]
 fn rows_changed_last_stay_and_a_store_that_cannot_be_read_is_told() {
     let mut store = Store::default();

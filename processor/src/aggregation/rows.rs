@@ -128,6 +128,28 @@ impl RowStore {
         self.extras.truncate(last * extras);
     }
 
+    /// Gives back the memory of released rows: those behind them move up. Answers the new number of each.
+    pub fn compact(&mut self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = vec![0; self.slots()];
+        for row in self.free.drain(..) {
+            numbers[row as usize] = u32::MAX;
+        }
+        let (mut kept, extras) = (0, self.blank.len());
+        for (row, number) in numbers.iter_mut().enumerate().filter(|(_, number)| **number == 0) {
+            let start = row * self.stride;
+            self.words.copy_within(start..start + self.stride, kept * self.stride);
+            for index in (0..extras).filter(|_| row != kept) {
+                self.extras.swap(kept * extras + index, row * extras + index);
+            }
+            *number = kept as u32;
+            kept += 1;
+        }
+        self.words.truncate(kept * self.stride);
+        self.extras.truncate(kept * extras);
+        self.shrink_to_fit();
+        numbers
+    }
+
     /// Gives back memory that no row needs.
     pub fn shrink_to_fit(&mut self) {
         self.words.shrink_to_fit();
@@ -229,6 +251,7 @@ fn pair<T>(items: &mut [T], len: usize, first: usize, second: usize) -> [&mut [T
 mod tests {
     use super::*;
     use crate::aggregation::function::Function;
+    use crate::aggregation::layout::Source;
 
     #[test]
     fn rows_of_one_store_are_merged_in_either_direction() {
@@ -243,6 +266,37 @@ mod tests {
         store.merge_within(&layout, rows[2], rows[1]);
         let counts = rows.map(|row| store.get(row).words[0]);
         assert_eq!(counts, [101, 10, 110]);
+    }
+
+    #[test]
+    fn rows_behind_released_ones_move_up() {
+        let mut layout = Layout::default();
+        layout.push("n", &Function::Count, &[]);
+        let field = Source {
+            identity: "/f".to_owned(),
+            index: 0,
+        };
+        layout.push("f", &Function::First, &[field]);
+        let mut store = RowStore::new(&layout, 1);
+        let rows: Vec<u32> = (0..5).map(|_| store.push()).collect();
+        for row in &rows {
+            store.header_mut(*row)[0] = u64::from(*row) + 10;
+            store.get_mut(*row).extras[0] = Extra::Text(row.to_string().into_bytes());
+        }
+        store.release(rows[1]);
+        store.release(rows[3]);
+        let numbers = store.compact();
+        assert_eq!(numbers, [0, u32::MAX, 1, u32::MAX, 2]);
+        assert_eq!((store.len(), store.push()), (3, 3));
+        for (before, now) in [(0, 0), (2, 1), (4, 2)] {
+            assert_eq!(store.header(now), &[before + 10]);
+            let text = &store.get(now).extras[0];
+            assert!(
+                matches!(text, Extra::Text(text) if *text == before.to_string().into_bytes()),
+                "{text:?}"
+            );
+        }
+        assert_eq!(store.header(3), &[0]);
     }
 
     #[test]

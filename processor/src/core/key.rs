@@ -258,11 +258,39 @@ impl KeyTable {
 
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
+        let (entries, free) = (self.entries.capacity(), self.free.capacity());
+        entries * size_of::<Entry>() + free * size_of::<u32>() + self.bytes_beside()
+    }
+
+    /// As [`Self::heap_bytes`], without what was asked of the allocator ahead and never written to.
+    pub fn bytes_in_use(&self) -> usize {
+        size_of_val(&self.entries[..]) + size_of_val(&self.free[..]) + self.bytes_beside()
+    }
+
+    fn bytes_beside(&self) -> usize {
         let spilled = self.entries.iter().filter(|entry| entry.bytes.spilled());
-        self.entries.capacity() * size_of::<Entry>()
-            + self.free.capacity() * size_of::<u32>()
-            + self.index.allocation_size()
-            + spilled.map(|entry| entry.bytes.capacity()).sum::<usize>()
+        self.index.allocation_size() + spilled.map(|entry| entry.bytes.capacity()).sum::<usize>()
+    }
+
+    /// Gives back memory that no key needs: the numbers at the end that none has are forgotten, and small ones are used
+    /// again first.
+    pub fn shrink(&mut self) {
+        while self.entries.last().is_some_and(|entry| entry.references == 0) {
+            let (id, last) = (self.entries.len() as u32 - 1, self.entries.pop());
+            let hash = last.map_or(0, |entry| entry.hash);
+            // One that was entered and never referred to.
+            if let Ok(found) = self.index.find_entry(hash, |other| *other == id) {
+                found.remove();
+            }
+        }
+        self.forgotten += 1;
+        let len = self.entries.len() as u32;
+        self.free.retain(|id| *id < len);
+        self.free.sort_unstable_by(|one, other| other.cmp(one));
+        self.free.shrink_to_fit();
+        self.entries.shrink_to_fit();
+        let entries = &self.entries;
+        self.index.shrink_to_fit(|id| entries[*id as usize].hash);
     }
 
     /// Numbers in use are below this.
@@ -340,6 +368,24 @@ mod tests {
         ] {
             assert_eq!(murmur2(text.as_bytes()) as i32, expected, "{text}");
         }
+    }
+
+    #[test]
+    fn what_many_keys_took_is_given_back() {
+        let mut table = KeyTable::default();
+        let ids: Vec<u32> = (0..1000u32).map(|key| table.intern(&key.to_le_bytes())).collect();
+        ids.iter().for_each(|id| table.retain(*id));
+        let before = table.heap_bytes();
+        table.intern(b"nobody refers to it");
+        for id in ids.iter().filter(|id| **id != 3) {
+            table.release(*id);
+        }
+        table.shrink();
+        assert_eq!((table.len(), table.capacity()), (1, 4));
+        assert!(table.heap_bytes() * 50 < before, "{} of {before}", table.heap_bytes());
+        assert_eq!(table.intern(&3u32.to_le_bytes()), 3);
+        let more = [b"a", b"b", b"c", b"d"].map(|key| table.intern(key));
+        assert_eq!(more, [0, 1, 2, 4]);
     }
 
     #[test]

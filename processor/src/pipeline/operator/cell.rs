@@ -128,6 +128,11 @@ impl Cells {
         self.cells.len() - self.free.len()
     }
 
+    /// Whether memory is held that no cell needs.
+    pub fn has_gaps(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Bytes on the heap.
     pub fn bytes(&self, measure: Measure) -> usize {
         let lists = measure.list(&self.cells) + measure.list(&self.free);

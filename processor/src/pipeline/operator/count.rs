@@ -126,7 +126,10 @@ impl CountSet {
         match entry.places.get(place) {
             // What the block before had behind this place is behind the window's size now.
             Some(row) => self.rows.clear(*row),
-            None => entry.places.push(self.rows.push()),
+            None => {
+                maker.paging.count(1);
+                entry.places.push(self.rows.push());
+            }
         }
         for row in [entry.head, entry.places[place]] {
             let times = self.rows.header_mut(row);

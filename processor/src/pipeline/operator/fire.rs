@@ -56,13 +56,12 @@ impl Task {
     pub(super) fn fire_own(&mut self, (window, slot): Due, from_ms: i64, outputs: &mut Outputs) -> bool {
         let place = self.plan.windows[window.index].place;
         if let Place::Instances(number) = place {
-            let (sets, mut maker) = self.makers();
-            sets.instances[number].bring_instance(&window, &mut maker);
+            self.fire_instance(number, window, from_ms, outputs);
+            return true;
         }
         let (sets, mut emitter) = self.own_sets(outputs);
         match (place, slot) {
-            (Place::Panes(_), _) => return false,
-            (Place::Instances(number), _) => sets.instances[number].fire(window, from_ms, &mut emitter),
+            (Place::Panes(_) | Place::Instances(_), _) => return false,
             (Place::Sessions(number), Some(slot)) => {
                 sets.sessions[number].fire(window, slot, from_ms, &mut emitter);
             }
@@ -71,6 +70,14 @@ impl Task {
             (Place::Sessions(_) | Place::Counts(_), None) => {}
         }
         true
+    }
+
+    fn fire_instance(&mut self, number: usize, window: Window, from_ms: i64, outputs: &mut Outputs) {
+        let (sets, mut maker) = self.makers();
+        sets.instances[number].bring_instance(&window, &mut maker);
+        let (sets, mut emitter) = self.own_sets(outputs);
+        sets.instances[number].fire(window, from_ms, &mut emitter);
+        self.instances[number].forget_closed(&window, self.position.watermark_ms, &mut self.keys);
     }
 
     /// Watermark at which something fires or is purged next.
@@ -95,7 +102,7 @@ impl Task {
         }
         if to_ms == END_OF_INPUT {
             for set in own.counts {
-                set.bring_all(&mut maker);
+                set.bring_every_key(&mut maker);
                 set.waiting(&mut due);
             }
         }
@@ -229,6 +236,7 @@ impl Task {
         let set = &self.sessions[number];
         for _ in 0..added.gained.max(0) {
             self.keys.retain(key);
+            self.paging.count(1);
         }
         for _ in 0..(-added.gained).max(0) {
             self.keys.release(key);

@@ -133,6 +133,7 @@ impl InstanceSet {
         let known = known.or_else(|| instance.fetch(self.window.0, end_ms, key, cells, maker));
         let slot = known.unwrap_or_else(|| {
             maker.keys.retain(key);
+            maker.paging.count(1);
             let slot = cells.insert(key);
             instance.enter(slot, cells);
             slot

@@ -240,7 +240,7 @@ impl WindowTask {
     /// Merges the partial whose row was read.
     fn take(&mut self, partial: &Partial<'_>, purged: &mut Vec<PurgedPartial>) -> Result<(), &'static str> {
         let task = &mut self.task;
-        task.paging.took_partial();
+        task.paging.count(1);
         let plan = Arc::clone(&task.plan);
         let set_plan = plan.pane_sets.get(partial.set).ok_or("a pane set")?;
         let covered = EVENT_TIME_MIN_MS.saturating_sub(set_plan.width_ms)..=EVENT_TIME_MAX_MS;

@@ -9,10 +9,12 @@ use super::pane::{Maker, PaneSet};
 use super::session::SessionSet;
 use crate::state::backend::{Error, Reader};
 
-/// Events or partials between two looks at the memory, at least and at most: a look visits every key.
-const LOOK_RECORDS: (u64, u64) = (4_096, 500_000);
+/// Events, partials and rows between two looks at the memory, at least and at most: a look visits every key.
+const LOOK_AFTER: (u64, u64) = (4_096, 500_000);
 /// What a row takes beside its stored key and value: header, number of the key, entries of the tables.
 const ROW_OVERHEAD_BYTES: usize = 96;
+/// Attempts at a look to come down to what is asked for.
+const EVICTIONS_MAX: usize = 4;
 
 /// Where rows are that are not in memory, and how much of it there is.
 #[derive(Clone, Debug, Default)]
@@ -21,8 +23,8 @@ pub(super) struct Paging {
     budget_bytes: usize,
     /// How much the task has taken when its memory is looked at next.
     next_look: u64,
-    /// Partials taken: a record of the first stage has many.
-    partials: u64,
+    /// What came beside records: partials, rows that were made, and those that came back.
+    beside: u64,
     /// Number of the epoch: a row remembers when it was changed last.
     epoch: u64,
     /// The first read that failed.
@@ -53,8 +55,9 @@ impl Paging {
         }
     }
 
-    pub fn took_partial(&mut self) {
-        self.partials += 1;
+    /// Counts what has to do with memory and is no record.
+    pub fn count(&mut self, rows: u64) {
+        self.beside += rows;
     }
 
     fn fail(&mut self, error: Error) {
@@ -68,6 +71,7 @@ impl Paging {
             Some(bytes) => read(&bytes).map(Some).ok_or_else(damaged),
             None => Ok(None),
         });
+        self.beside += u64::from(!matches!(understood, Ok(None)));
         understood.unwrap_or_else(|error| {
             self.fail(error);
             None
@@ -77,16 +81,26 @@ impl Paging {
     /// Visits what the store has under keys with this prefix, in their order, each without the prefix; `visit` answers
     /// nothing for what it does not understand.
     pub fn scan(&mut self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
-        let mut visit = |key: &[u8], value: &[u8]| visit(&key[prefix.len()..], value).ok_or_else(damaged);
+        let mut beside = 0;
+        let mut visit = |key: &[u8], value: &[u8]| {
+            beside += 1;
+            visit(&key[prefix.len()..], value).ok_or_else(damaged)
+        };
         let scanned = (self.reader()).and_then(|reader| reader.backend().scan(prefix, &mut visit));
         scanned.unwrap_or_else(|error| self.fail(error));
+        self.beside += beside;
     }
 
     /// The same of several prefixes, which ascend and are those of few keys, each with its prefix.
     pub fn scan_each(&mut self, prefixes: &[Vec<u8>], mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
-        let mut visit = |key: &[u8], value: &[u8]| visit(key, value).ok_or_else(damaged);
+        let mut beside = 0;
+        let mut visit = |key: &[u8], value: &[u8]| {
+            beside += 1;
+            visit(key, value).ok_or_else(damaged)
+        };
         let scanned = (self.reader()).and_then(|reader| reader.backend().scan_each(prefixes, &mut visit));
         scanned.unwrap_or_else(|error| self.fail(error));
+        self.beside += beside;
     }
 
     /// What left memory is not in the store.
@@ -191,11 +205,10 @@ impl Task {
             self.evict_to(target(budget_bytes));
             bytes = self.bytes_in_use();
         }
-        // Half, for keys and variable state grow beside the rows.
-        let row_bytes = (bytes / self.resident().max(1)).max(ROW_OVERHEAD_BYTES) * 2;
-        let event_bytes = row_bytes * self.rows_of_an_event();
-        let records_left = (budget_bytes.saturating_sub(bytes) / event_bytes) as u64;
-        self.paging.next_look = taken + records_left.clamp(LOOK_RECORDS.0, LOOK_RECORDS.1);
+        // Half as many rows, for each has its event: what grows with that is no row, but keys and variable state.
+        let row_bytes = (bytes / self.resident().max(1)).max(ROW_OVERHEAD_BYTES);
+        let left = (budget_bytes.saturating_sub(bytes) / row_bytes) as u64;
+        self.paging.next_look = taken + left.clamp(LOOK_AFTER.0, LOOK_AFTER.1);
     }
 
     /// Whether the memory is to be looked at: state leaves it only when it is committed and in the store.
@@ -203,36 +216,58 @@ impl Task {
         self.paging.reader.is_some() && self.taken() >= self.paging.next_look
     }
 
-    /// Records, and what came in them as partials.
+    /// Records, what came in them as partials, and rows that they made or brought.
     fn taken(&self) -> u64 {
-        self.stats.records + self.paging.partials
+        self.stats.records + self.paging.beside
     }
 
     /// Clean state leaves memory, what was not changed for the longest first, until the rest takes about so many bytes.
     /// Only what is in the store may be clean: call it behind [`Task::take_changes`] and its application.
     pub fn evict_to(&mut self, bytes: usize) {
-        let (resident, in_use) = (self.resident(), self.bytes_in_use());
-        let excess = in_use.saturating_sub(bytes);
-        if self.paging.reader.is_none() || resident == 0 || excess == 0 {
+        if self.paging.reader.is_none() {
             return;
         }
-        let row_bytes = (in_use / resident).max(1);
-        let Some(mut oldest) = Oldest::among(self.clean_ages(), excess / row_bytes + 1) else {
-            return;
-        };
-        let (plan, watermark_ms) = (&self.plan, self.position.watermark_ms);
+        // What a row takes is only roughly known, since not everything leaves with it.
+        for _ in 0..EVICTIONS_MAX {
+            let (resident, in_use) = (self.resident(), self.bytes_in_use());
+            let excess = in_use.saturating_sub(bytes);
+            let row_bytes = (in_use / resident.max(1)).max(1);
+            let oldest = Oldest::among(self.clean_ages(), excess / row_bytes + 1);
+            if let Some(oldest) = oldest.filter(|_| excess > 0) {
+                self.evict(oldest);
+            }
+            if excess > 0 {
+                self.shrink();
+            }
+            if self.resident() == resident {
+                break;
+            }
+        }
+    }
+
+    fn evict(&mut self, mut oldest: Oldest) {
+        let watermark_ms = self.position.watermark_ms;
         for set in &mut self.sets {
             set.evict(&mut oldest, &mut self.keys);
         }
         for set in &mut self.instances {
-            set.evict(&mut oldest, plan, &mut self.keys);
+            set.evict(&mut oldest, &mut self.keys);
         }
         for set in &mut self.sessions {
-            set.evict(&mut oldest, plan, watermark_ms, &mut self.keys);
+            set.evict(&mut oldest, watermark_ms, &mut self.keys);
         }
         for set in &mut self.counts {
-            set.evict(&mut oldest, plan, &mut self.keys);
+            set.evict(&mut oldest, &mut self.keys);
         }
+    }
+
+    /// Gives back what no key needs any more.
+    fn shrink(&mut self) {
+        self.keys.shrink();
+        let keys = self.keys.capacity();
+        self.sets.iter_mut().for_each(|set| set.shrink(keys));
+        self.sessions.iter_mut().for_each(|set| set.shrink(keys));
+        self.counts.iter_mut().for_each(|set| set.shrink(keys));
     }
 
     fn clean_ages(&self) -> Vec<u64> {
@@ -258,12 +293,6 @@ impl Task {
         let sessions: usize = self.sessions.iter().map(|set| set.cells.len()).sum();
         let counts: usize = self.counts.iter().map(CountSet::resident).sum();
         shared + own + sessions + counts
-    }
-
-    /// What an event makes at most.
-    fn rows_of_an_event(&self) -> usize {
-        let own: usize = self.instances.iter().map(|set| set.spans_of_a_time(&self.plan)).sum();
-        (self.sets.len() + own + self.sessions.len() + 2 * self.counts.len()).max(1)
     }
 
     /// Rows that only the store has.

@@ -103,6 +103,7 @@ impl Pane {
         };
         fetched.unwrap_or_else(|| {
             maker.keys.retain(key);
+            maker.paging.count(1);
             self.push(key, born_ms)
         })
     }

@@ -5,7 +5,7 @@
 mod leaving;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeSet, BinaryHeap};
 
 use smallvec::SmallVec;
 
@@ -62,7 +62,7 @@ pub(super) struct SessionSet {
     queue: BinaryHeap<Reverse<(i64, u32)>>,
     pub dirty: Vec<u32>,
     /// Sessions that the store knows and that are no more: (start, key bytes).
-    pub removed: Vec<(i64, Vec<u8>)>,
+    pub removed: BTreeSet<(i64, Vec<u8>)>,
     /// Those that only the store has.
     left: Left,
 }
@@ -79,7 +79,7 @@ impl SessionSet {
             by_key: Vec::new(),
             queue: BinaryHeap::new(),
             dirty: Vec::new(),
-            removed: Vec::new(),
+            removed: BTreeSet::new(),
             left: Left::default(),
         }
     }
@@ -92,7 +92,7 @@ impl SessionSet {
             .filter(|slots| slots.spilled())
             .map(SmallVec::capacity);
         let slots = spilled.sum::<usize>() * size_of::<u32>() + measure.list(&self.by_key);
-        let queue = self.queue.capacity() * size_of::<Reverse<(i64, u32)>>();
+        let queue = self.queue.len() * size_of::<Reverse<(i64, u32)>>();
         let lists = measure.list(&self.spans) + measure.list(&self.dirty);
         self.cells.bytes(measure) + lists + slots + queue + self.left.bytes(measure)
     }
@@ -229,7 +229,7 @@ impl SessionSet {
         let span = &mut self.spans[slot as usize];
         span.scheduled_ms = NOT_SCHEDULED;
         if let Some(start_ms) = span.stored_ms.take() {
-            self.removed.push((start_ms, keys.bytes(key).to_vec()));
+            self.removed.insert((start_ms, keys.bytes(key).to_vec()));
         }
         self.cells.remove(slot);
     }
@@ -240,7 +240,7 @@ impl SessionSet {
             && let Some(stored_ms) = span.stored_ms.take()
         {
             let key = self.cells.get(slot).key;
-            self.removed.push((stored_ms, keys.bytes(key).to_vec()));
+            self.removed.insert((stored_ms, keys.bytes(key).to_vec()));
         }
         (span.start_ms, span.end_ms) = (start_ms, end_ms);
     }

@@ -5,6 +5,7 @@ use super::Task;
 use super::instance::{Instance, InstanceSet};
 use super::pane::{Pane, PaneSet};
 use crate::aggregation::rows::RowStore;
+use crate::core::key::KeyTable;
 
 /// What a small entry of a B-tree takes with its share of the nodes, bytes.
 const TREE_ENTRY_BYTES: usize = 48;
@@ -24,6 +25,14 @@ impl Measure {
         match self {
             Self::Asked => list_bytes(list),
             Self::Written => size_of_val(&list[..]),
+        }
+    }
+
+    /// Of keys.
+    fn keys(self, keys: &KeyTable) -> usize {
+        match self {
+            Self::Asked => keys.heap_bytes(),
+            Self::Written => keys.bytes_in_use(),
         }
     }
 
@@ -55,7 +64,7 @@ impl Task {
         let sessions: usize = self.sessions.iter().map(|set| set.bytes(measure)).sum();
         let counts: usize = self.counts.iter().map(|set| set.bytes(measure)).sum();
         let late = (self.late.counts.len() + self.late.dirty.len()) * TREE_ENTRY_BYTES;
-        self.keys.heap_bytes() + shared + own + sessions + counts + self.singles.heap_bytes() + late
+        measure.keys(&self.keys) + shared + own + sessions + counts + self.singles.heap_bytes() + late
     }
 }
 

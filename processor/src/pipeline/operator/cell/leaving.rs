@@ -30,13 +30,21 @@ impl Cells {
         (cell.is_used && !cell.dirty && self.may_leave(cell.since)).then_some(cell.changed)
     }
 
-    /// Takes over a cell of another one like this.
-    pub fn take_over(&mut self, other: &Self, slot: u32) -> u32 {
-        let (values, published) = other.values(slot);
-        let mut cell = other.get(slot).clone();
-        cell.row = self.rows.push_copy(values);
-        cell.published = published.map(|values| self.published.push_copy(values));
-        self.put(cell)
+    /// Gives back the memory of removed cells: those behind them move up. Answers the new number of each.
+    pub fn compact(&mut self) -> Vec<u32> {
+        let (rows, published) = (self.rows.compact(), self.published.compact());
+        let mut numbers = Vec::with_capacity(self.cells.len());
+        let mut kept = 0;
+        self.cells.retain_mut(|cell| {
+            numbers.push(if cell.is_used { kept } else { u32::MAX });
+            kept += u32::from(cell.is_used);
+            cell.row = rows[cell.row as usize];
+            cell.published = cell.published.map(|row| published[row as usize]);
+            cell.is_used
+        });
+        self.cells.shrink_to_fit();
+        self.free = Vec::new();
+        numbers
     }
 
     /// A cell as the store has it, and its bound; nothing for bytes that are no cell.

@@ -1,10 +1,8 @@
 //! Keys of count windows that leave memory, for the store has them, and come back. Must not hold: which of them, or when.
 
-use super::{CountSet, Counts, Entry, Left, NONE, TIMES};
+use super::{CountSet, Counts, Entry, Left, NONE};
 use crate::aggregation::layout::Layout;
-use crate::aggregation::rows::RowStore;
 use crate::core::key::KeyTable;
-use crate::pipeline::builder::Plan;
 use crate::pipeline::operator::paging::Oldest;
 use crate::pipeline::operator::pane::Maker;
 use crate::state::codec;
@@ -48,31 +46,46 @@ impl CountSet {
     }
 
     /// Takes the oldest of the clean keys out of memory.
-    pub fn evict(&mut self, oldest: &mut Oldest, plan: &Plan, keys: &mut KeyTable) {
-        if !self.clean_ages().any(|age| oldest.may_take(age)) {
-            return;
-        }
-        let rows = std::mem::replace(&mut self.rows, RowStore::new(&plan.layout, TIMES));
-        self.by_key.fill(NONE);
-        self.dirty.clear();
-        for mut entry in std::mem::take(&mut self.entries) {
-            if entry.is_clean() && oldest.takes(entry.changed) {
+    pub fn evict(&mut self, oldest: &mut Oldest, keys: &mut KeyTable) {
+        let before = self.entries.len();
+        let mut entries = std::mem::take(&mut self.entries);
+        entries.retain(|entry| {
+            let leaves = entry.is_clean() && oldest.takes(entry.changed);
+            if leaves {
                 keys.release(entry.key);
                 self.leave(&entry.counts);
-                continue;
+                let rows = entry.places.iter().chain([&entry.head]);
+                rows.for_each(|row| self.rows.release(*row));
             }
-            for row in std::iter::once(&mut entry.head).chain(&mut entry.places) {
-                let kept = self.rows.push_copy(rows.get(*row));
-                self.rows.header_mut(kept).copy_from_slice(rows.header(*row));
-                *row = kept;
+            !leaves
+        });
+        self.entries = entries;
+        if self.entries.len() < before {
+            self.renumber();
+        }
+    }
+
+    /// Entries and rows move up to where others were.
+    fn renumber(&mut self) {
+        let rows = self.rows.compact();
+        self.entries.shrink_to_fit();
+        self.by_key.fill(NONE);
+        self.dirty.clear();
+        for (number, entry) in (0..).zip(&mut self.entries) {
+            for row in entry.places.iter_mut().chain([&mut entry.head]) {
+                *row = rows[*row as usize];
             }
-            let number = self.entries.len() as u32;
             self.by_key[entry.key as usize] = number;
             if entry.dirty {
                 self.dirty.push(number);
             }
-            self.entries.push(entry);
         }
+    }
+
+    /// Keys have numbers below this.
+    pub fn shrink(&mut self, keys: usize) {
+        self.by_key.truncate(keys);
+        self.by_key.shrink_to_fit();
     }
 
     /// Notes a key that is not in memory.
@@ -123,16 +136,18 @@ impl CountSet {
     fn bring_head(&mut self, key: u32, bytes: &[u8], layout: &Layout, keys: &mut KeyTable) -> Option<(u32, Counts)> {
         let (counts, times, values) = Counts::read(bytes)?;
         let number = self.entry(key, keys);
+        let head = self.entries[number as usize].head;
+        self.set_times(head, times);
+        if !layout.decode(values, self.rows.get_mut(head)) {
+            return None;
+        }
         let entry = &mut self.entries[number as usize];
         (entry.counts, entry.saved) = (counts, Some(counts.events));
-        let head = entry.head;
-        self.set_times(head, times);
-        let is_right = layout.decode(values, self.rows.get_mut(head));
-        is_right.then_some((number, counts))
+        Some((number, counts))
     }
 
     /// Brings all keys into memory.
-    pub fn bring_all(&mut self, maker: &mut Maker<'_>) {
+    pub fn bring_every_key(&mut self, maker: &mut Maker<'_>) {
         if self.left.keys == 0 {
             return;
         }

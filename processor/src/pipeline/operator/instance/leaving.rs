@@ -2,12 +2,11 @@
 
 use super::{Instance, InstanceSet};
 use crate::core::key::KeyTable;
-use crate::pipeline::builder::Plan;
 use crate::pipeline::operator::cell::Cells;
 use crate::pipeline::operator::paging::Oldest;
-use crate::pipeline::operator::pane::Maker;
+use crate::pipeline::operator::pane::{Maker, key_hash};
 use crate::state::codec;
-use crate::window::types::{Assigner, Window};
+use crate::window::types::Window;
 
 impl Instance {
     /// Brings the cell of a key back from the store, if that has one.
@@ -56,22 +55,32 @@ impl Instance {
         }
     }
 
-    /// The oldest of its clean cells leave; the others go to another place.
-    fn evict(&mut self, from: &Cells, to: &mut Cells, oldest: &mut Oldest, keys: &mut KeyTable) {
-        let slots = std::mem::take(self).slots;
-        for slot in slots {
-            let key = from.get(slot).key;
-            if from.clean_since(slot).is_some_and(|age| oldest.takes(age)) {
-                keys.release(key);
-                self.left += 1;
-                continue;
+    /// The oldest of its clean cells leave.
+    fn evict(&mut self, cells: &mut Cells, oldest: &mut Oldest, keys: &mut KeyTable) {
+        let left = &mut self.left;
+        self.slots.retain(|slot| {
+            let leaves = cells.clean_since(*slot).is_some_and(|age| oldest.takes(age));
+            if leaves {
+                keys.release(cells.get(*slot).key);
+                cells.remove(*slot);
+                *left += 1;
             }
-            let slot = to.take_over(from, slot);
-            self.enter(slot, to);
-            if to.get(slot).dirty {
-                self.dirty.push(slot);
-            }
+            !leaves
+        });
+    }
+
+    /// Its cells have other numbers.
+    fn renumber(&mut self, numbers: &[u32], cells: &Cells) {
+        for slot in self.slots.iter_mut().chain(&mut self.dirty) {
+            *slot = numbers[*slot as usize];
         }
+        self.slots.shrink_to_fit();
+        self.index.clear();
+        let hash = |slot: &u32| key_hash(cells.get(*slot).key);
+        for slot in &self.slots {
+            self.index.insert_unique(hash(slot), *slot, hash);
+        }
+        self.index.shrink_to_fit(hash);
     }
 }
 
@@ -86,30 +95,36 @@ impl InstanceSet {
         self.instances.values().map(|instance| instance.left).sum()
     }
 
-    /// Instances that cover a time, about.
-    pub fn spans_of_a_time(&self, plan: &Plan) -> usize {
-        match &plan.windows[self.window.0].plan.assigner {
-            Assigner::Aligned(aligned) => (aligned.size_ms() / aligned.slide_ms()).max(1) as usize,
-            Assigner::Calendar(_) | Assigner::Global | Assigner::Session(_) | Assigner::Count(_) => 1,
-        }
-    }
-
     /// When each cell that may leave memory was changed last.
     pub fn clean_ages(&self) -> impl Iterator<Item = u64> {
         self.cells.clean().map(|(_, age)| age)
     }
 
     /// Takes the oldest of the clean cells out of memory.
-    pub fn evict(&mut self, oldest: &mut Oldest, plan: &Plan, keys: &mut KeyTable) {
-        if !self.clean_ages().any(|age| oldest.may_take(age)) {
+    pub fn evict(&mut self, oldest: &mut Oldest, keys: &mut KeyTable) {
+        for instance in self.instances.values_mut() {
+            instance.evict(&mut self.cells, oldest, keys);
+        }
+        if self.cells.has_gaps() {
+            let numbers = self.cells.compact();
+            for instance in self.instances.values_mut() {
+                instance.renumber(&numbers, &self.cells);
+            }
+        }
+    }
+
+    /// An instance that has fired for the last time needs no cells any more: the next may need as much memory.
+    pub fn forget_closed(&mut self, window: &Window, watermark_ms: i64, keys: &mut KeyTable) {
+        if !self.is_closed(window.end_ms, watermark_ms) {
             return;
         }
-        let kept = Cells::new(plan, &plan.windows[self.window.0].plan, false);
-        let cells = std::mem::replace(&mut self.cells, kept);
-        for instance in self.instances.values_mut() {
-            let (stored, left) = (instance.stored, instance.left);
-            instance.evict(&cells, &mut self.cells, oldest, keys);
-            (instance.stored, instance.left) = (stored, instance.left + left);
+        if let Some(instance) = self.instances.get_mut(&(window.end_ms, window.start_ms)) {
+            for slot in std::mem::take(&mut instance.slots) {
+                keys.release(self.cells.get(slot).key);
+                self.cells.remove(slot);
+            }
+            instance.index.clear();
+            instance.dirty.clear();
         }
     }
 

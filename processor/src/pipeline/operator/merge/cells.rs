@@ -24,6 +24,7 @@ impl WindowTask {
             cell.window = earlier.window(cell.window).ok_or("a window")?;
         }
         self.read_row(layout, cell.row)?;
+        self.task.paging.count(1);
         let plan = Arc::clone(&self.task.plan);
         let window = plan.windows.get(cell.window).ok_or("a window")?;
         if !can_be(cell.span_ms) {
@@ -38,7 +39,6 @@ impl WindowTask {
             purged.push(self.purged_partial(name, cell.span_ms, cell.key));
             return Ok(());
         }
-        self.task.paging.took_partial();
         let key = self.task.keys.intern(cell.key);
         if let Some(due) = self.add_cell(window.place, key, &cell, outputs)? {
             self.task.fire_key(due, key, outputs);

@@ -1,4 +1,4 @@
-//! Rows of a window task that leave memory and come back: those that every window takes, as of any task.
+//! State of a window task that leaves memory and comes back, as of any task.
 //! Must not hold: how (`operator::paging`). Barred rows stay: they are few, for each came late or too early for a window.
 
 use super::WindowTask;

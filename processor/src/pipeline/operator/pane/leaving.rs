@@ -128,6 +128,12 @@ impl PaneSet {
         }
     }
 
+    /// Keys have numbers below this.
+    pub fn shrink(&mut self, keys: usize) {
+        self.recent.truncate(keys);
+        self.recent.shrink_to_fit();
+    }
+
     /// Brings the rows of a key in `[start_ms, end_ms)` into memory.
     pub fn bring(&mut self, start_ms: i64, end_ms: i64, key: u32, maker: &mut Maker<'_>) {
         let range = range(&self.panes, start_ms, end_ms);

@@ -5,12 +5,10 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use hashbrown::HashTable;
-use smallvec::SmallVec;
 
 use super::{NOT_SCHEDULED, SessionSet, Span};
 use crate::core::key::{self, KeyTable};
 use crate::pipeline::builder::Plan;
-use crate::pipeline::operator::cell::Cells;
 use crate::pipeline::operator::paging::Oldest;
 use crate::pipeline::operator::pane::Maker;
 use crate::pipeline::operator::size::Measure;
@@ -56,7 +54,7 @@ impl Left {
     }
 
     fn insert(&mut self, stub: Stub, due_ms: i64) {
-        self.stubs.insert_unique(stub.hash, stub, |stub| stub.hash);
+        self.put(stub);
         self.queue.push(Reverse((due_ms, stub.hash)));
         if self.queue.len() > self.queue_max {
             self.clear_queue();
@@ -81,19 +79,23 @@ impl Left {
             .collect();
     }
 
-    /// Those of keys with this hash: of one key, nearly always.
-    fn of(&self, hash: u64) -> SmallVec<[Stub; 4]> {
-        self.stubs
-            .iter_hash(hash)
-            .filter(|stub| stub.hash == hash)
-            .copied()
-            .collect()
+    fn put(&mut self, stub: Stub) {
+        self.stubs.insert_unique(stub.hash, stub, |stub| stub.hash);
     }
 
-    fn remove(&mut self, stub: &Stub) {
-        if let Ok(found) = self.stubs.find_entry(stub.hash, |other| other == stub) {
-            found.remove();
+    /// Takes out those of keys with this hash: of one key, nearly always.
+    fn take(&mut self, hash: u64) -> Vec<Stub> {
+        let mut taken = Vec::new();
+        while let Ok(found) = self.stubs.find_entry(hash, |stub| stub.hash == hash) {
+            taken.push(found.remove().0);
         }
+        taken.sort_unstable_by_key(|stub| stub.start_ms);
+        taken
+    }
+
+    /// Takes out those that begin at a time.
+    fn take_start(&mut self, start_ms: i64) -> Vec<Stub> {
+        self.stubs.extract_if(|stub| stub.start_ms == start_ms).collect()
     }
 
     /// Takes out those to look at when the watermark comes here, and some that are due next.
@@ -105,9 +107,7 @@ impl Left {
                 break;
             }
             self.queue.pop();
-            let stubs = self.of(hash);
-            stubs.iter().for_each(|stub| self.remove(stub));
-            due.extend(stubs);
+            due.extend(self.take(hash));
         }
         due
     }
@@ -136,43 +136,54 @@ impl SessionSet {
     }
 
     /// Takes the oldest of the clean sessions out of memory.
-    pub fn evict(&mut self, oldest: &mut Oldest, plan: &Plan, watermark_ms: i64, keys: &mut KeyTable) {
-        if !self.clean_ages(watermark_ms).any(|age| oldest.may_take(age)) {
-            return;
-        }
-        let kept = Cells::new(plan, &plan.windows[self.window.0].plan, true);
-        let cells = std::mem::replace(&mut self.cells, kept);
-        let spans = std::mem::take(&mut self.spans);
-        self.queue.clear();
-        self.dirty.clear();
+    pub fn evict(&mut self, oldest: &mut Oldest, watermark_ms: i64, keys: &mut KeyTable) {
         let mut by_key = std::mem::take(&mut self.by_key);
-        for slot in by_key.iter_mut().flat_map(std::mem::take) {
-            let (span, key) = (spans[slot as usize], cells.get(slot).key);
-            let age = cells.clean_since(slot).map(|age| age_of(&span, age, watermark_ms));
-            if age.is_some_and(|age| oldest.takes(age)) {
-                self.leave(keys.hash_of(key), (span.start_ms, span.end_ms), watermark_ms);
-                keys.release(key);
-                continue;
-            }
-            let kept = self.cells.take_over(&cells, slot);
-            debug_assert_eq!(kept as usize, self.spans.len(), "none is free yet");
-            self.spans.push(span);
-            self.spans[kept as usize].scheduled_ms = NOT_SCHEDULED;
-            self.schedule(kept, watermark_ms);
-            if self.cells.get(kept).dirty {
-                self.dirty.push(kept);
-            }
-        }
-        self.enter_all(by_key);
-    }
-
-    /// Finds the sessions in memory by their keys once more, in a table that has room for these.
-    fn enter_all(&mut self, mut by_key: Vec<SmallVec<[u32; 4]>>) {
-        // In the order in which they were taken over: by key, then ascending by start.
-        for slot in 0..self.spans.len() as u32 {
-            by_key[self.cells.get(slot).key as usize].push(slot);
+        for slots in &mut by_key {
+            slots.retain(|slot| {
+                let (slot, span) = (*slot, self.spans[*slot as usize]);
+                let age = self.cells.clean_since(slot).map(|age| age_of(&span, age, watermark_ms));
+                let leaves = age.is_some_and(|age| oldest.takes(age));
+                if leaves {
+                    let key = self.cells.get(slot).key;
+                    self.leave(keys.hash_of(key), (span.start_ms, span.end_ms), watermark_ms);
+                    keys.release(key);
+                    self.cells.remove(slot);
+                }
+                !leaves
+            });
         }
         self.by_key = by_key;
+        if self.cells.has_gaps() {
+            let numbers = self.cells.compact();
+            self.renumber(&numbers, watermark_ms);
+        }
+    }
+
+    /// Cells have other numbers.
+    fn renumber(&mut self, numbers: &[u32], watermark_ms: i64) {
+        let mut slots = numbers.iter();
+        self.spans
+            .retain(|_| slots.next().is_some_and(|number| *number != u32::MAX));
+        self.spans.shrink_to_fit();
+        for slot in self.by_key.iter_mut().flatten() {
+            *slot = numbers[*slot as usize];
+        }
+        self.dirty.clear();
+        self.queue = BinaryHeap::new();
+        for slot in 0..self.spans.len() as u32 {
+            self.spans[slot as usize].scheduled_ms = NOT_SCHEDULED;
+            self.schedule(slot, watermark_ms);
+            if self.cells.get(slot).dirty {
+                self.dirty.push(slot);
+            }
+        }
+    }
+
+    /// Keys have numbers below this.
+    pub fn shrink(&mut self, keys: usize) {
+        self.by_key.truncate(keys);
+        self.by_key.shrink_to_fit();
+        self.left.stubs.shrink_to_fit(|stub| stub.hash);
     }
 
     /// Notes a session that is not in memory.
@@ -187,15 +198,15 @@ impl SessionSet {
             return;
         }
         let mut stored_key = Vec::new();
-        for stub in self.left.of(maker.keys.hash_of(key)) {
+        for stub in self.left.take(maker.keys.hash_of(key)) {
             codec::write_session_key(self.window.0, stub.start_ms, maker.keys.bytes(key), &mut stored_key);
             let (plan, epoch, keys) = (maker.plan, maker.paging.epoch(), &mut *maker.keys);
             let found = maker.paging.get(&stored_key, |bytes| {
                 self.put_back(key, &stub, bytes, watermark_ms, (plan, epoch), keys)
             });
-            // It may be of another key with the same hash.
-            if found == Some(true) {
-                self.left.remove(&stub);
+            // It is of another key with the same hash; the queue has still got it.
+            if found != Some(true) {
+                self.left.put(stub);
             }
         }
     }
@@ -210,9 +221,7 @@ impl SessionSet {
 
     /// Brings the sessions, of any key, into memory that begin at a time.
     pub fn bring_start(&mut self, start_ms: i64, watermark_ms: i64, maker: &mut Maker<'_>) {
-        let begin = self.left.stubs.iter().filter(|stub| stub.start_ms == start_ms);
-        let begin: Vec<Stub> = begin.copied().collect();
-        begin.iter().for_each(|stub| self.left.remove(stub));
+        let begin = self.left.take_start(start_ms);
         self.bring_stubs(begin, watermark_ms, maker);
     }
 
@@ -261,7 +270,11 @@ impl SessionSet {
         (plan, epoch): (&Plan, u64),
         keys: &mut KeyTable,
     ) -> Option<bool> {
-        if self.of_key(key).any(|(window, _)| window.start_ms == stub.start_ms) {
+        let slots = self.by_key.get(key as usize).map_or(&[][..], |slots| slots);
+        let start_of = |slot: &u32| self.spans[*slot as usize].start_ms;
+        let is_back = slots.binary_search_by_key(&stub.start_ms, start_of).is_ok();
+        // What the store has under this key may be about to go: then the stub is another key's.
+        if is_back || self.removed.contains(&(stub.start_ms, keys.bytes(key).to_vec())) {
             return Some(false);
         }
         let (slot, end_ms) = self.cells.bring(key, bytes, &plan.layout, epoch)?;
@@ -283,9 +296,11 @@ mod tests {
         left.insert(stub, 10);
         left.insert(stub, 12);
         left.insert(Stub { start_ms: 7, ..stub }, 20);
-        assert_eq!((left.of(1).len(), left.of(2).len(), left.next_due()), (3, 0, 10));
+        assert_eq!((left.take(2).len(), left.next_due()), (0, 10));
         // One came back by its key, and nobody can say which.
-        left.remove(&stub);
+        let taken = left.take(1);
+        assert_eq!(taken, [stub, stub, Stub { start_ms: 7, ..stub }]);
+        taken[1..].iter().for_each(|stub| left.put(*stub));
         assert_eq!(left.take_due(10).len(), 2, "all of the key, some before they are due");
         assert_eq!((left.take_due(30).len(), left.next_due()), (0, i64::MAX));
     }
@@ -295,7 +310,7 @@ mod tests {
         let (mut left, stub) = (Left::default(), Stub { hash: 1, start_ms: 5 });
         for due_ms in 0..100_000 {
             left.insert(stub, due_ms);
-            left.remove(&stub);
+            left.take(1);
         }
         assert!(left.queue.len() <= 2 * QUEUE_MIN, "{}", left.queue.len());
     }
