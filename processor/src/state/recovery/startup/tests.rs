@@ -183,6 +183,17 @@ fn local_state_or_any_checkpoint_ahead_of_the_position_in_its_lineage_is_damage(
 }
 
 #[test]
+fn state_from_behind_a_rebuild_that_the_position_does_not_know_is_damage() {
+    let mut other = owner();
+    other.revision = "r2".into();
+    let rebuilt = position(9).forked(&other, "line-b".into(), position(4).place(), engine_position(9));
+    let lost = World::at(5).local(rebuilt.clone());
+    assert_eq!(lost.reason(), Reason::CommittedPositionBehindState);
+    let lost = World::at(5).local(position(5)).stored("rebuilt", rebuilt);
+    assert_eq!(lost.reason(), Reason::CommittedPositionBehindState);
+}
+
+#[test]
 fn state_ahead_in_an_abandoned_lineage_is_no_damage() {
     let mut abandoned = position(9);
     abandoned.lineage = "line-b".into();
