@@ -365,6 +365,19 @@ fn a_key_with_many_sessions_has_them_back_one_by_one() {
     assert_eq!((task.rows_left_in_store(), task.rows()), (0, 8_193));
 }
 
+#[test]
+fn a_session_that_came_back_is_looked_at_by_its_new_end_only() {
+    let (mut store, mut outputs) = (Store::default(), Outputs::default());
+    let mut task = restored(&many("{name: w, session: {gap: 1s}}"), &store, 0);
+    let event = |key: &str, ms: i64| format!(r#"{{"ts":{ms},"k":"{key}","v":1}}"#).into_bytes();
+    step(&mut task, &[event("a", 0)], 0, &mut outputs);
+    store.commit(&mut task);
+    task.evict_to(0);
+    assert_eq!((task.rows_left_in_store(), task.next_due_ms()), (1, 1000));
+    step(&mut task, &[event("a", 500), event("b", 1200)], 1, &mut outputs);
+    assert_eq!((task.rows_left_in_store(), task.next_due_ms()), (0, 1500));
+}
+
 /// Damage is told, whatever is damaged, and nothing else is made of it.
 #[test]
 fn what_cannot_be_read_back_of_windows_with_values_of_their_own_is_told() {

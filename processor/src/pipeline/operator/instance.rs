@@ -232,11 +232,8 @@ impl InstanceSet {
             if self.closing.at(end_ms) > watermark_ms {
                 break;
             }
-            let instance = entry.remove();
-            for slot in instance.slots {
-                keys.release(self.cells.get(slot).key);
-                self.cells.remove(slot);
-            }
+            let mut instance = entry.remove();
+            instance.empty(&mut self.cells, keys);
             if instance.stored {
                 purged(end_ms);
             }

@@ -272,24 +272,19 @@ impl Task {
         let watermark = self.position.watermark_ms;
         let mut firing = std::mem::take(&mut scratch.firing);
         let inputs = scratch.inputs(event_time_ms);
+        let mut maker = Maker {
+            plan: &self.plan,
+            keys: &mut self.keys,
+            paging: &mut self.paging,
+        };
         for (set_index, start) in &scratch.targets {
             let set = &mut self.sets[*set_index];
-            let mut maker = Maker {
-                plan: &self.plan,
-                keys: &mut self.keys,
-                paging: &mut self.paging,
-            };
             let (row, due_ms) = set.row(*start, key, watermark, &mut maker);
             self.next_due_ms = self.next_due_ms.min(due_ms);
             self.plan.layout.add(row, &inputs);
         }
         for (number, span) in &scratch.instances {
             let set = &mut self.instances[*number];
-            let mut maker = Maker {
-                plan: &self.plan,
-                keys: &mut self.keys,
-                paging: &mut self.paging,
-            };
             let (slot, due_ms) = set.cell(*span, key, watermark, &mut maker);
             self.next_due_ms = self.next_due_ms.min(due_ms);
             set.cells.add(slot, &self.plan.layout, &inputs);
@@ -298,13 +293,8 @@ impl Task {
             }
         }
         if self.is_first_stage && !self.counts.is_empty() {
-            self.singles.add(key, &self.plan.layout, &inputs, &mut self.keys);
+            self.singles.add(key, &self.plan.layout, &inputs, maker.keys);
         } else {
-            let mut maker = Maker {
-                plan: &self.plan,
-                keys: &mut self.keys,
-                paging: &mut self.paging,
-            };
             for set in &mut self.counts {
                 let count = |row: RowMut<'_>| self.plan.layout.add(row, &inputs);
                 firing.extend(set.add((key, event_time_ms), &mut maker, count));

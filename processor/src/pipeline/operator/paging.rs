@@ -7,7 +7,7 @@ use super::count::CountSet;
 use super::instance::InstanceSet;
 use super::pane::{Maker, PaneSet};
 use super::session::SessionSet;
-use crate::state::backend::{Error, Reader};
+use crate::state::backend::{Backend, Error, Reader, Visit};
 
 /// Events, partials and rows between two looks at the memory, at least and at most: a look visits every key.
 const LOOK_AFTER: (u64, u64) = (4_096, 500_000);
@@ -81,26 +81,28 @@ impl Paging {
     /// Visits what the store has under keys with this prefix, in their order, each without the prefix; `visit` answers
     /// nothing for what it does not understand.
     pub fn scan(&mut self, prefix: &[u8], mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
-        let mut beside = 0;
-        let mut visit = |key: &[u8], value: &[u8]| {
-            beside += 1;
-            visit(&key[prefix.len()..], value).ok_or_else(damaged)
-        };
-        let scanned = (self.reader()).and_then(|reader| reader.backend().scan(prefix, &mut visit));
-        scanned.unwrap_or_else(|error| self.fail(error));
-        self.beside += beside;
+        let visit = |key: &[u8], value: &[u8]| visit(&key[prefix.len()..], value);
+        self.visit(visit, |backend, visit| backend.scan(prefix, visit));
     }
 
     /// The same of several prefixes, which ascend and are those of few keys, each with its prefix.
-    pub fn scan_each(&mut self, prefixes: &[Vec<u8>], mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
-        let mut beside = 0;
-        let mut visit = |key: &[u8], value: &[u8]| {
-            beside += 1;
+    pub fn scan_each(&mut self, prefixes: &[Vec<u8>], visit: impl FnMut(&[u8], &[u8]) -> Option<()>) {
+        self.visit(visit, |backend, visit| backend.scan_each(prefixes, visit));
+    }
+
+    fn visit(
+        &mut self,
+        mut visit: impl FnMut(&[u8], &[u8]) -> Option<()>,
+        scan: impl FnOnce(&dyn Backend, &mut Visit<'_>) -> Result<(), Error>,
+    ) {
+        let mut found = 0;
+        let mut counted = |key: &[u8], value: &[u8]| {
+            found += 1;
             visit(key, value).ok_or_else(damaged)
         };
-        let scanned = (self.reader()).and_then(|reader| reader.backend().scan_each(prefixes, &mut visit));
+        let scanned = (self.reader()).and_then(|reader| scan(reader.backend(), &mut counted));
         scanned.unwrap_or_else(|error| self.fail(error));
-        self.beside += beside;
+        self.beside += found;
     }
 
     /// What left memory is not in the store.
@@ -136,14 +138,9 @@ impl Oldest {
         Some(Self { newest, of_newest })
     }
 
-    /// Whether something of this age may be among them.
-    pub fn may_take(&self, age: u64) -> bool {
-        age < self.newest || (age == self.newest && self.of_newest > 0)
-    }
-
-    /// Whether something of this age is; it is counted.
+    /// Whether something of this age is among them; it is counted.
     pub fn takes(&mut self, age: u64) -> bool {
-        let takes = self.may_take(age);
+        let takes = age < self.newest || (age == self.newest && self.of_newest > 0);
         self.of_newest -= usize::from(takes && age == self.newest);
         takes
     }

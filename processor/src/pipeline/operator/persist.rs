@@ -106,15 +106,23 @@ impl Task {
         task.close_again(&latenesses.unwrap_or_default());
         // Rows in another layout are all written anew with the next epoch; otherwise the store is up to date.
         task.unsaved.layout = stored != plan.state_layout;
-        let mut room = if task.unsaved.layout {
+        let room = if task.unsaved.layout {
             Room::ENDLESS
         } else {
             task.paging.room_at_start()
         };
-        task.load_rows(&stored, &migration, backend, &mut room)?;
+        let layout = Layout::of_stored(&stored.accumulators);
+        let mut from = Restoring {
+            shared: plan.layout.shared_with(&layout),
+            layout,
+            migration: &migration,
+            backend,
+            room,
+        };
+        task.load_rows(&mut from)?;
         task.load_late(&migration, backend)?;
-        task.load_cells(&stored, &migration, backend, &mut room)?;
-        task.load_counts(&stored, &migration, backend, &mut room)?;
+        task.load_cells(&mut from)?;
+        task.load_counts(&mut from)?;
         if let Some(document) = backend.get(codec::TICKS)? {
             (task.ticks.load(&plan, &document)).map_err(|error| corrupt("ticks", error))?;
         }
@@ -133,24 +141,23 @@ impl Task {
         Ok(Some(task))
     }
 
-    fn load_rows(
-        &mut self,
-        stored: &StateLayout,
-        migration: &Migration,
-        backend: &dyn Backend,
-        room: &mut Room,
-    ) -> Result<(), Error> {
-        let layout = Layout::of_stored(&stored.accumulators);
-        let shared = self.plan.layout.shared_with(&layout);
-        let mut rows = RowStore::new(&layout, 0);
+    fn load_rows(&mut self, from: &mut Restoring<'_>) -> Result<(), Error> {
+        let Restoring {
+            layout,
+            shared,
+            migration,
+            backend,
+            room,
+        } = from;
+        let mut rows = RowStore::new(layout, 0);
         let row = rows.push();
         let plan = Arc::clone(&self.plan);
         let row_bytes = rows.row_bytes();
         backend.scan(&[codec::PANE_ROW], &mut |key, value| {
             let (set, start_ms, key_bytes) =
                 codec::read_timed_key(key).ok_or_else(|| corrupt("row key", "too short"))?;
-            let born_ms = codec::read_row(value, &layout, rows.get_mut(row))
-                .ok_or_else(|| corrupt("row", "not in its format"))?;
+            let born_ms =
+                codec::read_row(value, layout, rows.get_mut(row)).ok_or_else(|| corrupt("row", "not in its format"))?;
             let Some(set) = migration.sets.get(set) else {
                 return Err(corrupt("row key", "unknown pane set"));
             };
@@ -165,7 +172,7 @@ impl Task {
                 paging: &mut self.paging,
             };
             let values = self.sets[*set].load_row(start_ms, key, born_ms, &mut maker);
-            plan.layout.adopt(values, &layout, rows.get(row), &shared);
+            plan.layout.adopt(values, layout, rows.get(row), shared);
             Ok(())
         })
     }
@@ -195,6 +202,17 @@ impl Task {
         self.late.dirty.clear();
         self.mark_cells_clean();
     }
+}
+
+/// A store whose state is read, under the present spec.
+pub(super) struct Restoring<'a> {
+    /// Of its rows, and which of their accumulators the present layout has.
+    pub layout: Layout,
+    pub shared: Vec<(usize, usize)>,
+    pub migration: &'a Migration,
+    pub backend: &'a dyn Backend,
+    /// For what is read into memory.
+    pub room: Room,
 }
 
 /// How stored state is read under the present spec.

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::Task;
 use super::cell::{Cells, Stored, StoredCell};
-use super::paging::{Room, bytes_in_memory};
-use super::persist::{Migration, corrupt};
+use super::paging::bytes_in_memory;
+use super::persist::{Restoring, corrupt};
 use crate::aggregation::layout::Layout;
 use crate::aggregation::rows::{RowMut, RowStore};
 use crate::core::key;
-use crate::pipeline::builder::{Place, StateLayout};
-use crate::state::backend::{Backend, Changes, Error};
+use crate::pipeline::builder::Place;
+use crate::state::backend::{Changes, Error};
 use crate::state::codec::{self, CellHeader};
 
 impl Task {
@@ -55,17 +55,16 @@ impl Task {
         }
     }
 
-    pub(super) fn load_cells(
-        &mut self,
-        stored: &StateLayout,
-        migration: &Migration,
-        backend: &dyn Backend,
-        room: &mut Room,
-    ) -> Result<(), Error> {
-        let layout = Layout::of_stored(&stored.accumulators);
-        let shared = self.plan.layout.shared_with(&layout);
+    pub(super) fn load_cells(&mut self, from: &mut Restoring<'_>) -> Result<(), Error> {
+        let Restoring {
+            layout,
+            shared,
+            migration,
+            backend,
+            room,
+        } = from;
         let plan = Arc::clone(&self.plan);
-        let mut rows = RowStore::new(&layout, 0);
+        let mut rows = RowStore::new(layout, 0);
         let stored_rows = [rows.push(), rows.push()];
         let row_bytes = rows.row_bytes();
         for tag in [codec::INSTANCE_CELL, codec::SESSION_CELL] {
@@ -76,10 +75,10 @@ impl Task {
                     .windows
                     .get(window)
                     .ok_or_else(|| corrupt("cell key", "unknown window"))?;
-                let (bound_ms, cell, has_published) = read_cell(value, &layout, &mut rows, stored_rows)?;
+                let (bound_ms, cell, has_published) = read_cell(value, layout, &mut rows, stored_rows)?;
                 let copy = |published: bool, row: RowMut<'_>| {
                     plan.layout
-                        .adopt(row, &layout, rows.get(stored_rows[usize::from(published)]), &shared);
+                        .adopt(row, layout, rows.get(stored_rows[usize::from(published)]), shared);
                     true
                 };
                 let has_room = room.takes(bytes_in_memory(key, value, row_bytes));

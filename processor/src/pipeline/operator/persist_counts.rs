@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use super::Task;
 use super::count::Counts;
-use super::paging::{Room, bytes_in_memory};
-use super::persist::{Migration, corrupt};
-use crate::aggregation::layout::Layout;
+use super::paging::bytes_in_memory;
+use super::persist::{Restoring, corrupt};
 use crate::aggregation::rows::{RowMut, RowStore};
 use crate::core::key;
-use crate::pipeline::builder::{Place, StateLayout};
-use crate::state::backend::{Backend, Changes, Error};
+use crate::pipeline::builder::Place;
+use crate::state::backend::{Changes, Error};
 use crate::state::codec;
 
 impl Task {
@@ -35,17 +34,16 @@ impl Task {
         }
     }
 
-    pub(super) fn load_counts(
-        &mut self,
-        stored: &StateLayout,
-        migration: &Migration,
-        backend: &dyn Backend,
-        room: &mut Room,
-    ) -> Result<(), Error> {
-        let layout = Layout::of_stored(&stored.accumulators);
-        let shared = self.plan.layout.shared_with(&layout);
+    pub(super) fn load_counts(&mut self, from: &mut Restoring<'_>) -> Result<(), Error> {
+        let Restoring {
+            layout,
+            shared,
+            migration,
+            backend,
+            room,
+        } = from;
         let plan = Arc::clone(&self.plan);
-        let mut rows = RowStore::new(&layout, 0);
+        let mut rows = RowStore::new(layout, 0);
         let row = rows.push();
         let row_bytes = rows.row_bytes();
         backend.scan(&[codec::COUNT_ROW], &mut |key, value| {
@@ -72,11 +70,11 @@ impl Task {
             } else if is_left && set.left() > 0 {
                 return Ok(());
             } else {
-                let times = codec::read_numbered_row(value, &layout, rows.get_mut(row)).ok_or_else(wrong)?;
+                let times = codec::read_numbered_row(value, layout, rows.get_mut(row)).ok_or_else(wrong)?;
                 (usize::try_from(place).ok(), Counts::default(), times)
             };
             let id = self.keys.intern(key_bytes);
-            let copy = |target: RowMut<'_>| plan.layout.adopt(target, &layout, rows.get(row), &shared);
+            let copy = |target: RowMut<'_>| plan.layout.adopt(target, layout, rows.get(row), shared);
             let is_right = set.load(id, place, (counts, times), &mut self.keys, copy);
             is_right.then_some(()).ok_or_else(wrong)
         })?;

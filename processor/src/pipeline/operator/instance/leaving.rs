@@ -69,6 +69,16 @@ impl Instance {
         });
     }
 
+    /// Forgets its cells.
+    pub(super) fn empty(&mut self, cells: &mut Cells, keys: &mut KeyTable) {
+        for slot in self.slots.drain(..) {
+            keys.release(cells.get(slot).key);
+            cells.remove(slot);
+        }
+        self.index.clear();
+        self.dirty.clear();
+    }
+
     /// Its cells have other numbers.
     fn renumber(&mut self, numbers: &[u32], cells: &Cells) {
         for slot in self.slots.iter_mut().chain(&mut self.dirty) {
@@ -119,12 +129,7 @@ impl InstanceSet {
             return;
         }
         if let Some(instance) = self.instances.get_mut(&(window.end_ms, window.start_ms)) {
-            for slot in std::mem::take(&mut instance.slots) {
-                keys.release(self.cells.get(slot).key);
-                self.cells.remove(slot);
-            }
-            instance.index.clear();
-            instance.dirty.clear();
+            instance.empty(&mut self.cells, keys);
         }
     }
 

@@ -213,7 +213,7 @@ impl SessionSet {
 
     /// Brings those sessions into memory that fire or close when the watermark goes from `from` to `to`.
     pub fn bring_due(&mut self, from_ms: i64, to_ms: i64, maker: &mut Maker<'_>) {
-        if !self.left.stubs.is_empty() && self.left.next_due() <= to_ms {
+        if self.left.next_due() <= to_ms {
             let due = self.left.take_due(to_ms);
             self.bring_stubs(due, from_ms, maker);
         }
